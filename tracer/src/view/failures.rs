@@ -16,7 +16,8 @@ pub struct FailureGroup {
     pub count: u64,
 }
 
-/// Adds a failure to the list, or to its newest entry if it equals that.
+/// Adds a failure to the newest entry of the list if both are alike ([`Failure::is_like`]), else as a new entry. A full list
+/// loses its oldest entry.
 pub(super) fn remember(failures: &mut VecDeque<FailureGroup>, failure: &Failure) {
     if let Some(last) = failures.back_mut()
         && last.newest.is_like(failure)
@@ -37,7 +38,7 @@ const ENTRIES: usize = 4096;
 /// How long these entries are kept, s.
 const SECONDS: u64 = 60;
 
-/// How many calls of each process failed, by second.
+/// How many calls of each process failed in each second of the last minute.
 #[derive(Clone, Debug, Default)]
 pub struct FailureRates {
     /// Oldest first.
@@ -75,7 +76,8 @@ impl FailureRates {
         }
     }
 
-    /// Processes whose calls failed in the `seconds` whole seconds before `wall_ns`: id, name, and failures per second.
+    /// Processes whose calls failed in the `seconds` whole seconds (at most 60) before `wall_ns` (ns since 1970), in no
+    /// order: id (0: not known), name (NUL-padded), and failures per second.
     pub fn within(&self, wall_ns: u64, seconds: u32) -> Vec<(u32, [u8; 16], f64)> {
         let now = wall_ns / 1_000_000_000;
         let ago = 1..=u64::from(seconds);

@@ -90,8 +90,8 @@ impl Filter {
         Ok(Self { terms, text: text.trim().to_owned() })
     }
 
-    /// A filter that shows the tuples of a group; `None`: the row is a tuple's, or what its tuples have in common (as
-    /// the name of their process) is not known.
+    /// A filter that shows the tuples of the group whose row this is; `None`: the row is a tuple's, or what its tuples have in
+    /// common (the name of their process, their container) is not known.
     pub fn to_members(row: &Row, by: GroupBy) -> Option<Self> {
         let address = |end| IpAddr::from(end).to_canonical();
         let text = match by {

@@ -12,7 +12,7 @@
 pub const TIME_WAIT_S: usize = 61;
 /// Number of seconds for which the history counts the TIME_WAITs that began: where HZ is 100, one can last 65 s.
 pub const BEGUN_S: usize = 66;
-/// A trend is extrapolated to this multiple of its length: one of 12 s to two minutes.
+/// A trend is extrapolated to at most this multiple of its length: one of 12 s to two minutes.
 const REACH: f64 = 10.0;
 
 /// The input of a forecast.
@@ -72,8 +72,8 @@ pub fn is_full(filling: &Filling<'_>) -> bool {
     filling.in_use >= u64::from(filling.capacity) && (none_reusable || filling.failing)
 }
 
-/// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or only by chance, or too little is
-/// known.
+/// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or it could be chance that it does,
+/// or it fills up only after ten times the trend's length, or too little is known.
 pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     if is_full(filling) {
         return Some(0.0);
@@ -103,7 +103,8 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     time_to_full_less(0.0).filter(|eta| *eta <= reach)
 }
 
-/// Whether the trend has ended: in `recent`, its newest part, far fewer ports were taken than in the rest of it.
+/// Whether the trend has ended: in `recent`, its newest part, less than half as many ports per second were taken as in all
+/// of it, and chance does not explain that.
 pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     if trend.seconds <= 0.0 {
         return false;
@@ -112,8 +113,8 @@ pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     number(recent.opened) < expected / 2.0 - expected.sqrt()
 }
 
-/// How many TIME_WAITs with a known begin end in each of the next seconds; in all no more than there are. `reuse`:
-/// connect() takes over TIME_WAITs.
+/// How many TIME_WAITs whose begin was seen end in each of the next seconds; in all no more than `time_wait`, the number of
+/// TIME_WAITs now. `reuse`: connect() takes over TIME_WAITs.
 pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
     let mut counted = 0;
     let mut sum = 0.0;

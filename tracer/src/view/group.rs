@@ -54,7 +54,7 @@ pub struct Subject {
     pub key: TupleKey,
     /// The name of its process; all 0: not known, or the group is not one of a process.
     pub comm: [u8; 16],
-    /// The id of its process, in the view of processes, whose rows differ by it; else 0.
+    /// In the view of processes, the id of its process (0: not known): these rows differ by it. In all other views 0.
     pub pid: u32,
     /// Its container or systemd unit; `None`: not known, or the group is not one of a container.
     pub container: Option<Arc<str>>,
@@ -80,8 +80,10 @@ impl Subject {
     }
 }
 
-/// One row for each group, in no order. Numbers of ports, rates and failed calls are sums. Saturation, ETA and port search
-/// are each those of the tuple in which they are worst, because ports run out by tuple.
+/// One row for each group, in no order. Numbers of ports, rates and failed calls are sums; the capacity, and the ports by
+/// state, are not known if those of one tuple are not. Saturation, ETA and port search are each those of the tuple in which
+/// they are worst, because ports run out by tuple. Process id, port range and container are left out if they differ; process
+/// names that differ become `*`.
 pub fn grouped(rows: impl Iterator<Item = Row>, by: GroupBy) -> Vec<Row> {
     let mut groups: HashMap<Subject, Row> = HashMap::new();
     // The row of an address (bind) is left out: its ports are those of the address's tuples.
@@ -157,7 +159,7 @@ fn several_comms() -> [u8; 16] {
     *b"*\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 }
 
-/// The result of `pick` for two values; if only one is known, that one; `None`: neither is.
+/// The result of `pick` for two values; if only one is known, that one; `None`: neither is known.
 fn combine(one: Option<f64>, other: Option<f64>, pick: fn(f64, f64) -> f64) -> Option<f64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(pick(one, other)),

@@ -17,7 +17,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Whether a counter has changed.
+    /// Whether a counter differs between this sample and `now`.
     pub(super) fn differs(&self, now: &Self) -> bool {
         Self { at_ms: now.at_ms, ..*self } != *now
     }
@@ -27,9 +27,10 @@ impl Sample {
     }
 }
 
-/// Changes per second over the last `seconds`.
+/// Changes of a tuple's counters per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Change {
+    /// Over how many seconds they were measured; 0: nothing changed.
     pub seconds: f64,
     pub opened: f64,
     pub released: f64,
@@ -79,15 +80,16 @@ pub(super) struct Activity {
     head_ms: u32,
 }
 
-/// How long the past of a tuple matters, s: the same as [`BEGUN_S`], because a TIME_WAIT can last so long.
+/// How long the past of a tuple matters, s: as long as a TIME_WAIT can last, [`BEGUN_S`].
 pub(super) const MINUTE: u32 = 66;
 const _: () = assert!(MINUTE as usize == BEGUN_S);
 
 /// A sample is old enough if it has at least this part of the wanted age: readings come a little early or late.
 const JITTER: f64 = 0.95;
 
-/// Least time between two samples of the fine and of the coarse ring, ms.
+/// Least time between two samples of the fine ring, ms.
 const FINE_MS: u32 = 950;
+/// Least time between two samples of the coarse ring, ms.
 const COARSE_MS: u32 = 9_500;
 
 impl Activity {
@@ -185,7 +187,7 @@ impl Activity {
         })
     }
 
-    /// What happened in the last `seconds`, or in as many as are known; `None`: none are known.
+    /// What happened in the last `seconds`, or in as many as are known, without the scatter; `None`: none are known.
     pub(super) fn recent(&self, now: &Sample, seconds: f64) -> Option<Trend> {
         Some(trend(self.before(now, seconds)?, now))
     }
@@ -279,7 +281,8 @@ fn trend(before: &Sample, now: &Sample) -> Trend {
 /// Into how many parts a window is divided to see how much they differ.
 const PARTS: u32 = 5;
 
-/// The standard deviation of `opened - closed` over a window that begins with `first`, estimated from its parts.
+/// The standard deviation of `opened - closed` over a window that begins with `first`, estimated from its parts; 0 if there
+/// are fewer than two.
 fn scatter<'a>(
     samples: impl Iterator<Item = &'a Sample>,
     first: &Sample,
@@ -307,8 +310,8 @@ fn scatter<'a>(
     if parts < 2.0 { 0.0 } else { (squares * parts / (parts - 1.0)).sqrt() }
 }
 
-/// The highest level (ports in use that connect() cannot take over) in each ten seconds of the last two minutes. An entry
-/// is the number of its ten seconds (their begin / 10 s), and their level.
+/// The highest level (ports in use that connect() cannot take over) in each ten seconds of the last two minutes. Each entry:
+/// first which ten seconds (their begin on the readings' clock, in units of 10 s), then their level; (0, 0): empty.
 #[derive(Clone, Copy, Debug, Default)]
 struct Peaks([(u32, u32); 12]);
 
@@ -324,7 +327,7 @@ impl Peaks {
         }
     }
 
-    /// The highest level before `before_ms`; 0: none is known.
+    /// The highest level before the ten seconds of `before_ms`, within the two minutes before `now_ms`; 0: none is known.
     fn before(&self, before_ms: u32, now_ms: u32) -> u32 {
         let (before, now) = (before_ms / Self::SLOT_MS, now_ms / Self::SLOT_MS);
         let known = |slot: u32| slot < before && (now.wrapping_sub(slot) as usize) < self.0.len();

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Input {
     text: String,
-    /// Index of the cursor in bytes, always between two letters.
+    /// Index of the cursor in bytes, never within a letter.
     at: usize,
 }
 
@@ -26,7 +26,7 @@ impl Input {
         self.text.get(..self.at).unwrap_or_default()
     }
 
-    /// Adds a letter at the cursor, unless the line is full or the letter could harm a terminal.
+    /// Adds a letter at the cursor, unless the line has 200 letters or the letter is a control or invisible character.
     pub fn insert(&mut self, letter: char) {
         if self.text.chars().count() < LIMIT && !crate::format::text::is_harmful(letter) {
             self.text.insert(self.at, letter);
@@ -34,7 +34,7 @@ impl Input {
         }
     }
 
-    /// Removes the letter before the cursor. Returns false if there is none.
+    /// Removes the letter before the cursor. Returns false if the cursor is at the beginning.
     pub fn backspace(&mut self) -> bool {
         let Some(letter) = self.before().chars().next_back() else { return false };
         self.at -= letter.len_utf8();
@@ -46,7 +46,7 @@ impl Input {
         *self = Self::default();
     }
 
-    /// Moves the cursor by one letter.
+    /// Moves the cursor to before the letter on its left, if there is one.
     pub fn left(&mut self) {
         self.at -= self.before().chars().next_back().map_or(0, char::len_utf8);
     }

@@ -152,7 +152,8 @@ fn applies(when: Scope, live: bool) -> bool {
     }
 }
 
-/// What a key does in a list or in details; `None`: nothing.
+/// What a key does in a list or in details; `None`: nothing. `live`: whether the source is a running tracer, and not a
+/// recording.
 pub fn action(event: &KeyEvent, live: bool) -> Option<Action> {
     if event.modifiers.contains(KeyModifiers::CONTROL) {
         return match event.code {
@@ -166,7 +167,7 @@ pub fn action(event: &KeyEvent, live: bool) -> Option<Action> {
     found.map(|binding| binding.action)
 }
 
-/// The lines of the help for the keys that work now.
+/// The lines of the help for the keys that work with a running tracer (`live`) or with a recording.
 pub fn help(live: bool) -> Vec<Entry> {
     let shown = TABLE.iter().filter(|it| applies(it.when, live) && !it.keys.is_empty());
     shown.map(|it| Entry { keys: it.keys, help: it.help, section: it.section }).collect()

@@ -10,6 +10,7 @@ pub struct Areas {
     pub header: Rect,
     pub tabs: Rect,
     pub body: Rect,
+    /// `None`: no recording is played, or there is no room for it.
     pub time_bar: Option<Rect>,
     pub status: Rect,
 }

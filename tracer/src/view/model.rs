@@ -92,9 +92,9 @@ pub struct List {
     pub rows: Vec<Row>,
     /// Index of the first of `rows` in the whole list.
     pub first: usize,
-    /// Rows of the whole list.
+    /// How many rows the whole list has.
     pub total: usize,
-    /// Rows that the whole list would have without the filter. (Of groups and sources as many as `total`: there, the
+    /// How many rows the whole list would have without the filter. (Of groups and sources, the same as `total`: there, the
     /// filter chooses tuples before these are grouped.)
     pub unfiltered: usize,
     /// Whether two of `rows` differ in nothing but their network namespace.
@@ -106,18 +106,19 @@ pub struct List {
 /// The state of a recording that is played.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replay {
-    /// Begin and end of the recording, ns since 1970; 0: not known.
+    /// When the recording begins, ns since 1970; 0: not known.
     pub begin_ns: u64,
+    /// When the recording ends, ns since 1970; 0: not known.
     pub end_ns: u64,
     /// Speed, as a multiple of real time.
     pub speed: f64,
     /// Whether the shown reading is the last one.
     pub at_end: bool,
-    /// Lines that are missing, by gaps in `seq`.
+    /// Lines that are missing so far, by gaps in `seq`.
     pub missing: u64,
-    /// Lines that could not be read.
+    /// Lines, and ends of compressed files, that could not be read so far.
     pub unreadable: u64,
-    /// What was left out because a limit of memory was reached, one text each; empty: nothing was.
+    /// What was left out so far because a limit of memory was reached, one text each; empty: nothing was.
     pub limits: Vec<String>,
     /// Name of the file; of several files, how many there are.
     pub name: String,
@@ -133,7 +134,7 @@ pub struct Size {
 /// What the next reading of a live source should have that costs more than the tuples.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Wants {
-    /// Who holds ports, of all tuples (`Some(None)`) or of one; `None`: not needed.
+    /// Who holds ports: `Some(None)`: of all tuples; `Some(Some(key))`: of this one; `None`: not needed.
     pub holders: Option<Option<TupleKey>>,
     /// The ports that bind() and listen() took.
     pub blocked: bool,
@@ -149,9 +150,9 @@ pub struct Model {
     pub history: TupleHistory,
     /// The newest reading.
     pub reading: Snapshot,
-    /// CPU time of the tracer between the last two readings, as a part of 1 of a core; `None`: not known.
+    /// CPU time of the tracer between the last two readings, per elapsed time (1: a whole core); `None`: not known.
     pub cpu_share: Option<f64>,
-    /// Newest last.
+    /// The newest failed calls, newest last.
     pub failures: VecDeque<FailureGroup>,
     pub failure_rates: FailureRates,
     // Chosen by keys.
@@ -162,7 +163,7 @@ pub struct Model {
     /// The order of each view, in the order of [`View::ALL`].
     pub sorts: [Sort; 5],
     pub filter: Filter,
-    /// Whether new readings are not shown.
+    /// Whether the screen stands still: a live source then adds no readings, a recording is not played.
     pub paused: bool,
     pub size: Size,
     /// The time zone of the times that are shown and typed.
@@ -173,7 +174,8 @@ pub struct Model {
     pub replay: Option<Replay>,
     // Computed from the source's values and the chosen ones.
     pub list: List,
-    /// The worst tuple of the host; kept, because finding it reads all tuples. `None`: there is no tuple.
+    /// The tuple with the worst problem, or else the fullest; kept, because finding it reads all tuples. `None`: there is no
+    /// tuple.
     pub worst: Option<Worst>,
     /// The selected row as it was last seen; `None`: none is selected.
     pub selected: Option<Row>,
@@ -184,7 +186,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A live model without readings, of 80 columns and 24 lines, with the defaults of all settings.
+    /// A live model without readings, for a screen of 80 columns and 24 lines, with the defaults of all settings.
     pub fn new(about: About) -> Self {
         let sort = Sort { by: Column::Saturation, reverse: false };
         let ports = Sort { by: Column::Ports, reverse: false };
@@ -231,7 +233,7 @@ impl Model {
         }
     }
 
-    /// What the next reading should have that costs more than the tuples.
+    /// What the next reading should have, for what is open now, that costs more than the tuples.
     pub fn wants(&self) -> Wants {
         match (self.detailed(), self.view) {
             (Some(key), _) => Wants { holders: Some(Some(key)), blocked: true, ..Wants::default() },

@@ -16,7 +16,7 @@ use crate::{
     ledger::stats::P99,
 };
 
-/// What is the same for all readings of one tracer.
+/// What is known about one tracer and its host. Of this, only `degraded` changes between two readings.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct About {
     pub host: String,
@@ -52,13 +52,13 @@ pub struct TupleSample<'a> {
     pub older: Option<Older<'a>>,
     /// How long port searches took, as a recording says it; `None`: computed from the histogram in `count`.
     pub search_p99: Option<P99>,
-    /// The process that connected last, by name.
+    /// Names of the process and of the thread that connected last; all zero: not known.
     pub called: Called,
     /// Path of the cgroup of that process; `None`: not known.
     pub cgroup: Option<Arc<str>>,
     /// The container of that cgroup, or else its systemd unit; `None`: neither, or not known.
     pub container: Option<Arc<str>>,
-    /// Name of the tuple's network namespace in /run/netns; `None`: it has none.
+    /// Name of the tuple's network namespace in /run/netns; `None`: it has none, or it is not known.
     pub netns_name: Option<Arc<str>>,
 }
 
@@ -71,17 +71,17 @@ pub struct Snapshot {
     pub mono_ns: u64,
     /// How many tuples the filter of the command line hides.
     pub outside: usize,
-    /// Failed calls since the reading before, oldest first.
+    /// Failed calls since the reading before, oldest first; of many, only some (`failed` counts all).
     pub failures: Vec<Failure>,
     /// Failed calls of the whole host since the tracer started, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
     /// Losses since the tracer started, by reason, without those that are 0.
     pub lost: Vec<(String, u64)>,
-    /// Ports that connect() does not get because of bind() and listen(); `None`: not known.
+    /// Ports that connect() does not get because of bind() and listen(); `None`: not wanted (`Model::wants`), or a recording.
     pub blocked: Option<Vec<Blocked>>,
-    /// Who holds ports, if that was wanted (`Model::wants`); `None`: not known.
+    /// Who holds ports; `None`: not wanted (`Model::wants`), or a recording.
     pub holders: Option<Vec<Holder>>,
-    /// The rules of `tracer spread`.
+    /// The pools of the rules of `tracer spread`; empty: there is no rule, or this is a recording.
     pub pools: Vec<Pool>,
     pub self_stats: SelfStats,
 }
@@ -111,8 +111,9 @@ pub struct Failure {
     pub errno: u16,
     /// The process's id; 0: not known.
     pub pid: u32,
-    /// Name of the process, as [`Called::shown`]: arbitrary bytes, NUL-padded.
+    /// Name of the process, as [`Called::shown`]: arbitrary bytes, NUL-padded; all zero: not known.
     pub comm: [u8; 16],
+    /// The container of the process, or else its systemd unit; `None`: neither, or not known.
     pub container: Option<Arc<str>>,
     /// Who holds the port that a bind() asked for; `None`: not known, or the failure has another cause.
     pub holder: Option<PortHolder>,

@@ -26,7 +26,7 @@ use super::{
     theme::Theme,
 };
 
-/// Draws everything.
+/// Draws the whole screen, and shows the cursor if something is being typed.
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let theme = Theme::new(model.colour);
     let areas = layout::areas(model).within(frame.area());

@@ -20,11 +20,13 @@ use crate::{
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Rows that one step of the mouse wheel moves.
 const WHEEL: isize = 3;
-/// The most keys that are handled before the screen is drawn, so that it is also drawn while a key is held down.
+/// The most events (keys, mouse, size) that are handled before the screen is drawn, so that it is also drawn while a key is
+/// held down.
 const KEYS: usize = 64;
 
-/// Shows a source until a key ends it, `count` readings were shown, a signal ends the program, or the terminal is
-/// gone.
+/// Shows a source until a key ends it, `count` readings were shown (`None`: any number), a signal ends the program, or the
+/// terminal is gone. The last of `count` readings stays on the screen until the next one would be due: if none will be, as
+/// at the end of a recording, until a key ends it.
 ///
 /// # Errors
 /// Those of the source; the terminal cannot be used.
@@ -108,7 +110,7 @@ fn show(
             draw = true;
         }
         if source.due(model).is_some_and(|due| due.is_zero()) {
-            // Also the last reading is shown until the next one would be due.
+            // The last reading, too, is shown until the next one would be due.
             if count.is_some_and(|count| readings >= count) {
                 return Ok(());
             }
@@ -141,7 +143,7 @@ enum Next {
     Nothing,
 }
 
-/// Handles the keys that wait.
+/// Handles the keys and other events of the terminal that wait, at most [`KEYS`].
 fn pressed(source: &mut dyn Source, model: &mut Model) -> Result<Next, Ended> {
     let mut next = Next::Nothing;
     for _ in 0..KEYS {

@@ -11,20 +11,22 @@ use crate::error::Error;
 
 /// Provides readings for a [`Model`].
 pub trait Source {
-    /// Adds the tuples of the next reading to the model's history, and returns the rest of the reading; `None`: there is
-    /// no next reading, or not yet.
+    /// Adds the tuples of the next reading to the model's history, and returns the rest of the reading; `None`: a live
+    /// source is paused, or a recording has no more readings.
     ///
     /// # Errors
     /// The source failed, and has no more readings.
     fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error>;
 
-    /// Time until the next reading; `None`: there will be none unless a key asks for it.
+    /// Time until [`Self::next`] should be called; `None`: a recording is paused or at its end, so that there is no next
+    /// reading unless a key asks for it.
     fn due(&self, model: &Model) -> Option<Duration>;
 
     /// Does work that cannot wait for the next reading.
     fn idle(&mut self) {}
 
-    /// Does what keys asked of the player. It may change the model: a jump replaces the history.
+    /// Does what a key asked of the player of a recording. It may change the model: a jump replaces the history. A live
+    /// source does nothing.
     ///
     /// # Errors
     /// The source failed, and has no more readings. A request that cannot be met is no error: the model's message says so.

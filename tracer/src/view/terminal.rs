@@ -35,7 +35,7 @@ const BUFFER: usize = 64 << 10;
 /// cannot show the cursor.
 pub struct Screen(pub ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>);
 
-/// The source of keys: stdin, or if that is no terminal, /dev/tty.
+/// Where keys come from: stdin, or if that is no terminal, /dev/tty.
 pub struct Keys(OwnedFd);
 
 impl Keys {
@@ -51,7 +51,7 @@ impl Keys {
         Ok(Self(File::open("/dev/tty")?.into()))
     }
 
-    /// Waits until there is something to read, at most for `limit`.
+    /// Waits until there is something to read, at most for `limit`; a signal ends the wait, too.
     ///
     /// # Errors
     /// The terminal is gone. It must not be read then: at its end, crossterm 0.29 would read for ever.
@@ -75,7 +75,7 @@ impl Keys {
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Screen {
-    /// Takes the terminal: raw mode, alternate screen, mouse.
+    /// Takes the terminal: raw mode, alternate screen, mouse, no cursor. From then on, a panic restores it.
     ///
     /// # Errors
     /// The terminal cannot be written to, or its mode cannot be set.

@@ -19,7 +19,7 @@ impl Theme {
         if self.colour { colour } else { Style::new().add_modifier(plain) }
     }
 
-    /// The style for a tuple of this saturation, as a part of 1; `None`: not known.
+    /// The style for a tuple of this saturation (1: full): plain below 45 %, and if it is not known (`None`).
     pub fn level(self, share: Option<f64>) -> Style {
         let style = Style::new();
         match share.unwrap_or_default() {

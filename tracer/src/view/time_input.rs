@@ -9,9 +9,11 @@ use super::model::Direction;
 pub struct Base {
     /// The time from which a duration counts, ns since 1970.
     pub now_ns: u64,
-    /// Begin and end of the recording, ns since 1970: a time of day is one within it.
+    /// When the recording begins, ns since 1970: a time of day is one within the recording.
     pub begin_ns: u64,
+    /// When the recording ends, ns since 1970.
     pub end_ns: u64,
+    /// The zone of times that are typed without one.
     pub zone: TimeZone,
 }
 
@@ -21,7 +23,8 @@ const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
 /// The time that a text means, ns since 1970. `direction`: that of a duration without a sign.
 ///
 /// # Errors
-/// What to write instead, because the text is not a time; or that the time is before 1970 or out of range.
+/// What to write instead, because the text is not a time, or a duration leads to before 1970 or too far; or that the time
+/// is before 1970 or out of range.
 pub fn parse(text: &str, base: &Base, direction: Direction) -> Result<u64, String> {
     let text = text.trim();
     if let Some(ns) = duration(text) {
@@ -46,7 +49,11 @@ pub fn parse(text: &str, base: &Base, direction: Direction) -> Result<u64, Strin
     time_of_day(time, base)
 }
 
-/// The first such time of day within the recording, ns since 1970; if there is none, that of its first day.
+/// The first such time of day within the recording (of its first 400 days), ns since 1970; if there is none, that of the
+/// recording's first day.
+///
+/// # Errors
+/// That time is before 1970 or out of range.
 fn time_of_day(time: Time, base: &Base) -> Result<u64, String> {
     let begin = zoned(base.begin_ns, &base.zone)?;
     let on = |day: jiff::civil::Date| {
@@ -79,7 +86,8 @@ fn to_ns(time: Timestamp) -> Result<u64, String> {
     u64::try_from(time.as_nanosecond()).map_err(|_| "that is before 1970".to_owned())
 }
 
-/// The length of a duration like `90s`, `+5m` or `-2h` in ns, without its sign; `None`: the text is not one.
+/// The length of a duration like `90s`, `+5m` or `-2h` in ns, without its sign; `None`: the text is not one, or the ns do
+/// not fit into 64 bits.
 fn duration(text: &str) -> Option<u64> {
     let text = text.strip_prefix(['+', '-']).unwrap_or(text);
     let unit = text.chars().next_back()?;

@@ -20,7 +20,7 @@ const EXHAUSTED_MS: u32 = 10_000;
 pub struct Older<'a> {
     /// How many of them still last, by the seconds that are left at `at_ms`: index 0 has those that end next.
     pub left: &'a [u16; TIME_WAIT_S],
-    /// On the readings' clock, ms; wraps.
+    /// When that was, on the readings' clock, ms; wraps.
     pub at_ms: u32,
 }
 
@@ -71,7 +71,9 @@ impl TupleForecast {
         self.newest.at_ms
     }
 
-    /// Adds a reading. Returns whether it is the first one, or a counter has changed since the one before.
+    /// Adds a reading: the tuple's counters, and how many ports it can hold. `older` is used if this is the first reading, and
+    /// the counters before it are not known. Returns whether it is the first one, or a counter has changed since the one
+    /// before.
     pub(super) fn add_reading(
         &mut self,
         count: &TupleCount,
@@ -143,7 +145,7 @@ impl TupleForecast {
         self.all_begun = true;
     }
 
-    /// Whether a port search failed in the last [`EXHAUSTED_MS`].
+    /// Whether a port search failed in the last [`EXHAUSTED_MS`] before the newest reading that had the tuple.
     pub(super) const fn is_exhausted(&self) -> bool {
         self.exhausted_ms.is_some()
     }
@@ -164,7 +166,7 @@ impl TupleForecast {
         Some(Reusable { now, young, after_s })
     }
 
-    /// Ports in use that connect() cannot take over.
+    /// How many ports are in use that connect() cannot take over.
     fn level(&self, now_ms: u32) -> u32 {
         let reusable = self.reusable(now_ms).map_or(0, |reuse| reuse.now);
         self.in_use.saturating_sub(u32::try_from(reusable).unwrap_or(u32::MAX))
@@ -213,8 +215,9 @@ impl TupleForecast {
         Begun { by_age, known_s }
     }
 
-    /// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or too little is known. A forecast
-    /// outlasts two readings without one, but ends when the tuple holds no port, and "0" ends when a port is free.
+    /// Seconds until no port is left; 0: none is left; `None`: there is no forecast (see [`forecast::eta_s`]). A forecast
+    /// outlasts two readings without one, but ends when the tuple holds no port (unless its capacity is 0), and "0" ends when
+    /// a port is free.
     pub(super) fn eta_s(&self, now_ms: u32) -> Option<f64> {
         let full = || {
             let filling = self.filling(now_ms, &[0; BEGUN_S]);

@@ -65,7 +65,7 @@ const KEEP_MS: u32 = 600_000;
 pub struct TupleHistory {
     /// The most tuples that are kept.
     limit: usize,
-    /// Tuples of the newest reading that there was no room for.
+    /// How many tuples of the newest reading found no room.
     left_out: u64,
     /// Whether a tuple of this or an earlier reading found no room.
     ever_left_out: bool,
@@ -91,7 +91,7 @@ pub struct TupleHistory {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detail {
     pub row: Row,
-    /// Changes per second over each window of [`Window::ALL`]; `None`: there is no earlier reading.
+    /// Changes per second over each window of [`Window::ALL`]; `None`: no earlier values are known.
     pub changes: [Option<Change>; 3],
     /// Port searches so far, by duration.
     pub search: [u32; SEARCH_BUCKETS],
@@ -100,7 +100,7 @@ pub struct Detail {
     pub ending: Vec<u32>,
 }
 
-/// What is wrong with a tuple now, from the least to the worst.
+/// What is wrong with a tuple now, from nothing to the worst.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Problem {
     #[default]
@@ -165,7 +165,7 @@ impl TupleHistory {
         }
     }
 
-    /// How many tuples of the newest reading there was no room for.
+    /// How many tuples of the newest reading were left out, because there was no room for them.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -293,7 +293,7 @@ impl TupleHistory {
         self.tracks.iter().filter(|track| track.is_alive(self.now_ms)).count()
     }
 
-    /// All that is known of a tuple; `None`: the tuple is gone.
+    /// All that is known of a tuple; `None`: the tuple is gone, or was left out.
     pub fn detail(&self, key: &TupleKey, window: Window) -> Option<Detail> {
         let track = self.tracks.iter().find(|track| track.key == *key)?;
         Some(track.detail(window, self.now_ms))
@@ -308,7 +308,7 @@ impl TupleHistory {
         self.plots.watch(key);
     }
 
-    /// The points of a tuple's plot; `None`: the tuple is not watched, or was forgotten.
+    /// The points of a tuple's plot; `None`: the tuple was never watched, 64 others were watched since, or it is gone.
     pub fn plot(&self, key: &TupleKey) -> Option<&Plot> {
         self.plots.get(key)
     }

@@ -57,7 +57,7 @@ pub enum Play {
 const SLOWEST: f64 = 0.125;
 const FASTEST: f64 = 1024.0;
 
-/// Updates the model with what happened.
+/// Updates the model with what happened. Returns what the caller has to do next.
 pub fn update(model: &mut Model, message: Message) -> Effect {
     match message {
         Message::Key(key) => {
@@ -93,7 +93,8 @@ fn read(model: &mut Model, reading: Snapshot) {
     }
 }
 
-/// CPU time between two readings, as a part of 1 of a core; `None`: a reading is missing, or another process made it.
+/// CPU time of the tracer per elapsed time between two readings (1: a whole core); `None`: a reading does not say it, the
+/// two are of different processes, or no time has passed.
 fn cpu_share(before: &Snapshot, now: &Snapshot) -> Option<f64> {
     let cpu = now
         .self_stats
@@ -219,7 +220,8 @@ fn back(model: &mut Model) {
     refresh(model);
 }
 
-/// Opens the selected row: a tuple's details, or the tuples of a group.
+/// Opens the selected row (or the first, if none is selected): a tuple's details, or the tuples of a group. Does nothing in
+/// other modes and in views without rows.
 fn open(model: &mut Model) {
     let row = model.selected.clone().or_else(|| model.list.rows.first().cloned());
     let (Mode::Browse, Some(row)) = (&model.mode, row) else { return };

@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// Columns that the line of the addresses leaves for saturation and ports.
+/// How many columns the line of the addresses leaves for saturation and ports.
 const USAGE_WIDTH: usize = 20;
 /// From this width on there are two columns.
 const WIDE: usize = 120;
@@ -41,7 +41,7 @@ pub(super) fn draw(model: &Model, key: &TupleKey, theme: Theme, area: Rect, buff
     drawing::scrolled(buffer, area, &lines(model, key, area.width.into(), theme), model.scroll);
 }
 
-/// All lines of a tuple's details, in `room` columns.
+/// All lines of a tuple's details, in `room` columns; if the tuple is gone, lines that say so.
 pub(super) fn lines(
     model: &Model,
     key: &TupleKey,
@@ -148,7 +148,7 @@ pub(super) fn range(limits: Limits) -> String {
     )
 }
 
-/// A saturation with its mark: `46.1 % ~`.
+/// A saturation with its mark: `46.1 % ~`; below 45 % without one: `12.0 %`.
 pub(super) fn percent_and_sign(share: f64) -> String {
     let text = percent(share);
     let number = text.trim_end_matches([' ', '~', '!']);
@@ -156,7 +156,7 @@ pub(super) fn percent_and_sign(share: f64) -> String {
     if sign.is_empty() { format!("{number} %") } else { format!("{number} % {sign}") }
 }
 
-/// How many ports are in each state, and advice on the state that most are in.
+/// How many ports are in each state, and [`advice`] if there is one; a line that says so if the states are not known.
 fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let Some(ports) = row.states else {
         return wrapped("Ports by state: not in this recording.", room, Style::new());

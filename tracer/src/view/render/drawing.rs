@@ -9,7 +9,7 @@ use ratatui::{
 
 use super::fmt::{cut, width};
 
-/// Draws a line into one row of an area, cut off at its end.
+/// Draws a line into one row of an area, cut off at the area's right end; nothing if the area does not have this row.
 pub(crate) fn line(buffer: &mut Buffer, area: Rect, row: usize, line: &Line<'_>) {
     let area = area.intersection(buffer.area);
     if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
@@ -26,7 +26,7 @@ pub(crate) fn scrolled(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], skip
     }
 }
 
-/// Sets the style of one row of an area.
+/// Sets the style of one row of an area; does nothing if the area does not have this row.
 pub(crate) fn style(buffer: &mut Buffer, area: Rect, row: usize, style: Style) {
     let area = area.intersection(buffer.area);
     if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
@@ -61,7 +61,7 @@ impl Field {
 /// The text between two fields.
 const GAP: &str = "  ";
 
-/// A line of the fields that `room` columns have room for, in their order; at least one field.
+/// A line of the fields that `room` columns have room for, in their order. The last field stays even if it is wider.
 pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     let needed = |fields: &[Field]| {
         let text: usize = fields.iter().map(Field::width).sum();
@@ -83,7 +83,7 @@ pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-/// A text as lines of at most `room` columns, broken between words. A longer word has a line of its own.
+/// A text as lines of at most `room` columns, broken between words. A wider word has a wider line of its own.
 pub(crate) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut now = String::new();

@@ -19,6 +19,7 @@ use crate::{
     view::{failures::FailureGroup, model::Model, reading::Call, theme::Theme},
 };
 
+/// Index of the column of causes in [`specs`].
 const CAUSE: usize = 2;
 /// Index of a column that is shown only if a row has a value for it.
 const HELD_BY: usize = 7;
@@ -105,7 +106,8 @@ fn cells(model: &Model, failures: &FailureGroup) -> Vec<String> {
     ]
 }
 
-/// Who holds a port: `crawler (812) → 10.0.0.2:443`, `webui (7), listen`.
+/// Who holds a port: `crawler (812) → 10.0.0.2:443` (established), `crawler (812), close_wait → 10.0.0.2:443`, `webui (7),
+/// listen`. If neither name nor id is known, without the process: `time_wait → 10.0.0.2:443`.
 fn held_by(holder: &Holder) -> String {
     let to = TupleKey {
         destination: holder.peer,

@@ -33,7 +33,7 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
-/// A rate: `1,204` or `3.5`.
+/// A rate per second: with one decimal below 100 (`3.5`), else a whole number (`1,204`).
 pub(crate) fn per_second(number: f64) -> String {
     let text = rate(number);
     text.parse().map_or(text, count)
@@ -44,7 +44,7 @@ pub(crate) fn several(number: u64, one: &str) -> String {
     format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// The time of day of `wall_ns` (ns since 1970): `03:34:48`; `--:--:--` if it is 0 or no time.
+/// The time of day of `wall_ns` (ns since 1970): `03:34:48`; `--:--:--` if it is 0 (not known) or out of range.
 pub(crate) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
     let known = Some(wall_ns).filter(|ns| *ns > 0);
     let moment = known.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok());
@@ -54,7 +54,8 @@ pub(crate) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
     )
 }
 
-/// Source and destination: `10.0.0.8 → 10.0.1.7:8080`. Without a destination, the source alone; `*` for no source.
+/// Source and destination: `10.0.0.8 → 10.0.1.7:8080`. Without a destination, the source alone; `*` for no source. For the
+/// row of an address at which bind(address, 0) is used, the destination is that text.
 pub(crate) fn ends(key: &TupleKey) -> String {
     let source = address(key.source);
     if key.is_of_bind() {
@@ -67,7 +68,8 @@ pub(crate) fn ends(key: &TupleKey) -> String {
     }
 }
 
-/// [`ends`] in at most `room` columns, if at all possible: if needed, the addresses are cut in their middle.
+/// [`ends`] in at most `room` columns: if needed, the addresses are cut in their middle. It can be wider if there is no
+/// destination (then nothing is cut), or if `room` is less than 3.
 pub(crate) fn ends_within(key: &TupleKey, room: usize) -> String {
     let whole = ends(key);
     let Some((from, to)) = whole.split_once(" → ").filter(|_| width(&whole) > room) else {
@@ -79,7 +81,8 @@ pub(crate) fn ends_within(key: &TupleKey, room: usize) -> String {
     format!("{from} → {to}")
 }
 
-/// The destination with its port; `None`: there is none.
+/// The destination with its port: `10.0.1.7:8080`, `[fd00::1]:8080`. For the row of an address at which bind(address, 0) is
+/// used, that text; `None`: there is no destination.
 pub(crate) fn destination(key: &TupleKey) -> Option<String> {
     if key.is_of_bind() {
         return Some(BIND.to_owned());
@@ -93,7 +96,7 @@ pub(crate) fn destination(key: &TupleKey) -> Option<String> {
     }
 }
 
-/// A process: `nginx (812)`; `-` if neither name nor id is known.
+/// A process: `nginx (812)`; if only the name or the id is known, that: `nginx`, `(812)`; if neither is, `-`.
 pub(crate) fn who(comm: &[u8; 16], pid: u32) -> String {
     let name = text::kernel(comm);
     match (name.is_empty(), pid) {
@@ -104,14 +107,14 @@ pub(crate) fn who(comm: &[u8; 16], pid: u32) -> String {
     }
 }
 
-/// A container's id in its usual short form, or the name of a systemd unit; `None`: neither is known.
+/// The first 12 characters of a container's id, or the whole name of a systemd unit; `None`: neither is known.
 pub(crate) fn container(id: Option<&str>) -> Option<String> {
     let kept = if is_unit(id?) { usize::MAX } else { 12 };
     let short: String = text::line(id?).chars().take(kept).collect();
     Some(short).filter(|short| !short.is_empty())
 }
 
-/// A text, cut at its end to `room` columns, with an ellipsis.
+/// A text; if it is wider than `room` columns, it is cut to them at its end, with an ellipsis (nothing if `room` is 0).
 pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return Cow::Borrowed(text);
@@ -123,7 +126,7 @@ pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     Cow::Owned(short)
 }
 
-/// The longest beginning of a text that is not wider than `room`. It is measured as a whole, because a variation
+/// The longest beginning of a text that is not wider than `room`. Each beginning is measured as a whole, because a variation
 /// selector makes the character before it wider.
 fn head(text: &str, room: usize) -> &str {
     let ends = text.char_indices().map(|(at, letter)| at + letter.len_utf8());
@@ -137,8 +140,8 @@ fn tail(text: &str, room: usize) -> &str {
     starts.map(|at| text.get(at..).unwrap_or_default()).find(|end| width(end) <= room).unwrap_or("")
 }
 
-/// An address, with or without a port, cut in its middle to `room` columns: its network, its last part and the whole
-/// port are kept as long as there is room.
+/// An address, with or without a port; if it is wider than `room` columns, it is cut to them in its middle. Its first and
+/// last groups and the whole port are kept as long as there is room.
 pub(crate) fn cut_address(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return Cow::Borrowed(text);

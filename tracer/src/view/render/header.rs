@@ -21,7 +21,7 @@ use crate::{
 
 /// From this width on, words are not abbreviated.
 const WIDE: usize = 60;
-/// Columns that the line of the worst tuple leaves for saturation and ETA.
+/// How many columns the line of the worst tuple leaves for saturation and ETA.
 const USAGE_WIDTH: usize = 30;
 
 /// Draws as many lines as the area has, with the most important ones first.
@@ -57,7 +57,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     }
 }
 
-/// The fields that the smallest screen has, too: time, pause, losses.
+/// The fields that even the smallest screen has: the time, whether it is paused or a recording is played, and losses.
 fn now(model: &Model, theme: Theme) -> Vec<Field> {
     let time = clock(model.reading.wall_ns, &model.zone);
     let mut fields = vec![field(3, time, theme.strong())];
@@ -75,7 +75,7 @@ fn now(model: &Model, theme: Theme) -> Vec<Field> {
     fields
 }
 
-/// The fields about the host and its tracer.
+/// The fields of [`now`], without the losses unless `with_losses`, and those about the host and its tracer.
 fn about(model: &Model, theme: Theme, with_losses: bool) -> Vec<Field> {
     let mut fields = now(model, theme);
     if !with_losses && lost(model) > 0 {
@@ -99,8 +99,9 @@ fn about(model: &Model, theme: Theme, with_losses: bool) -> Vec<Field> {
     fields
 }
 
-/// Connects and failures per second. With a filter of the command line, connects are those of the shown tuples, but
-/// failures those of the whole host, for which the hooks count them.
+/// Connects and failures per second, and the causes of the failures; `-` if `rates` are not known (`None`). With a filter of
+/// the command line, connects are those of the tuples that it matches, but failures those of the whole host: the hooks
+/// count failures without the filter.
 fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usize) -> Vec<Field> {
     let of_host = !model.about.filter.is_empty();
     let (connects, failures) = match (width < WIDE, of_host) {
@@ -205,7 +206,7 @@ fn health(model: &Model, theme: Theme) -> Vec<Field> {
     fields
 }
 
-/// The fields about the worst tuple.
+/// The fields about the worst tuple; none if there is no tuple.
 fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
     let Some(Worst { row, problem, others }) = &model.worst else { return Vec::new() };
     let share = row.saturation;
@@ -272,7 +273,7 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
     fields
 }
 
-/// Sparklines of the connects and the failures of the last minutes, side by side.
+/// Sparklines of the connects and the failures of the newest readings, side by side; none if there is too little room.
 fn sparklines(model: &Model, theme: Theme, (width, height): (usize, usize)) -> Vec<Line<'static>> {
     let half = width / 2;
     if height == 0 || half < 10 {

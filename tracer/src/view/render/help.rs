@@ -22,7 +22,7 @@ use crate::{
 
 /// From this width on there are two columns.
 const WIDE: usize = 110;
-/// Width of the keys, and of the columns' titles.
+/// Width of the keys, and of the titles of a table's columns, which the help lists with their meanings.
 const KEYS: usize = 11;
 
 pub(super) fn draw(model: &Model, scroll: usize, theme: Theme, area: Rect, buffer: &mut Buffer) {
@@ -67,7 +67,7 @@ fn column_lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> 
     lines
 }
 
-/// A word and its meaning, which is wrapped within its own column.
+/// The lines of a word and, to its right, its meaning, which is wrapped there. `room`: columns for both.
 fn pair(word: &str, text: &str, room: usize, theme: Theme) -> Vec<Line<'static>> {
     let indent = KEYS + 2;
     let texts = wrapped(text, room.saturating_sub(indent).max(10), Style::new());

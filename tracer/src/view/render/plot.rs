@@ -3,8 +3,8 @@
 /// Bars of 0 to 8 eighths of a line.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The newest values as bars of `height` lines: the top line first, the newest value on the right. Each value above 0
-/// is visible. `top`: the value of a bar of full height.
+/// The newest `width` values as bars, one column each, the newest on the right: `height` lines, the top one first. If there
+/// are fewer values, the left is empty. Each value above 0 is visible. `top`: the value of a bar of full height.
 pub(super) fn bars(values: &[f64], (width, height): (usize, usize), top: f64) -> Vec<String> {
     let values = &values[values.len().saturating_sub(width)..];
     let pad = width - values.len();
@@ -23,7 +23,7 @@ fn cell(eighths: usize, row: usize) -> char {
     EIGHTHS.get(here).copied().unwrap_or('█')
 }
 
-/// The height of a value's bar in eighths of a line.
+/// The height of a value's bar in eighths of a line: at most `height` lines, and at least one eighth if the value is above 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -39,7 +39,7 @@ fn eighths(value: f64, top: f64, height: usize) -> usize {
 }
 
 /// As [`bars`], for pairs of a whole and a part of it, which is drawn at the bottom. Each character comes with whether it
-/// is of the part.
+/// belongs to the part.
 pub(super) fn stacked(
     points: &[(f64, f64)],
     (width, height): (usize, usize),
@@ -52,7 +52,7 @@ pub(super) fn stacked(
         .map(|row| {
             let cells = points.iter().map(|(whole, below)| {
                 let (whole, below) = (eighths(*whole, top, height), eighths(*below, top, height));
-                // A character that has both shows the larger one.
+                // A character with both the part and the rest shows the larger one.
                 let lower = below.saturating_sub(row * 8).min(8);
                 let upper = whole.saturating_sub(row * 8).min(8);
                 if lower > 0 && lower * 2 >= upper {
@@ -67,7 +67,7 @@ pub(super) fn stacked(
         .collect()
 }
 
-/// At most `width` values, oldest first; each is the largest of those that it stands for.
+/// At most `width` values, oldest first; each is the largest of the successive values that it stands for, as `larger` says.
 pub(super) fn squeezed<T: Copy>(values: &[T], width: usize, larger: impl Fn(T, T) -> T) -> Vec<T> {
     let (count, columns) = (values.len(), width.min(values.len()));
     let chunk = |column: usize| {

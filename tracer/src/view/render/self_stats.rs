@@ -149,7 +149,7 @@ fn mib(kib: u64) -> String {
     format!("{}.{} MiB", count(kib / 1024), kib % 1024 * 10 / 1024)
 }
 
-/// A label, and a text that is wrapped within its own column.
+/// The lines of a label and, to its right, a text, which is wrapped there. `room`: columns for both.
 pub(super) fn labelled(
     label: &str,
     text: &str,

@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// Draws the line. Returns where the cursor is; `None`: nothing is being typed.
+/// Draws the line; while something is typed, also the line above it (an error, or what can be typed). Returns where the
+/// cursor is; `None`: nothing is being typed, or there is no room for the cursor.
 pub(super) fn draw(
     model: &Model,
     theme: Theme,

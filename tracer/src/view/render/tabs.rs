@@ -29,7 +29,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     drawing::line(buffer, area, 0, &line);
 }
 
-/// The views as one field, so that all are shown or none; `long`: with the names of all views, else only of the present one.
+/// The views as one field, so that all are shown or none. `long`: whether all have their names; else only the present one has.
 fn tabs(model: &Model, theme: Theme, long: bool) -> Vec<Field> {
     let mut tabs = field(0, "", Style::new());
     for (number, view) in (1..).zip(View::ALL) {

@@ -40,7 +40,7 @@ fn v6(last: u16) -> Addr {
     Addr([0x20, 1, 0xd, 0xb8, 0, 0x10, 0x40, 2, 0, 0, 0, 1, 0xfe, 0xed, high, low])
 }
 
-/// Tuple `number` of many.
+/// The key of tuple `number`: each number has another destination.
 fn key(number: usize) -> TupleKey {
     let [.., high, low] = number.to_be_bytes();
     TupleKey {
@@ -63,7 +63,7 @@ pub(super) struct Life {
     /// How many of 10 held ports are in TIME_WAIT.
     pub(super) waiting: u64,
     pub(super) capacity: Option<u32>,
-    /// Failed calls a second.
+    /// Failed calls per second in the 120th second, by cause; there are none in the first 20 s.
     pub(super) failed: Vec<(Cause, u64)>,
     pub(super) comm: &'static str,
     pub(super) pid: u32,
@@ -100,7 +100,7 @@ impl Life {
         let others = count.in_use().saturating_sub(count.time_wait());
         count.states = States::one(PortState::Established.flags()).wrapping_mul(others);
         for (cause, number) in &self.failed {
-            // The rate grows; it reaches `number` in the last second of two minutes.
+            // The rate grows from the 20th second on; it reaches `number` in the 120th.
             let late = second.saturating_sub(20);
             count.failed[*cause as usize] = number * late * (late + 1) / 200;
             count.last_errno = if *cause == Cause::Refused { 111 } else { 99 };
@@ -132,7 +132,7 @@ pub(super) fn empty() -> Model {
     model
 }
 
-/// A model after `seconds` readings of these tuples; `more` changes the last reading.
+/// A model after one reading of these tuples a second for `seconds` seconds; `more` changes the last reading.
 pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapshot)) -> Model {
     let mut model = empty();
     let mut more = Some(more);
@@ -348,7 +348,7 @@ pub(super) fn replay(mut model: Model) -> Model {
     model
 }
 
-/// Sets the size of the screen, and makes the list for the model's view.
+/// Sets the size of the screen, and makes the list for the model's view, from its first row on.
 pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
     model.size = Size { width, height };
     let mut top = Top::new(model.sort().by, None).reversed(model.sort().reverse);

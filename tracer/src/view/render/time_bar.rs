@@ -62,7 +62,8 @@ pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buf
     drawing::line(buffer, area, 0, &line);
 }
 
-/// Index of a moment in a bar of `length` characters.
+/// Index of the character for a moment (ns since 1970) in a bar of `length` characters; a moment outside of the recording is
+/// at the nearer end.
 fn place(at_ns: u64, replay: &Replay, length: usize) -> usize {
     let whole = u128::from(replay.end_ns.saturating_sub(replay.begin_ns)).max(1);
     // If the wall clock was set back, the moment and the end can be before the beginning.

@@ -21,9 +21,9 @@ const WHEELS: [u64; 4] = [2_048, 1_707, 4_096, 5_120];
 struct Host {
     capacity: u32,
     wheel_ms: u64,
-    /// When each TIME_WAIT ends.
+    /// When each TIME_WAIT ends, ms on the host's clock, in order.
     waiting: VecDeque<u64>,
-    /// When each connection is closed by the other end, in order.
+    /// When the peer closes each open connection, ms on the host's clock.
     open: Vec<u64>,
     count: TupleCount,
     now_ms: u64,
@@ -43,7 +43,7 @@ impl Host {
         }
     }
 
-    /// 0 to 1.
+    /// The next pseudorandom number, from 0 to 1.
     fn random(&mut self) -> f64 {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
         (self.random >> 33) as f64 / f64::from(1_u32 << 31)
@@ -108,8 +108,8 @@ fn second(
     forecast.eta_s(now_ms)
 }
 
-/// Runs a host for `warm` seconds, whose readings are added if `seen_before`, then for a hundred whose readings are
-/// added. Returns the forecasts of these, s.
+/// Runs a host for `warm` seconds, whose readings are added if `seen_before`, then for a hundred seconds, whose readings are
+/// always added. Returns the forecasts of the hundred, s; seconds without a forecast are left out.
 fn forecasts(
     host: &mut Host,
     warm: u64,
@@ -325,7 +325,7 @@ proptest! {
             }
             if (20.0..62.0).contains(&left) && host.count.opened > 14 * per_second {
                 all += 1;
-                // With random loads, the last twelve seconds may differ from the average by so much.
+                // A random load of the last twelve seconds may differ from the average by 3.5 standard deviations.
                 let chance = if noisy { 3.5 / (12.0 * per_second as f64).sqrt() } else { 0.0 };
                 right += u64::from(eta.is_some_and(|eta| (eta - left).abs() <= (0.1 + chance) * left));
             }

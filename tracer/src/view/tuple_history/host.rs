@@ -28,8 +28,9 @@ pub struct Host {
 /// Rates of the host, per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HostRates {
+    /// Ports taken.
     pub opened: f64,
-    /// By [`Cause`].
+    /// Failed calls, by [`Cause`].
     pub failed: [f64; Cause::COUNT],
 }
 
@@ -54,7 +55,8 @@ impl Host {
         });
     }
 
-    /// Rates over this window, or over as much of it as is known; `None`: there are fewer than two readings.
+    /// Rates over this window, or over as much of it as is known; `None`: there are fewer than two readings (with different
+    /// times).
     pub fn rates(&self, window: Window) -> Option<HostRates> {
         let now = self.samples.back()?;
         let age = |sample: &&HostSample| f64::from(now.at_ms.wrapping_sub(sample.at_ms)) / 1000.0;
@@ -63,7 +65,8 @@ impl Host {
         rates(before, now)
     }
 
-    /// Connects and failures per second between each two readings, oldest first: the newest `count` pairs.
+    /// Ports taken and failed calls per second between each two successive readings, oldest first: the newest `count` pairs,
+    /// fewer if fewer are known.
     pub fn series(&self, count: usize) -> Vec<(f64, f64)> {
         let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
         let series = pairs.filter_map(|(before, now)| rates(before, now));

@@ -65,7 +65,8 @@ fn count(opened: u64, released: u64) -> TupleCount {
     TupleCount { opened, released, ..TupleCount::default() }
 }
 
-/// `each` connections a second, closed immediately: in TIME_WAIT for a minute.
+/// The counters after `second` seconds with `each` connections a second, which are closed immediately, and then are in
+/// TIME_WAIT for a minute.
 fn closed_at_once(each: u64, second: u64) -> TupleCount {
     let ended = each * second.saturating_sub(60);
     TupleCount {

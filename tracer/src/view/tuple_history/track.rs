@@ -74,7 +74,8 @@ impl Track {
         }
     }
 
-    /// Adds a reading. Returns how many ports were taken since the one before.
+    /// Adds a reading, whose number is `reading`. Returns how many ports were taken since the one before; for the first
+    /// reading, and after the tuple was removed and made again, since its counters were 0.
     pub(super) fn add(&mut self, sample: &TupleSample<'_>, now_ms: u32, reading: u32) -> u64 {
         let count = sample.count;
         if count.opened < self.opened || count.released < self.released {
@@ -113,8 +114,8 @@ impl Track {
         self.netns_name.clone_from(&sample.netns_name);
     }
 
-    /// Updates the p99 of the port searches: the recorded one, or else that of the searches since the last reading that
-    /// had any.
+    /// Updates the p99 of the port searches: to the recorded one, or else to that of the searches since the reading before.
+    /// If there were none, it stays.
     fn search(&mut self, search: &[u32; SEARCH_BUCKETS], recorded_p99: Option<P99>) {
         if recorded_p99.is_some() {
             self.search_p99 = recorded_p99;
@@ -180,7 +181,7 @@ impl Track {
         self.in_use > 0 || now_ms.wrapping_sub(self.changed_ms) < ALIVE_MS
     }
 
-    /// Changes per second; `None`: there is no earlier reading.
+    /// Changes per second over this window; `None`: no earlier values are known.
     pub(super) fn change(&self, window: Window) -> Option<Change> {
         self.forecast.change(window.seconds().into())
     }

@@ -22,7 +22,7 @@ pub fn worst(model: &Model) -> Option<Worst> {
     model.history.worst(model.window)
 }
 
-/// How many rows there is room for.
+/// How many rows of the list there is room for on the screen.
 pub(super) fn height(model: &Model) -> usize {
     layout::areas(model).rows()
 }
@@ -33,7 +33,8 @@ pub fn refresh(model: &mut Model) {
     show(model, None);
 }
 
-/// Moves the selection by `rows` rows; `isize::MIN` and `isize::MAX`: to the first and the last row.
+/// Moves the selection by `rows` rows, down or (negative) up; `isize::MIN` and `isize::MAX`: to the first and the last row.
+/// If no row is selected, it begins above the first row.
 pub(super) fn select(model: &mut Model, rows: isize) {
     let at = model.list.cursor.map(|cursor| model.list.first + cursor);
     let to = match (at, rows) {
@@ -45,7 +46,7 @@ pub(super) fn select(model: &mut Model, rows: isize) {
     show(model, Some(to));
 }
 
-/// Limits the scroll of a view without a cursor: it ends where the last line is at the bottom.
+/// Limits the scroll of the help, or of a view without a cursor: it ends where the last line is at the bottom.
 pub(super) fn limit_scroll(model: &mut Model) {
     let height = usize::from(layout::areas(model).body.height);
     let most = render::lines(model).saturating_sub(height);
@@ -190,7 +191,8 @@ fn sources(model: &Model) -> Vec<Row> {
     rows
 }
 
-/// The rules whose pools have the address, with the reason if one leaves it out; `None`: none has it.
+/// The names of the rules whose pools have the address, each with the reason if it leaves the address out; `None`: none has
+/// it.
 fn note(pools: &[Pool], address: IpAddr) -> Option<Arc<str>> {
     let mut words = Vec::new();
     for pool in pools {
@@ -248,7 +250,7 @@ fn processes(model: &Model) -> Vec<Row> {
     rows
 }
 
-/// The rows grouped by process id and name.
+/// The rows of tuples grouped by the id and the name of the process that connected last.
 fn by_process(rows: impl Iterator<Item = Row>) -> Vec<Row> {
     let mut by_pid: HashMap<u32, Vec<Row>> = HashMap::new();
     for row in rows {

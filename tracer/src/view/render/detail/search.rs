@@ -9,14 +9,14 @@ use tracer_common::tuple::{SEARCH_BUCKETS, search_bucket_end};
 use super::{super::fmt::count, heading};
 use crate::{format::table::nanoseconds, view::theme::Theme};
 
-/// Columns of a bucket's limit.
+/// Width of the text for a bucket's limit.
 const LIMIT: usize = 12;
-/// Columns of its count.
+/// Width of the number of its searches.
 const NUMBER: usize = 10;
-/// Columns of the longest bar at most.
+/// The longest bar is at most this wide.
 const BAR: usize = 40;
 
-/// A title, and one line for each bucket from the first to the last that is not empty.
+/// A title, and one line for each bucket from the first to the last that is not empty; if all are, a line that says so.
 pub(super) fn lines(
     buckets: &[u32; SEARCH_BUCKETS],
     theme: Theme,
@@ -46,7 +46,8 @@ pub(super) fn lines(
     lines
 }
 
-/// A horizontal bar of at most `width` characters, the last of which shows eighths. `most`: the number of a full bar.
+/// A horizontal bar of at most `width` characters, the last of which shows eighths; a number above 0 has at least one
+/// eighth. `most`: the number for which the bar is `width` characters long.
 fn bar(number: u32, most: u32, width: usize) -> String {
     let eighths = u64::from(number) * width as u64 * 8 / u64::from(most.max(1));
     let (whole, part) = (usize::try_from(eighths / 8).unwrap_or(width), eighths % 8);

@@ -18,12 +18,12 @@ use crate::{
     view::{model::Model, theme::Theme, tuple_history::Point},
 };
 
-/// Columns of the scale on the left.
+/// Width of the scale on the left.
 const SCALE: usize = 8;
 /// Lines of each of the smaller plots.
 const SMALL: usize = 2;
 
-/// The plots of a tuple, in `room` columns; `height`: lines of the plot of its ports.
+/// The plots of a tuple, in `room` columns; without a point yet, lines that say so. `height`: lines of the plot of its ports.
 pub(crate) fn lines(
     model: &Model,
     key: &TupleKey,
@@ -56,7 +56,7 @@ pub(crate) fn lines(
     lines
 }
 
-/// Two points as one: the larger value of each.
+/// Two points as one: of each value the larger one; the time and the capacity are those of `other`, the later point.
 fn larger(one: Point, other: Point) -> Point {
     Point {
         at_ms: other.at_ms,
@@ -107,7 +107,7 @@ fn ports(
     lines
 }
 
-/// Whether a value is in line number `above` from the bottom, of `all` lines.
+/// Whether a value is in line `above`, counted from 1 at the bottom, of `all` lines. `top`: the value at the top of them all.
 #[expect(clippy::cast_precision_loss, reason = "lines of a screen")]
 fn holds(value: f64, top: u32, (above, all): (usize, usize)) -> bool {
     let line = f64::from(top) / all.max(1) as f64;
@@ -128,7 +128,8 @@ fn label(row: usize, top: u32, capacity: u32, slow_line: bool) -> String {
     format!("{text:>7} ")
 }
 
-/// The time axis: how long ago its left end was.
+/// The time axis: how long ago (`span_s` seconds) its left end was, and "now" at its right end; only "now" if it is short.
+/// `shown`: how many columns have a point.
 fn axis(span_s: f64, shown: usize, width: usize, theme: Theme) -> Line<'static> {
     let begin = format!("-{}", seconds(span_s));
     let pad = SCALE + width.saturating_sub(shown);

@@ -17,7 +17,7 @@ use crate::view::{
     tuple_history::Detail,
 };
 
-/// The most lines of each list. How many more there are is shown as a number.
+/// The most rows of each list; below them is how many more there are.
 const SOME: usize = 8;
 
 pub(super) fn lines(
@@ -85,7 +85,7 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     lines
 }
 
-/// Who called connect(), and whether that process has ended.
+/// Who called connect(), with `ended:` before it if that process has ended; "not known" if its id is 0.
 fn opener(opener: &Opener) -> String {
     match (opener.pid, opener.ended) {
         (0, _) => "not known".to_owned(),
@@ -94,7 +94,7 @@ fn opener(opener: &Opener) -> String {
     }
 }
 
-/// Ports that bind() and listen() took; those in the port range come first.
+/// The ports of the tuple's namespace that bind() and listen() took; those in the port range come first.
 fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let netns = detail.row.key.netns;
     let mut lines = vec![heading("Ports taken by bind() and listen()", theme)];
@@ -145,7 +145,7 @@ fn column_spec((title, rank, least, text): (&str, u8, usize, bool)) -> ColumnSpe
     ColumnSpec { title: title.to_owned(), rank, least, usual: least, text, address: false }
 }
 
-/// The first rows, below their titles.
+/// The first [`SOME`] rows, below their titles.
 fn listed(
     rows: impl Iterator<Item = Vec<String>>,
     specs: Vec<ColumnSpec>,
