@@ -16,10 +16,10 @@ const FIRST_READ: usize = 16 << 10;
 const WINDOW: usize = 2 * LONGEST;
 /// When no more bytes than this are left, the search for an offset ends; the caller reads them line by line.
 const SEARCH_MIN: u64 = 64 << 10;
-/// In how many bytes of a plain file one readable line is searched for. (The last read can go up to [`WINDOW`] beyond.)
-/// Of a zstd file: how many compressed bytes the last frame may have, or the time of its last line is not read.
+/// In how many bytes of a plain file one readable line is searched for. (The last read can go up to [`WINDOW`] beyond.) If
+/// the last frame of a zstd file has more compressed bytes than this, the time of its last line is not read.
 const READ_MAX: u64 = 16 << 20;
-/// How many decompressed bytes the last frame of a zstd file may have, or the time of its last line is not known.
+/// If the last frame of a zstd file has as many decompressed bytes or more, the time of its last line counts as not known.
 const DECOMPRESSED_MAX: u64 = 512 << 20;
 
 /// The time of the first readable line, with its newline, that begins after offset `at`, ns since 1970; `None`: none was
@@ -41,7 +41,7 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
             return Ok(None);
         }
         if length == WINDOW {
-            // A line that begins in the second half may not be whole.
+            // A line that begins in the second half may not be whole: the next read begins there.
             at = at.saturating_add(LONGEST as u64);
         }
         length = WINDOW.min(length * 4);
@@ -88,7 +88,7 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
             return Ok(None);
         }
         if length == WINDOW as u64 {
-            // The line at the beginning of this window may begin before it.
+            // The line at the beginning of this window may begin before it: the next window has some of it, too.
             end = begin.saturating_add(LONGEST as u64).min(end);
         }
         length = (length * 8).min(WINDOW as u64);
@@ -96,7 +96,7 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
 }
 
 /// The time of the last readable line in the last frame of a zstd file, ns since 1970; `None`: there is none, or that
-/// frame has more than [`READ_MAX`] compressed or [`DECOMPRESSED_MAX`] decompressed bytes.
+/// frame is larger than [`READ_MAX`] (compressed) or [`DECOMPRESSED_MAX`] allow.
 ///
 /// # Errors
 /// The file cannot be read, has a damaged or a skippable frame, or there is no memory to decompress it.

@@ -14,8 +14,8 @@ use crate::export::sink::repair;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The second to fourth byte of a skippable frame of zstd. (The first byte is 0x50 to 0x5f.)
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-/// Length of a line, in bytes, from which on it is skipped, unless the read that reaches this length has its newline, too.
-/// No line of the format is as long.
+/// Lines of at least this many bytes are skipped, unless the read that reaches this length also reaches the newline. No line
+/// of the format is as long.
 pub(super) const LONGEST: usize = 1 << 20;
 /// Largest window of a zstd frame that is decompressed, as the exponent of a power of two: 2^25 bytes, 32 MiB of memory.
 /// `tracer record`, and `zstd` up to level 20 without `--long`, use no larger ones.
@@ -146,8 +146,8 @@ impl Input {
         Ok(())
     }
 
-    /// Up to which offset in the file, in bytes (of a zstd file: compressed), was read, including what is buffered and not
-    /// returned yet; 0 for a pipe.
+    /// The offset in the file up to which it was read, in bytes (of a zstd file, compressed ones), including what is buffered
+    /// and not returned yet; 0 for a pipe.
     pub(super) fn position(&self) -> u64 {
         (&self.file).stream_position().unwrap_or(0)
     }

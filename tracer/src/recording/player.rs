@@ -73,7 +73,7 @@ impl Player {
         Ok(player)
     }
 
-    /// What the newest `tracer.start` said, but `degraded` as the newest `tracer.degraded` says it; empty if neither was read.
+    /// What the newest `tracer.start` said, with the changes of `degraded` since then; empty if no such line was read.
     pub fn about(&self) -> &About {
         &self.about
     }

@@ -13,7 +13,8 @@ use tracer_common::{Addr, Cause, tuple::SEARCH_BUCKETS};
 
 use crate::view::forecast::TIME_WAIT_S;
 
-/// An address in the ledger's form. 0.0.0.0 becomes [`Addr::UNSPECIFIED`] (`::`), which means that there is none.
+/// An address in the ledger's form: IPv4 as v4-mapped IPv6. But 0.0.0.0 becomes [`Addr::UNSPECIFIED`] (`::`), which means
+/// that there is none.
 pub(super) fn addr(address: IpAddr) -> Addr {
     match address {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Addr::UNSPECIFIED,

@@ -41,7 +41,8 @@ pub(crate) fn trim() {
 }
 
 /// Address and length in bytes of each mapping of the file `program` that was never written to: its code, and the
-/// constants before it (those after the code were relocated). `maps`: the text of /proc/PID/maps. None if `program` is empty.
+/// constants before it (those after the code were relocated). `maps`: the text of /proc/PID/maps. If `program` is empty, the
+/// result is empty, too.
 fn program_pages(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let of_program = maps.lines().filter(|line| !program.is_empty() && line.ends_with(program));
     let ranges = of_program.filter_map(|line| {

@@ -138,7 +138,8 @@ pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
         .collect()
 }
 
-/// How many TIME_WAITs end in each of the next seconds: first of those whose begin was seen, then of all others.
+/// How many TIME_WAITs end in each of the next seconds: in the first list those whose begin was seen, in the second all
+/// others.
 fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [f64; TIME_WAIT_S]) {
     let now = number(time_wait);
     let (seen, late) = begun.by_age.split_at(TIME_WAIT_S);

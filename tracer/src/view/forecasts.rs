@@ -25,8 +25,8 @@ impl Forecasts {
     }
 
     /// Adds a tuple of the reading, each one once, and returns its forecast. `before` and `count`: its counters in the
-    /// reading before (`None`: that reading did not have it) and in this one. `holds`: how many ports it can hold.
-    /// `older`: its TIME_WAITs that are older than tracer; `None`: there are none.
+    /// reading before (`None`: that reading did not have it) and in this one. `holds`: how many ports it can hold, and which
+    /// TIME_WAITs connect() can take over. `older`: its TIME_WAITs that are older than tracer; `None`: there are none.
     pub fn read(
         &mut self,
         key: &TupleKey,

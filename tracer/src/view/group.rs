@@ -61,7 +61,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The group of a row, which may itself be a group's.
+    /// The group of a row, which may itself be a group's. Its `pid` is 0.
     pub fn of(row: &Row, by: GroupBy) -> Self {
         let none = Self { key: TupleKey::default(), comm: [0; 16], pid: 0, container: None };
         let key = row.key;

@@ -74,7 +74,7 @@ pub enum Mode {
     /// Typing a time of the recording to go to. `error`: why the text that was entered is no time; `None`: nothing
     /// wrong was entered. `direction`: in which a duration without a sign goes.
     Jump { input: Input, error: Option<String>, direction: Direction },
-    /// The help. `back`: the mode before it.
+    /// The help. `scroll`: its first shown line; `back`: the mode before it.
     Help { scroll: usize, back: Box<Self> },
 }
 

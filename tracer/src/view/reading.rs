@@ -200,12 +200,12 @@ pub struct Pool {
 pub struct SelfStats {
     /// CPU time of the process so far, ns.
     pub cpu_ns: u64,
-    /// Resident memory, KiB.
+    /// Resident memory, KiB; 0: not wanted (`Model::wants`), or not known.
     pub rss_kib: u64,
-    /// The part of `rss_kib` that is the ring buffer, KiB.
+    /// The part of `rss_kib` that is the ring buffer, KiB; 0: not wanted, or not known (a recording does not say it).
     pub ring_kib: u64,
-    /// Run time of the BPF programs so far, ns; `None`: the kernel does not count it
-    /// (kernel.bpf_stats_enabled).
+    /// Run time of the BPF programs so far, ns; `None`: not wanted, the kernel does not count it
+    /// (kernel.bpf_stats_enabled), or this is a recording.
     pub programs_ns: Option<u64>,
     /// Events that passed the event mask and the filter in the kernel.
     pub seen: u64,

@@ -22,7 +22,7 @@ pub trait Source {
     /// reading unless a key asks for it.
     fn due(&self, model: &Model) -> Option<Duration>;
 
-    /// Does work that cannot wait for the next reading.
+    /// Does work that cannot wait for the next reading. Called many times between two readings.
     fn idle(&mut self) {}
 
     /// Does what a key asked of the player of a recording. It may change the model: a jump replaces the history. A live

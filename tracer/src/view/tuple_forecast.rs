@@ -71,9 +71,9 @@ impl TupleForecast {
         self.newest.at_ms
     }
 
-    /// Adds a reading: the tuple's counters, and how many ports it can hold. `older` is used if this is the first reading, and
-    /// the counters before it are not known. Returns whether it is the first one, or a counter has changed since the one
-    /// before.
+    /// Adds a reading: the tuple's counters, and how many ports it can hold. `older` (`None`: no TIME_WAITs are older than
+    /// tracer) is used if this is the first reading, and the counters before it are not known. Returns whether it is the first
+    /// one, or a counter has changed since the one before.
     pub(super) fn add_reading(
         &mut self,
         count: &TupleCount,
@@ -235,7 +235,7 @@ impl TupleForecast {
         forecast::ending(self.time_wait.into(), begun, self.holds.reuse.is_some())
     }
 
-    /// Changes per second over the last `seconds`; `None`: there is no earlier reading.
+    /// Changes per second over the last `seconds`, or over as many as are known; `None`: no earlier values are known.
     pub(super) fn change(&self, seconds: f64) -> Option<Change> {
         let none = self.compared.then(Change::default);
         let activity = self.activity.as_deref();

@@ -301,7 +301,7 @@ fn help_pressed(model: &mut Model, code: KeyCode) -> Effect {
     Effect::Draw
 }
 
-/// Lines by which a page key scrolls the help.
+/// Lines by which PgDn and End scroll the help. (PgUp and Home go to its beginning.)
 const PAGE: usize = 10;
 
 /// Moves the selection; in views without one, scrolls.

@@ -34,7 +34,7 @@ impl State {
         self.self_stats = totals.self_stats;
     }
 
-    /// Adds a failure. Returns how many failed calls were left out to make room for it: mostly 0.
+    /// Adds a failure. Returns how many older failed calls were left out to make room for it; 0: none.
     pub(super) fn failure(&mut self, failure: Failure) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         if let Some(last) = self.failures.back_mut()

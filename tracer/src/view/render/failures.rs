@@ -106,8 +106,8 @@ fn cells(model: &Model, failures: &FailureGroup) -> Vec<String> {
     ]
 }
 
-/// Who holds a port: `crawler (812) → 10.0.0.2:443` (established), `crawler (812), close_wait → 10.0.0.2:443`, `webui (7),
-/// listen`. If neither name nor id is known, without the process: `time_wait → 10.0.0.2:443`.
+/// Who holds a port: `webui (7), listen`, `crawler (812), close_wait → 10.0.0.2:443`, and if the connection is established,
+/// `crawler (812) → 10.0.0.2:443`. If neither name nor id is known, without the process: `time_wait → 10.0.0.2:443`.
 fn held_by(holder: &Holder) -> String {
     let to = TupleKey {
         destination: holder.peer,

@@ -15,7 +15,7 @@ use crate::{
     host::cgroups::is_unit,
 };
 
-/// Columns of a terminal that a text takes.
+/// How many columns of a terminal a text takes.
 pub(crate) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }

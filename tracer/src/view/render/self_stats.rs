@@ -16,7 +16,7 @@ use crate::{
     view::{model::Model, theme::Theme},
 };
 
-/// What each loss means, and what to do (`tracer/doc/losses.md` has more).
+/// The name of each loss, and what it means and what to do (`tracer/doc/losses.md` has more).
 const LOSSES: &[(&str, &str)] = &[
     (
         "event_ring_full",

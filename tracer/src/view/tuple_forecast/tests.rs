@@ -49,7 +49,7 @@ impl Host {
         (self.random >> 33) as f64 / f64::from(1_u32 << 31)
     }
 
-    /// A connection that this host closes immediately: it goes into TIME_WAIT.
+    /// Opens a connection, if a port is free, and closes it immediately: it goes into TIME_WAIT.
     fn close_at_once(&mut self) {
         if self.connect() {
             self.count.time_wait_begun += 1;
@@ -57,7 +57,7 @@ impl Host {
         }
     }
 
-    /// A connection that the peer closes after a time: it never is in TIME_WAIT.
+    /// Opens a connection, if a port is free, which the peer closes after `for_ms` milliseconds: it never is in TIME_WAIT.
     fn hold(&mut self, for_ms: u64) {
         if self.connect() {
             let until = self.now_ms + for_ms;
