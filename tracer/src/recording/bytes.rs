@@ -48,9 +48,10 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// An offset in a plain file, at most about 64 KiB before the first line of `ns` (since 1970) or later; it can be in the
-/// middle of a line. It is found by bisection, which assumes that lines are in the order of time. Lines that were written
-/// together can be in another order: so the player asks for a time well before the one that it needs.
+/// An offset in a plain file, at most about 64 KiB (further if lines there are unreadable) before the first line of `ns`
+/// (since 1970) or later; it can be in the middle of a line. It is found by bisection, which assumes that lines are in the
+/// order of time. Lines that were written together can be in another order: so the player asks for a time well before the
+/// one that it needs.
 ///
 /// # Errors
 /// The file cannot be read.

@@ -34,7 +34,7 @@ pub(super) fn comm(text: &str) -> [u8; 16] {
     comm
 }
 
-/// The cause of this name; `None`: this version does not know it.
+/// The cause with this name; `None`: this version of tracer does not know it.
 pub(super) fn cause(name: &str) -> Option<Cause> {
     Cause::ALL.into_iter().find(|cause| cause.name() == name)
 }

@@ -11,7 +11,7 @@ use super::fmt::{cut, cut_address, width};
 #[derive(Clone, Debug)]
 pub(super) struct ColumnSpec {
     pub(super) title: String,
-    /// If there is no room for all, the column with the largest rank is left out first.
+    /// If there is no room for all, the column with the largest rank is left out first, that with the smallest never.
     pub(super) rank: u8,
     /// Least width: narrower it would be useless.
     pub(super) least: usize,

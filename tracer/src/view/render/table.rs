@@ -51,7 +51,8 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     }
 }
 
-/// The style of a cell: that of its row (`style`), but failures have their own unless the row has the style of an alarm.
+/// The style of a cell: that of its row (`style`). While calls of the row fail, the cells about failures have their own,
+/// unless the row has the style of an alarm.
 fn cell_style(column: Column, row: &Row, theme: Theme, style: Style) -> Style {
     let failing = row.rates.is_some_and(|rates| rates.failed > 0.0);
     match column {
