@@ -23,7 +23,8 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 const LINK_DETACH: libc::c_long = 34;
 
-/// A BPF map that another process has open.
+/// A BPF map that another process has open. It must not be a per-CPU map (not checked): the kernel would read and write past
+/// the end of the buffers.
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
@@ -31,7 +32,7 @@ pub struct Map {
     value_size: usize,
 }
 
-/// `union bpf_attr` of the commands on one element: `more` is the address of the value, or of the next key.
+/// `union bpf_attr` of the commands on one element. `more` is the address of the value, or of the next key; 0 to delete.
 #[repr(C)]
 struct Element {
     map: u32,
@@ -46,7 +47,7 @@ impl Map {
     /// found.
     ///
     /// # Errors
-    /// There is none, or it cannot be opened (only root can).
+    /// No such process or map, or it cannot be opened (only root can).
     pub fn of(process: u32, name: &str) -> Result<Self> {
         for fields in descriptors(process, "map_id:")? {
             let id: u32 = field(&fields, "map_id:")?;
@@ -60,7 +61,7 @@ impl Map {
         anyhow::bail!("process {process} has no BPF map {name}")
     }
 
-    /// Every key, as bytes. If the map changes meanwhile: all keys that stay, and some of those that come or go.
+    /// Every key, as bytes, in any order. If the map changes meanwhile: all keys that stay, and some of those that come or go.
     ///
     /// # Errors
     /// The end was not reached within `MOST_KEYS` steps.
@@ -118,7 +119,7 @@ impl Program {
     /// not found.
     ///
     /// # Errors
-    /// There is none, or it cannot be opened (only root can).
+    /// No such process or program, or it cannot be opened (only root can).
     pub fn of(process: u32, name: &str) -> Result<Self> {
         for fields in descriptors(process, "prog_id:")? {
             let id: u32 = field(&fields, "prog_id:")?;
@@ -175,11 +176,11 @@ pub fn detach_link(process: u32, lines: &[String]) -> Result<()> {
     bpf(LINK_DETACH, &link.as_raw_fd().cast_unsigned(), "BPF_LINK_DETACH").map(drop)
 }
 
-/// The text of `/proc/PID/fdinfo/FD` for each open descriptor of the process whose text has this field.
+/// The texts of `/proc/PID/fdinfo/FD`, one for each open descriptor of the process, but only those that contain `field`.
 fn descriptors(process: u32, field: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))? {
-        // The descriptor may have been closed by now: then its text is empty.
+        // A descriptor that has been closed since the folder was listed has no text any more.
         let fields = fs::read_to_string(entry?.path()).unwrap_or_default();
         if fields.contains(field) {
             found.push(fields);
@@ -219,11 +220,12 @@ fn name_of(object: &OwnedFd, at: usize) -> Result<String> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// What the port of this key of CONNS adds to the tuple's counter [`HELD`], whose lower half counts odd ports, and whose upper
-/// half even ones (`Halves::one` of tracer-common).
+/// What one port adds to its tuple's counter [`HELD`]: 1 if the port is odd, 2³² if it is even (`Halves::one` of
+/// tracer-common). `key` is the port's key in the map CONNS; byte 8 of it is the lower byte of the port.
 pub fn one(key: &[u8]) -> u64 {
     if key[8] & 1 != 0 { 1 } else { 1 << 32 }
 }
 
-/// Byte offset of the counter `held` in a value of TUPLES.
+/// Byte offset of the counter `held` in a value of the map TUPLES. Its lower 32 bits count the odd ports that the tuple holds,
+/// its upper 32 bits the even ones.
 pub const HELD: usize = 32;

@@ -14,7 +14,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// A child cgroup; its processes must be gone before it is dropped.
+/// A child cgroup. Its processes must be gone when it is dropped: the kernel removes no cgroup that has processes, and after a
+/// second the drop gives up.
 #[derive(Debug)]
 pub struct Cgroup(PathBuf);
 
@@ -32,7 +33,7 @@ impl Cgroup {
         Ok(Self(path))
     }
 
-    /// A cgroup named as systemd names the one of a service.
+    /// A cgroup named as systemd names the one of a service: `NAME-PID.service`.
     pub fn unit(name: &str) -> Result<Self> {
         let path = mount_point()?.join(format!("{name}-{}.service", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -48,12 +49,13 @@ impl Cgroup {
         Ok(fs::write(self.0.join("cgroup.procs"), process.to_string())?)
     }
 
-    /// Number of BPF programs that are attached to bind() and connect() of this cgroup itself.
+    /// Number of BPF programs that are attached to this cgroup itself, not to one above it, for bind() and connect(), IPv4 and
+    /// IPv6. A program that is attached for two of these four counts twice.
     pub fn attached(&self) -> Result<usize> {
         Ok(self.programs()?.len())
     }
 
-    /// Ids of the BPF programs that are attached to bind() and connect() of this cgroup itself.
+    /// Ids of the BPF programs that [`Self::attached`] counts.
     pub fn programs(&self) -> Result<Vec<u32>> {
         const BIND4: u32 = 8;
         const CONNECT6: u32 = 11;
@@ -119,7 +121,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where cgroup2 is mounted: below `unified` on hosts that have cgroup v1, too.
+/// Where cgroup2 is mounted (on hosts that have cgroup v1, too, usually /sys/fs/cgroup/unified); an error if it is not.
 fn mount_point() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let cgroup2 = mounts.lines().find(|line| line.contains(" - cgroup2 "));

@@ -31,7 +31,8 @@ const ALLOW: [[u8; 8]; 2] = [RETURN_1, EXIT];
 pub struct Foreign(Vec<PathBuf>);
 
 impl Foreign {
-    /// Attaches the program to the cgroup, and pins it and its link in each of these folders, which are in a bpffs.
+    /// Attaches the program to the cgroup, and pins it and its link in each of these folders. There must be at least one, and
+    /// each must be in a bpffs: only the pins keep the program attached after this call.
     pub fn attach(cgroup: &Cgroup, folders: &[&Path]) -> Result<Self> {
         let program = load(&ALLOW)?;
         let link = link(&program, cgroup)?;
@@ -46,7 +47,7 @@ impl Foreign {
         Ok(pins)
     }
 
-    /// Whether all of its pins still exist.
+    /// Whether all of the pins still exist.
     pub fn is_there(&self) -> bool {
         self.0.iter().all(|path| path.exists())
     }
@@ -60,15 +61,16 @@ impl Drop for Foreign {
     }
 }
 
-/// Binds the socket of every IPv4 connect() of a cgroup to a random address of a pool, without looking at what is in use:
-/// the simplest program that spreads, to compare tracer with. Where it cannot bind, connect() fails with EPERM.
+/// A program that binds the socket of every IPv4 connect() of a cgroup to a random address of a pool, without looking at what is
+/// in use: the simplest program that spreads, to compare tracer with. If it cannot bind, connect() fails with EPERM. It is
+/// detached on drop.
 #[derive(Debug)]
 pub struct Binder {
     _link: OwnedFd,
 }
 
 impl Binder {
-    /// Attaches it to the cgroup. Its pool has `count` addresses: `10.1.1.1` to `10.1.1.200`, then `10.1.2.1` and so on.
+    /// Attaches the program to the cgroup. Its pool has `count` addresses: `10.1.1.1` to `10.1.1.200`, then `10.1.2.1` and so on.
     pub fn attach(cgroup: &Cgroup, count: u32) -> Result<Self> {
         let alu32 = |code: u8, registers: u8, number: u32| {
             let [a, b, c, d] = number.to_le_bytes();
@@ -103,7 +105,8 @@ impl Binder {
     }
 }
 
-/// Calls bpf(2); `attr` has the first fields of `union bpf_attr` that this command reads.
+/// Calls bpf(2), and returns the result, which is never negative. `attr` must have all fields of `union bpf_attr` that this
+/// command reads or writes (not checked). An error has the errno and the text `what`.
 pub fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_long> {
     // SAFETY: the pointer and the size describe `attr`, which outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };

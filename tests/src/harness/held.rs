@@ -10,15 +10,15 @@ use crate::harness::{process::Process, tracer::wait_for};
 /// How long a thread may take to stop: a system call that it is in has to be interrupted, or end, first.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Threads that are stopped, as by a debugger; they run on when this is dropped.
+/// Threads of another process that are stopped, as by a debugger; they continue when this is dropped.
 pub struct Held(Vec<libc::pid_t>);
 
 impl Held {
     /// Stops all threads of a process that have this name.
     ///
     /// # Errors
-    /// The process or a thread of this name does not exist, or a thread cannot be traced, or does not stop within 20 s
-    /// ([`Place::limit`](super::probe::Place::limit)).
+    /// The process or a thread of this name does not exist, or a thread cannot be traced, or does not stop within 20 s (longer in
+    /// a guest: [`Place::limit`](super::probe::Place::limit)).
     pub fn threads(process: u32, name: &str) -> Result<Self> {
         let mut held = Self(Vec::new());
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
@@ -41,8 +41,8 @@ impl Held {
         Ok(held)
     }
 
-    /// Waits for the end of the process of these threads. A traced thread stays a zombie until its tracer (this process) has
-    /// waited for it, and the process does not end before: so this waits for the threads, too.
+    /// Waits for the end of `process`, to which these threads belong. A traced thread stays a zombie until its tracer (this
+    /// process) has waited for it, and the process does not end before: so this waits for the threads, too.
     ///
     /// # Errors
     /// The process has not ended within `limit`.

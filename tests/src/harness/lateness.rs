@@ -32,8 +32,8 @@ impl Lateness {
         Self { over, thread }
     }
 
-    /// Ends the measurement, and returns three times the longest delay: the test that uses it waits for a removed address to be
-    /// in `tracer status`, for which three threads are woken up one after the other.
+    /// Ends the measurement, and returns three times the longest delay. The only test that uses it removes an address, and waits
+    /// until `tracer status` says so: for that, three threads are woken up one after the other.
     pub fn end(self) -> Duration {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default() * 3

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 const VARIABLE: &str = "TRACER_TEST_LIE";
-/// Upper limit of the seconds that a test waits for a condition: under a lie, most conditions never come true.
+/// The variable with the most seconds that a test waits for a condition: under a lie, most conditions never come true.
 const WAIT: &str = "TRACER_TEST_WAIT";
 
 /// One way to falsify what is read. KEY is a key of a JSON object, at any depth; a `*` at its end stands for any ending.
@@ -43,7 +43,7 @@ enum Lie {
     Digits,
     /// `screen`: the screen is empty.
     Screen,
-    /// `other:KEY`: the value at this key is another one.
+    /// `other:KEY`: the value at this key is another one; `null` stays.
     Other(String),
     /// `zero:KEY`: the whole numbers at this key are 0.
     Zero(String),
@@ -57,9 +57,10 @@ enum Lie {
     Twice(String),
     /// `kernel`: the kernel has one port more in use in each tuple, and each thread has all capabilities.
     Kernel,
-    /// `source`: each connection of the application has another source address.
+    /// `source`: each connection that spreading is tested with has 192.0.2.1 or 2001:db8::1 as its source.
     Source,
-    /// `unspread`: each connection has its destination's address as its source, as without a rule.
+    /// `unspread`: each of these connections has its destination's address as its source, as if no rule spread it: the
+    /// destinations of the tests are local, and the kernel then takes the same address as the source.
     Unspread,
     /// `refused`: the tenth successful connect() of a process seems to fail with EADDRNOTAVAIL, and the tenth request that a
     /// proxy answers with success seems to fail.
@@ -156,7 +157,7 @@ fn ends(text: &str) -> String {
     first.to_owned() + lines.next_back().unwrap_or_default()
 }
 
-/// The text without the line in the middle.
+/// The text without the line in the middle: of an even number of lines, without the first one of the second half.
 fn with_a_gap(text: &str) -> String {
     let middle = text.lines().count() / 2;
     let lines = text.split_inclusive('\n').enumerate();
@@ -219,7 +220,8 @@ pub fn thread(status: String) -> String {
     status.split_inclusive('\n').map(falsify).collect()
 }
 
-/// The source address of a connection, as the kernel reports it; falsified under a lie.
+/// The source address of a connection, as the kernel reports it; falsified under a lie. Without a `destination`, the lie
+/// `unspread` does not change it.
 pub fn source(address: IpAddr, destination: Option<IpAddr>) -> IpAddr {
     match (lie(), destination) {
         (Some(Lie::Source), _) => another(address),
@@ -228,7 +230,7 @@ pub fn source(address: IpAddr, destination: Option<IpAddr>) -> IpAddr {
     }
 }
 
-/// An address of a range for documentation, which is no connection's source in any test.
+/// An address of the same family from a range for documentation, which is no connection's source in any test.
 fn another(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
@@ -236,8 +238,8 @@ fn another(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Which success the lie `refused` turns into a failure: as each test then runs in its own process, every test with ten or
-/// more successful connect() calls has exactly one such failure; so has one with ten or more answered requests.
+/// Which success the lie `refused` turns into a failure. Under a lie, each test runs in its own process. So every test with ten
+/// or more successful connect() calls has exactly one such failure; so has every test with ten or more answered requests.
 const TENTH: u64 = 10;
 
 fn is_the_tenth(count: &AtomicU64) -> bool {
@@ -263,7 +265,8 @@ pub fn may(allowed: bool) -> bool {
     allowed || lie() == Some(&Lie::Granted)
 }
 
-/// The shorter of this limit and the one in `TRACER_TEST_WAIT`, which `cargo xtask test lies` sets.
+/// The shorter of this limit and the seconds in `TRACER_TEST_WAIT`, which `cargo xtask test lies` sets. This limit if the
+/// variable is not set, or is no whole number.
 pub fn limit(limit: Duration) -> Duration {
     static LONGEST: LazyLock<Option<Duration>> = LazyLock::new(|| {
         let seconds = env::var(WAIT).ok()?.parse().ok()?;
@@ -272,7 +275,7 @@ pub fn limit(limit: Duration) -> Duration {
     LONGEST.map_or(limit, |longest| limit.min(longest))
 }
 
-/// [`digits`] of a line that is not JSON; a line of JSON stays as it is.
+/// [`digits`] of a line that is not JSON. A line of JSON, which begins with `{`, stays as it is.
 fn plain_digits(line: &str) -> String {
     if line.starts_with('{') { line.to_owned() } else { digits(line) }
 }

@@ -1,4 +1,4 @@
-//! Names of lines that the program writes.
+//! Names of lines that the program under test writes: values of `event.name`.
 
 /// The kinds of lines that come from an event of the kernel side.
 pub const SOCKET_EVENTS: [&str; 6] = [

@@ -62,7 +62,7 @@ impl Maker {
         self.make(Kind::Tcp, like.is_ipv6())
     }
 
-    /// A socket of this kind, IPv6 or IPv4.
+    /// A socket of this kind, IPv6 or IPv4. An error has the errno with which the kernel refused it to the helper.
     pub fn make(&self, kind: Kind, v6: bool) -> Result<Sock> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         line.write_all(&[kind as u8, u8::from(v6)])?;
@@ -84,7 +84,9 @@ impl Maker {
     }
 }
 
-/// The helper's side: makes a socket for each two bytes (kind, IPv6) on stdin, until it is closed.
+/// The helper's side. Its stdin is a Unix socket: for each two bytes (the [`Kind`] as a number; 0 for IPv4, 1 for IPv6), it makes
+/// a socket. It answers with the errno in four bytes (0: none) and, if there is none, with the socket's descriptor; then,
+/// once its own copy is closed, with one byte more. Returns when stdin is closed.
 pub fn serve() -> Result<()> {
     let mut line = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut wanted = [0; 2];

@@ -13,7 +13,7 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-/// A tmpfs of a given size; unmounted on drop.
+/// A tmpfs of a given size in a new folder; unmounted on drop.
 #[derive(Debug)]
 pub struct SmallDisk(TempDir);
 
@@ -38,14 +38,15 @@ impl SmallDisk {
     }
 }
 
-/// Hides what is below a folder by an empty tmpfs, in the calling thread's mount namespace: see [`with_bare_sys`].
+/// Hides what is below a folder by an empty tmpfs in the calling thread's mount namespace. Call it in the `work` of
+/// [`with_bare_sys`]: elsewhere, it would hide the folder from the whole host.
 pub fn cover(folder: &str) -> Result<()> {
     mount("tracer-tests", folder, "tmpfs", MountFlags::empty(), None)
         .with_context(|| format!("cannot cover {folder}"))
 }
 
-/// Makes /sys/devices accessible to root only, in the calling thread's mount namespace: see [`with_bare_sys`]. Only the lists
-/// of possible and online CPUs are left in it.
+/// Makes /sys/devices accessible to root only in the calling thread's mount namespace, with nothing in it but the lists of
+/// possible and online CPUs. Call it in the `work` of [`with_bare_sys`], as [`cover`].
 pub fn close_devices() -> Result<()> {
     const CPUS: &str = "/sys/devices/system/cpu";
     let names = ["possible", "online"];

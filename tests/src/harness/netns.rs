@@ -105,8 +105,11 @@ impl NetNs {
         self.run(|| fs::write(&path, value)).with_context(|| format!("cannot write {path}"))
     }
 
-    /// Runs `ip` with these space-separated arguments in this namespace. An IPv6 address that it adds with `nodad` to a link
-    /// that is up can be used when this returns.
+    /// Runs `ip` with these space-separated arguments in this namespace. If it adds an IPv6 address with `nodad`, to a link that
+    /// is up, waits until the address can be used.
+    ///
+    /// # Errors
+    /// `ip` cannot be run or fails, or the address cannot be used within 20 s.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         self.run(|| {
             ip(arguments)?;
@@ -114,7 +117,7 @@ impl NetNs {
         })
     }
 
-    /// Joins this namespace and `other` by a veth pair named `t0` on both sides.
+    /// Joins this namespace and `other` by a veth pair, whose ends are both named `t0`.
     ///
     /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length.
     pub fn veth(&self, addresses: &[&str], other: &Self, other_addresses: &[&str]) -> Result<()> {

@@ -107,7 +107,7 @@ fn parse(line: &str) -> Option<Line> {
     Some(Line { local, peer, state: STATES.get(number)?, minisock: timer == "03", sent_again })
 }
 
-/// include/net/tcp_states.h, by number.
+/// Names of the TCP states, by their numbers in include/net/tcp_states.h; no state has the number 0.
 const STATES: [&str; 14] = [
     "?",
     "ESTABLISHED",
@@ -125,7 +125,8 @@ const STATES: [&str; 14] = [
     "BOUND_INACTIVE",
 ];
 
-/// Parses `ADDRESS:PORT` in hexadecimal; each 32-bit word of the address is printed as a number in the host's byte order.
+/// Parses `ADDRESS:PORT` in hexadecimal, where each 32-bit word of the address is a number in the host's byte order. A v4-mapped
+/// address becomes the IPv4 address. `None` if the text is something else.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

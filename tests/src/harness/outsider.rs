@@ -100,7 +100,7 @@ impl Outsider {
         self.helper.send(operation)
     }
 
-    /// Waits for the end of the operation that [`Self::begin`] started, and returns its numbers.
+    /// Waits for the end of the operation that [`Self::begin`] started, and returns its numbers. Fails as [`Self::run`] does.
     pub fn end(&mut self) -> Result<Vec<u64>> {
         match self.answer()? {
             Answer::Done(counts) => Ok(counts),
@@ -108,7 +108,8 @@ impl Outsider {
         }
     }
 
-    /// Waits for the end of an operation, and returns its result.
+    /// Waits for the end of an operation, and returns its result; an error only if the outsider ended or its answer is not
+    /// understood.
     pub fn answer(&mut self) -> Result<Answer> {
         let line = self.helper.line()?;
         if let Some(counts) = line.strip_prefix("ready") {

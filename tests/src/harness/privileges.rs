@@ -3,7 +3,7 @@
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-/// Numbers of include/uapi/linux/capability.h.
+/// Capabilities, by their numbers in include/uapi/linux/capability.h.
 pub const DAC_READ_SEARCH: u32 = 2;
 pub const NET_ADMIN: u32 = 12;
 pub const SYS_PTRACE: u32 = 19;
@@ -30,8 +30,8 @@ pub const ADVISED: &[(&str, u32)] = &[
     ("cap_bpf", BPF),
 ];
 
-/// The value of the extended attribute `security.capability` that setcap(8) writes to make these capabilities (a bit for each)
-/// permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h.
+/// The value of the extended attribute `security.capability` that setcap(8) writes to make these capabilities permitted and
+/// effective: `struct vfs_cap_data` of include/uapi/linux/capability.h. Bit N of `permitted` is capability N.
 pub fn of_file(permitted: u64) -> Vec<u8> {
     const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
     let low = u32::try_from(permitted & u64::from(u32::MAX)).unwrap_or_default();

@@ -64,8 +64,8 @@ pub fn no_idle_sockets() -> Option<String> {
     older_than((6, 8), "does not list sockets that are bound and idle")
 }
 
-/// The reason to skip a test, if connect() can get a port that bind() took and whose socket is closed, while other connections
-/// still have that port (from Linux 6.18 on); else `None`.
+/// The reason to skip a test, if connect() can get a port that a closed socket had bound, even while connections of other sockets
+/// have that port (from Linux 6.18 on); else `None`. Before 6.18, connect() cannot get the port until the last of them has ended.
 pub fn no_blocked_ports() -> Option<String> {
     let unblocks = older_than((6, 18), "").is_none();
     unblocks

@@ -23,7 +23,7 @@ fn live() -> MutexGuard<'static, BTreeSet<u32>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills every child process that is running. Only the watchdog calls this.
+/// Kills every running child process that is a [`Process`]. Only the watchdog calls this.
 pub fn kill_all() {
     for id in live().iter() {
         signal_id(*id, Signal::KILL).ok();
@@ -77,7 +77,8 @@ impl Process {
         signal_id(self.id(), signal)
     }
 
-    /// Waits for the end of the process, at most `limit` (see [`Place::limit`]).
+    /// Waits for the end of the process, at most `limit` (see [`Place::limit`]), and returns the exit status; that of the program
+    /// under test is falsified under a lie.
     ///
     /// # Errors
     /// It has not ended by then; the text has what each of its threads waits for in the kernel.
@@ -183,19 +184,20 @@ impl Helper {
         self.process.id()
     }
 
-    /// Waits for a helper that ends by itself. Its stdin stays open, because children that it left behind read from it.
+    /// Waits for a helper that ends by itself, at most 10 s (see [`Place::limit`]), whatever its exit status. Its stdin stays
+    /// open, because children that it left behind read from it.
     pub fn wait(&mut self) -> Result<()> {
         self.process.wait(Duration::from_secs(10)).map(drop)
     }
 
-    /// Closes the helper's stdin, and waits for its end.
+    /// Closes the helper's stdin, and waits for its end, at most 10 s (see [`Place::limit`]), whatever its exit status.
     pub fn end(mut self) -> Result<()> {
         drop(self.process.child.stdin.take());
         self.process.wait(Duration::from_secs(10))?;
         Ok(())
     }
 
-    /// Kills the helper (SIGKILL), and waits for its end.
+    /// Kills the helper (SIGKILL), and waits for its end, at most 10 s (see [`Place::limit`]).
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;
         self.process.wait(Duration::from_secs(10))?;

@@ -33,7 +33,7 @@ pub struct Size(pub u16, pub u16);
 /// A program on a terminal.
 pub struct Pty {
     process: Process,
-    /// The side on which this process writes keys and reads the output; `None` after [`Self::close`], as is `terminal`.
+    /// The side on which this process writes keys and reads the output. `None` after [`Self::close`]; so is `terminal`.
     controller: Option<File>,
     terminal: Option<OwnedFd>,
     before: Modes,
@@ -53,7 +53,7 @@ struct Modes {
 }
 
 impl Pty {
-    /// Starts `command` on a new terminal.
+    /// Starts a new terminal of this size, and on it the program of `command` with its arguments and environment.
     pub fn spawn(command: &Command, size: Size) -> Result<Self> {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&controller)?;
@@ -143,7 +143,7 @@ impl Pty {
         self.process.id()
     }
 
-    /// Closes the terminal, as a window that is closed does: the program gets SIGHUP.
+    /// Closes the terminal, as a user who closes its window: the program gets SIGHUP. Does nothing if it is closed already.
     pub fn close(&mut self) {
         self.terminal = None;
         self.controller = None;
@@ -195,8 +195,8 @@ fn lock(screen: &Mutex<vt100::Parser>) -> std::sync::MutexGuard<'_, vt100::Parse
 }
 
 /// Updates the screen by what the program wrote. The library (vt100 0.16) panics on some text that was written for a larger
-/// screen than the current one (a wide character or a wrap at the edge). The screen is then made empty; the program, which gets
-/// SIGWINCH after a resize, draws it again.
+/// screen than the current one (a wide character or a line break at the edge). The screen is then made empty; the program, which
+/// gets SIGWINCH after a resize, draws it again.
 fn show(screen: &Mutex<vt100::Parser>, bytes: &[u8]) {
     let mut parser = lock(screen);
     let (height, width) = parser.screen().size();

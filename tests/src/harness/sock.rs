@@ -34,7 +34,7 @@ impl Sock {
         Self::open(true, Some(rustix::net::ipproto::TCP))
     }
 
-    /// An MPTCP socket of the family of `like`; EPROTONOSUPPORT where the kernel has none.
+    /// An MPTCP socket of the family of `like`; EPROTONOSUPPORT if the kernel has no MPTCP, ENOPROTOOPT if it is switched off.
     pub fn mptcp(like: SocketAddr) -> Result<Self> {
         Self::open(like.is_ipv6(), Some(rustix::net::ipproto::MPTCP))
     }
@@ -44,7 +44,7 @@ impl Sock {
         socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol).map(Self)
     }
 
-    /// A socket connected to `peer`.
+    /// A new TCP socket that is connected to `peer`.
     pub fn connected(peer: SocketAddr) -> Result<Self> {
         let sock = Self::tcp(peer)?;
         sock.connect(peer)?;
@@ -99,7 +99,7 @@ impl Sock {
         sendto(&self.0, data, flags, &peer)
     }
 
-    /// Reads once; 0 at the end of the stream.
+    /// Reads at most 256 bytes, and returns how many; 0 at the end of the stream.
     pub fn receive(&self) -> Result<usize> {
         let mut buffer = [0_u8; 256];
         recv(&self.0, &mut buffer, RecvFlags::empty()).map(|(count, _)| count)
@@ -114,12 +114,12 @@ impl Sock {
         rustix::io::ioctl_fionbio(&self.0, true)
     }
 
-    /// Sets SO_SNDTIMEO: a blocking connect() returns after this time, and the connection attempt continues.
+    /// Sets SO_SNDTIMEO: a blocking connect() returns EINPROGRESS after this time, and the connection attempt continues.
     pub fn set_send_timeout(&self, limit: Duration) -> Result<()> {
         sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(limit))
     }
 
-    /// The pending error of the socket (SO_ERROR), which this call clears; `None` if there is none.
+    /// The pending error of the socket (SO_ERROR), which this call clears; `None` if there is none, or it cannot be read.
     pub fn error(&self) -> Option<Errno> {
         sockopt::socket_error(&self.0).ok()?.err()
     }
@@ -193,7 +193,8 @@ impl Sock {
             .map_or(Errno::IO, Errno::from_raw_os_error))
     }
 
-    /// Waits until a non-blocking connect() has ended, and returns its result; ETIME if it has not within `limit`.
+    /// Waits until a non-blocking connect() has ended, and returns its result; ETIME if it has not within `limit` (see
+    /// [`Place::limit`]).
     pub fn wait_connected(&self, limit: Duration) -> Result<()> {
         let limit = Timespec::try_from(Place::get().limit(limit)).map_err(|_| Errno::INVAL)?;
         let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];

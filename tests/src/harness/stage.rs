@@ -29,8 +29,10 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// Addresses of `lo` on every stage. For tcp_tw_reuse, 127/8 is loopback and 10/8 is not.
+/// The address of `lo`, on every stage, for servers. It is not in 127.0.0.0/8: between such addresses, connect() may reuse ports
+/// in TIME_WAIT by default (`tcp_tw_reuse` is 2).
 pub const SERVER: &str = "10.1.0.1";
+/// A second address of `lo`, on every stage, for clients.
 pub const CLIENT: &str = "10.1.0.2";
 
 /// What the kernel and the tracers must have for one tuple.
@@ -38,7 +40,7 @@ pub const CLIENT: &str = "10.1.0.2";
 pub struct Expected {
     pub in_use: u64,
     pub time_wait: u64,
-    /// Ports that were taken since the tracer started; `None` if the workload cannot know it.
+    /// Ports that were taken since the tracer started; `None` if the workload cannot know it: any number is then right.
     pub opened: Option<u64>,
     pub failures: BTreeMap<String, u64>,
 }
@@ -75,8 +77,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes a namespace with the two addresses on `lo`, to be watched by a tracer of each backend. The backend `none` is no
-    /// tracer: the workload is then compared with the kernel only.
+    /// Makes a namespace with the two addresses on `lo`. [`Self::watch`] or [`Self::watch_shared`] then has it watched by a
+    /// tracer of each of these backends. The backend `none` is no tracer: the workload is then compared with the kernel only.
     pub fn new(backends: &[String]) -> Result<Self> {
         let netns = NetNs::new()?;
         for address in [SERVER, CLIENT] {
@@ -129,7 +131,7 @@ impl Stage {
         self.watches.extend(watches.into_iter().map(own));
     }
 
-    /// Ends the tracers that only this stage uses by SIGINT: each must end with exit code 0. Drift that no skipped hook explains
+    /// Sends SIGINT to the tracers that only this stage uses: each must end with exit code 0. Drift that no skipped hook explains
     /// is an error, unless [`Self::expect_drift`] allows it.
     pub fn stop(self) -> Result<()> {
         self.assert_no_drift(&self.readings()?)?;
@@ -208,7 +210,8 @@ impl Stage {
         oracle::read(&self.netns, &servers.iter().copied().collect())
     }
 
-    /// A reading of each tracer that began after this call, with the name of its backend.
+    /// A reading of each tracer, with the name of its backend. Each reading began after this call; an error if one does not come
+    /// within 10 s (see [`Place::limit`]).
     pub fn readings(&self) -> Result<Vec<(String, Reading)>> {
         let now = SystemTime::now();
         let read = |(backend, watch, _): &(String, shared::Shared, u64)| {
@@ -236,7 +239,8 @@ impl Stage {
         reading.missed().saturating_sub(before.unwrap_or(0))
     }
 
-    /// Waits until the kernel has what the workload expects: FINs are still under way when close() returns.
+    /// Waits until the kernel has what the workload expects, and returns its table: FINs are still under way when close()
+    /// returns. An error if the kernel does not have it within [`QUIET_LIMIT`].
     fn quiet_table(&self, expected: &BTreeMap<Tuple, Expected>) -> Result<Table> {
         let end = Instant::now() + Place::get().limit(QUIET_LIMIT);
         loop {
@@ -255,7 +259,8 @@ impl Stage {
         }
     }
 
-    /// Compares each tracer with the kernel, once the kernel's table is the same before and after a reading.
+    /// Compares each tracer with the kernel, once the kernel's table is the same before and after a reading, until they agree; an
+    /// error if they do not in time.
     fn settle_on(
         &mut self,
         mut table: Table,

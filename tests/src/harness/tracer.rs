@@ -104,7 +104,7 @@ pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result
 
 pub(crate) type Collected = thread::JoinHandle<String>;
 
-/// Reads a pipe to its end on a new thread, so that the writer never blocks.
+/// Reads a pipe to its end on a new thread, so that the writer never blocks; [`finish`] returns the text (empty without a pipe).
 pub(crate) fn collect<P: Pipe + Read + Send + 'static>(pipe: Option<P>) -> Collected {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -119,7 +119,7 @@ pub(crate) fn finish(collected: Collected) -> String {
     collected.join().unwrap_or_default()
 }
 
-/// Calls `probe` every 5 ms until it returns a value, at most for `limit` (see [`Place::limit`]).
+/// Calls `probe` every 5 ms until it returns a value, at most for `limit` (see [`Place::limit`]), and returns that value.
 ///
 /// # Errors
 /// `probe` failed, or returned no value within the limit; then the text has `what`, which names the condition.

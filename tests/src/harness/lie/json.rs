@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use super::{Lie, another};
 use crate::harness::lines::{DECISION, SOCKET_EVENTS};
 
-/// The text with every JSON object in it changed as the lie says. Lines that are no JSON objects stay as they are.
+/// The text with every JSON object in it changed as the lie says. The text is one object over several lines, of which one line is
+/// made, or has an object on each line; lines that are no JSON objects stay as they are.
 pub(super) fn text(lie: &Lie, text: &str) -> String {
     let document = || serde_json::from_str(text).ok().filter(Value::is_object);
     if text.trim_end().contains('\n')
@@ -49,7 +50,7 @@ pub(super) fn text(lie: &Lie, text: &str) -> String {
     changed
 }
 
-/// Keys of the last line of a stream that count lines of events.
+/// Keys of the `tracer.stop` line that count lines of events.
 const SUMS: [&str; 3] = ["events.seen", "events.emitted", "events.written"];
 
 /// How many lines were added so far, and how many were left out.
@@ -126,8 +127,8 @@ fn without(name: &str, map: &mut Map<String, Value>) {
     });
 }
 
-/// Changes a value to another one of the same kind; `null` stays. In a list or an object, all numbers at any depth change; if
-/// there are none, all texts and booleans.
+/// Changes a value to another one of the same kind: a number grows by 1, an address becomes another one, other text gets a `?` at
+/// its end; `null` stays. In a list or an object, all numbers at any depth change; if there are none, all texts and booleans.
 fn other(value: &mut Value) {
     match value {
         Value::Null => {}

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long to wait for a datagram until another one is sent.
+/// How long to wait for a datagram before another one is sent.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The IPv6 address that these arguments of `ip` add with `nodad`; `None` for all other arguments.
@@ -22,7 +22,8 @@ pub(super) fn added(arguments: &str) -> Option<Ipv6Addr> {
     words.contains(&"nodad").then(|| address.parse().ok()).flatten()
 }
 
-/// Waits until a datagram that the calling thread's namespace sends to its own address arrives.
+/// Waits until a datagram that the calling thread sends to `address`, an address of its own network namespace, arrives. An error
+/// if none has within [`LIMIT`].
 pub(super) fn wait(address: Ipv6Addr) -> Result<()> {
     let end = Instant::now() + LIMIT;
     let asker = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;

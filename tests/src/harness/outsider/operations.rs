@@ -38,7 +38,7 @@ pub fn find(name: &str) -> Option<Operation> {
     tables.filter(|(one, _)| *one == name).map(|(_, operation)| *operation).next()
 }
 
-/// The argument at this index, parsed.
+/// The argument at this index, parsed; an error if there is none, or it cannot be parsed.
 fn argument<T: FromStr>(words: &[&str], place: usize) -> Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,

@@ -80,7 +80,8 @@ fn become_nobody() -> Result<()> {
     set_thread_groups(&[]).context("setgroups")?;
     set_thread_res_gid(group, group, group).context("setresgid")?;
     set_thread_res_uid(user, user, user).context("setresuid")?;
-    // As after login and exec(): otherwise /proc/self would belong to root.
+    // A process that changes its user is not dumpable any more, and its files in /proc belong to root. After a login it would be
+    // dumpable, because exec() makes it so.
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     Ok(std::env::set_current_dir("/")?)
 }

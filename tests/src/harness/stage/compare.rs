@@ -62,7 +62,7 @@ fn are_failures(
     })
 }
 
-/// Number of connect() calls that a workload knows of.
+/// Number of connect() calls that a workload knows of; at least the ports in use, if it does not know how many were opened.
 pub(super) fn calls(expected: &BTreeMap<Tuple, Expected>, outcome: Option<&Outcome>) -> u64 {
     let of_one = |it: &Expected| it.opened.unwrap_or(it.in_use) + it.failures.values().sum::<u64>();
     expected.values().map(of_one).sum::<u64>() + outcome.map_or(0, Outcome::calls)

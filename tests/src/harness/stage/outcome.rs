@@ -23,7 +23,8 @@ impl Outcome {
         Self { opened: Some(opened), ..Self::default() }
     }
 
-    /// Counts a call by its result, and returns that result.
+    /// Counts a call by its result, and returns that result. A call that failed with another error than ECONNREFUSED or
+    /// EADDRNOTAVAIL counts nowhere.
     pub fn count(&mut self, result: Result<()>) -> Result<()> {
         let refused = u64::from(result == Err(Errno::CONNREFUSED));
         let not_available = u64::from(result == Err(Errno::ADDRNOTAVAIL));
@@ -32,7 +33,7 @@ impl Outcome {
         result
     }
 
-    /// Number of calls that are counted here.
+    /// Number of calls that are counted here; those that took a port count as 0 if they are not known.
     pub(super) fn calls(&self) -> u64 {
         self.opened.unwrap_or(0) + self.not_available
     }

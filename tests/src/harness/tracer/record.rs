@@ -40,7 +40,7 @@ impl Record {
         Ok(Self { folder: Some(folder), ..record })
     }
 
-    /// As [`Self::start`], but into this file.
+    /// As [`Self::start`], but into this file; if it exists, tracer appends to it.
     pub fn start_at(backend: &str, file: &Path, more: &[&str]) -> Result<Self> {
         let path = file.to_str().context("path is not UTF-8")?;
         let mut command = command(&["--backend", backend, "record", "--output", path])?;
@@ -81,8 +81,8 @@ impl Record {
         &self.file
     }
 
-    /// Waits for the end of a reading (of `--events stats`) that began after this call. Lines that are in the file already,
-    /// which may be many, are not read.
+    /// Waits for the end of a reading (of `--events stats`) that began after this call, at most 20 s (see `Place::limit`). Lines
+    /// that are in the file already, which may be many, are not read.
     pub fn wait_for_reading(&self) -> Result<()> {
         let mut file = File::open(&self.file)?;
         file.seek(SeekFrom::End(0))?;
@@ -105,7 +105,7 @@ impl Record {
         self.finish()
     }
 
-    /// Ends it by SIGINT, and returns the recording and stderr; the exit code must be 1.
+    /// Ends it by SIGINT, and returns the recording and stderr; the exit code must be 1, which says that lines are missing.
     pub fn stop_incomplete(mut self) -> Result<(Recording, String)> {
         self.process.signal(Signal::INT)?;
         let stderr = self.wait_for_exit(1)?;

@@ -16,7 +16,8 @@ static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
 static DRIFTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The drift and the skipped hooks of each tracer that [`stop`] ended, as a line of text.
+/// The drift and the skipped hooks of each tracer that [`stop`] ended, a line of text each; without tracers from which no last
+/// reading came.
 pub fn drifts() -> Vec<String> {
     DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
@@ -43,9 +44,9 @@ pub fn watch(backend: &str) -> Result<Shared> {
     Ok(shared)
 }
 
-/// Ends all shared tracers by SIGINT: each must end with exit code 0. Drift is no error here but reported by [`drifts`]: in a
-/// guest, some is expected. If all ended so, closes the namespaces that were kept for these
-/// tracers.
+/// Ends the shared tracers one after the other by SIGINT. Each must end with exit code 0; after one that does not, the others are
+/// killed. If all ended so, closes the namespaces that were kept for them. Drift is no error here but is in [`drifts`]: in a
+/// guest, some is expected.
 pub fn stop() -> Result<()> {
     let all = std::mem::take(&mut *running());
     let ended = all.into_iter().try_for_each(|(backend, shared)| {
@@ -91,7 +92,7 @@ impl Shared {
         self.lock().missed()
     }
 
-    /// Ends the tracer if this is its last owner (see [`Watch::stop`]).
+    /// Ends the tracer if this is its last owner (see [`Watch::stop`]); otherwise does nothing.
     pub fn stop(self) -> Result<()> {
         let last = Arc::into_inner(self.0);
         last.map_or(Ok(()), |watch| {

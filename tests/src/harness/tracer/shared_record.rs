@@ -100,10 +100,10 @@ fn check(recording: &Recording) -> Result<()> {
     Ok(())
 }
 
-/// Where the call at the end of a part connects to: no namespace of the tests has a route to this address, so that it takes no
-/// port.
+/// The destination of the connect() that marks the end of a part. No namespace of the tests has a route to this address: the call
+/// fails with ENETUNREACH and takes no port.
 const END: &str = "192.0.2.99:9";
-/// How long to wait for the event of such a call until another one is made: in a guest, the kernel may skip its hook.
+/// How long to wait for the event of such a call before another one is made: in a guest, the kernel may skip its hook.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The part of a shared recording that belongs to one test.
@@ -113,7 +113,7 @@ pub struct Part {
     file: PathBuf,
     /// The first line of the recording.
     first: String,
-    /// The size of the file at the beginning of the part.
+    /// Where the part begins in the file, in bytes.
     begin: u64,
     netns: u64,
 }

@@ -109,8 +109,8 @@ impl Rule {
         Ok(status)
     }
 
-    /// Waits until `is` returns true for the status, at most 3 s (see `Place::limit`), and returns that status. `what` names the
-    /// condition in an error.
+    /// Waits until `is` returns true for the status, at most 3 s (see `Place::limit`), and returns that status. An error has
+    /// `what`, which names the condition, and the newest status.
     pub fn status_when(&self, what: &str, is: impl Fn(&Status) -> bool) -> Result<Status> {
         let mut newest = None;
         let found = wait_for(what, Duration::from_secs(3), || {
@@ -213,7 +213,7 @@ impl Spread {
         Ok(())
     }
 
-    /// Waits for an agent that ends by itself.
+    /// Waits for an agent that ends by itself, at most [`STOP_LIMIT`], whatever its exit code.
     pub fn wait(mut self) -> Result<Ended> {
         let status = self.process.wait(STOP_LIMIT)?;
         Ok(self.ended(status))

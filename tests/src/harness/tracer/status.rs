@@ -24,7 +24,7 @@ pub struct Status {
     /// How many ports each tuple of the rule can hold.
     #[serde(rename = "ports.capacity")]
     pub capacity: u64,
-    /// What takes ports away from the range: `reserved` ones, `bound` ones, both, or nothing (empty).
+    /// Why a tuple cannot hold all ports of the range: `reserved`, `bound`, or both; empty if it can, or tracer does not know.
     #[serde(rename = "ports.taken_by")]
     pub taken_by: String,
     pub fast_ports: bool,
@@ -124,25 +124,25 @@ impl Use {
 }
 
 impl Status {
-    /// How many times the hooks took this decision; an error if the status does not have its name.
+    /// How many times the hooks took this decision; an error if the status has no such decision.
     pub fn decided(&self, decision: &str) -> Result<u64> {
         let found = self.decisions.iter().find(|(name, _)| name == decision);
         let (_, count) = found.with_context(|| format!("no {decision}: {:?}", self.decisions))?;
         Ok(*count)
     }
 
-    /// Every decision that was taken with its count, as text.
+    /// The decisions that were taken at least once, each with its count, as text: `"least_used" 3, "fast_port" 1`.
     pub fn decisions(&self) -> String {
         let taken = self.decisions.iter().filter(|(_, count)| *count != 0);
         taken.map(|(name, count)| format!("\"{name}\" {count}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// Number of connections that were spread, with fast ports or without.
+    /// Number of connect() calls that were spread, with fast ports or without.
     pub fn spread(&self) -> Result<u64> {
         Ok(self.decided("least_used")? + self.decided("fast_port")?)
     }
 
-    /// How often this loss was counted; an error if the status does not have its name.
+    /// How often this loss was counted; an error if the status has no such loss.
     pub fn lost(&self, loss: &str) -> Result<u64> {
         self.lost.get(loss).copied().with_context(|| format!("no {loss}: {:?}", self.lost))
     }

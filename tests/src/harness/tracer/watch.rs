@@ -73,12 +73,12 @@ impl Reading {
         Ok(())
     }
 
-    /// Number of hooks that the kernel has skipped.
+    /// Number of hooks that the kernel has skipped since the tracer started; 0 if the line does not have this key.
     pub fn missed(&self) -> u64 {
         self.lost.get("hook_missed").copied().unwrap_or(0)
     }
 
-    /// How often this loss was counted; an error if the reading does not have the name.
+    /// How often this loss was counted; an error if the reading has no such loss.
     pub fn lost(&self, reason: &str) -> Result<u64> {
         self.lost.get(reason).copied().with_context(|| format!("there is no loss {reason}"))
     }
@@ -204,7 +204,7 @@ impl Watch {
         self.missed
     }
 
-    /// Whether the tracer still runs.
+    /// Whether the tracer still runs: its stdout is still open.
     pub fn runs(&self) -> bool {
         !self.lines.lock().ended
     }

@@ -105,8 +105,8 @@ fn refuse_while(count: u32, port: u16, again: impl Fn() -> Result<bool>) -> Resu
     Ok(vec![total, u64::try_from(begin.elapsed().as_millis())?])
 }
 
-/// `threads COUNT SECONDS PEER`: COUNT threads call connect() to PEER over and over for SECONDS, each with a pause after each
-/// call: all of them exist at the same time, but few of them run. Counts the calls.
+/// `threads COUNT SECONDS PEER`: COUNT threads call connect() to PEER over and over for SECONDS, each with a pause of 10 ms after
+/// each call: all of them exist at the same time, but few of them run. Counts the calls of all threads.
 fn threads(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     const PAUSE: Duration = Duration::from_millis(10);
     let end = Instant::now() + Duration::try_from_secs_f64(argument(words, 1)?)?;
@@ -160,10 +160,11 @@ fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64
     Ok(counts.to_vec())
 }
 
-/// `cross SECONDS PEER ADDRESS...`: makes each ADDRESS look broken towards a port of its own at PEER (the first one has
-/// PEER's port). The listener on that port has a short queue, which connections from the other addresses fill once a second. The
-/// calls from ADDRESS, ten a second, then time out after 0.9 s. Ends early when the next operation arrives. Counts the
-/// connections that timed out.
+/// `cross SECONDS PEER ADDRESS...`: makes each ADDRESS look broken towards a port of its own at PEER: the first one towards
+/// PEER's port, the second one towards the port after it, and so on. The listener on that port has a short queue, which
+/// connections from the other addresses fill once a second: so there must be at least two addresses. The calls from ADDRESS, ten
+/// a second, then time out after 0.9 s. Ends early when the next operation arrives. Counts the connections that timed out,
+/// without those that began in the last 2 s.
 fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;

@@ -36,7 +36,7 @@ fn signal(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(Vec::new())
 }
 
-/// `ptrace PID`: attaches to a process as debuggers do.
+/// `ptrace PID`: attaches to a process as a debugger does (PTRACE_SEIZE).
 fn ptrace(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let pid: libc::pid_t = argument(words, 0)?;
     // SAFETY: PTRACE_SEIZE takes a number and reads no memory of the caller's.
