@@ -26,11 +26,12 @@ use crate::harness::{
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// How many times each timing is repeated; the tables have the medians.
+    /// How many times connect() is timed; the tables have the medians. The hook's run time is measured once, and so is how full a
+    /// pool gets.
     pub rounds: u32,
     /// Sizes of the pools that are filled, in addresses.
     pub pools: &'static [u32],
-    /// The port range in which connect() is timed.
+    /// First and last port of the range in which connect() and the hook are timed.
     pub range: (u16, u16),
 }
 
@@ -81,7 +82,7 @@ impl Field {
         let range = format!("{} {}", range.start(), range.end());
         stage.netns.sysctl("ipv4/ip_local_port_range", &range)?;
         stage.netns.sysctl("core/somaxconn", "65535")?;
-        // By this, connect() takes over no TIME_WAIT, whatever the kernel's default is.
+        // With 0, connect() takes over no port in TIME_WAIT, whatever the kernel's default is.
         stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
         let server = stage.server(&format!("{SERVER}:7000"))?;
         server.listener.listen(65_535)?;
@@ -90,7 +91,8 @@ impl Field {
         Ok(Self { stage, rule, cgroup, pool, server })
     }
 
-    /// Starts `tracer spread` for the cgroup, with this pool.
+    /// Starts `tracer spread` for the cgroup, with this pool. If the pool is full, a connect() fails with EADDRNOTAVAIL
+    /// (`--fail-fast`).
     fn spread(&self, pool: &[String]) -> Result<Spread> {
         let cgroup = self.cgroup.path().to_string_lossy();
         let mut arguments = vec!["--cgroup", &cgroup, "--on-exit", "release", "--fail-fast"];
@@ -98,7 +100,7 @@ impl Field {
         self.stage.netns.run(|| Spread::start(&self.rule, &arguments))
     }
 
-    /// Starts a client process, `inside` of the cgroup or outside.
+    /// Starts a client process, `inside` the cgroup or outside; it makes no connection yet.
     fn dialer(&self, inside: bool, plan: &Plan) -> Result<Dialer> {
         let dialer = self.stage.netns.run(|| Dialer::spawn(plan))?;
         if inside {
@@ -108,13 +110,14 @@ impl Field {
     }
 }
 
-/// The quantile: `percent` of the values are below it; 0 if there are no values.
+/// The quantile: `percent` of the values, which it sorts, are below it; 0 if there are no values. `percent` must be below 100
+/// (not checked: the result would be 0).
 fn quantile(values: &mut [u64], percent: usize) -> u64 {
     values.sort_unstable();
     values.get(values.len() * percent / 100).copied().unwrap_or(0)
 }
 
-/// A time in ns, as text in µs.
+/// A time in ns, as text in µs, with one decimal that is not rounded: `1.2 µs`.
 fn microseconds(ns: u64) -> String {
     format!("{}.{} µs", ns / 1000, ns % 1000 / 100)
 }

@@ -33,7 +33,8 @@ pub enum Tracer {
     First,
     /// In the middle of the workload, by [`Stage::watch`]: the workload is about sockets that are older than the tracer.
     Later,
-    /// Before the workload. As the workload is slow, the tracers of all backends watch one run, on the host as in a guest.
+    /// Before the workload. On the host, too, the tracers of all backends watch one run, because the workload is slow. (In a
+    /// guest, they do so for every workload.)
     Together,
 }
 

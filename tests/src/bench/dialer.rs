@@ -1,4 +1,4 @@
-//! A client process that makes a given number of connections at a time, and reports how long each connect() took.
+//! A client process (*dialer*) that makes a given number of connections at a time, and reports how long each connect() took.
 
 use std::{
     io::{self, BufRead, Read, Write},
@@ -53,8 +53,8 @@ pub(super) struct Plan {
     pub(super) listener: RawFd,
     pub(super) life: Life,
     pub(super) choice: Choice,
-    /// The pool. If the program does not choose (`Nothing`), a connection from another address is not counted; empty if all
-    /// count.
+    /// The pool. With [`Choice::Nothing`], a connection from an address that is not in it is not counted; if it is empty, all
+    /// connections are counted. With another choice, it must not be empty (not checked).
     pub(super) sources: Vec<String>,
 }
 
@@ -75,7 +75,8 @@ pub(super) struct Made {
     pub(super) ends: Vec<u64>,
     /// Duration of each counted connect(), ns, in the order of [`Self::ends`].
     pub(super) durations: Vec<u64>,
-    /// Number of ports that were released meanwhile; a port in TIME_WAIT is not released.
+    /// Number of ports of the counted connections, and of earlier ones, that were released meanwhile. A port in TIME_WAIT is not
+    /// released.
     pub(super) released: u64,
     /// When connect() failed with EADDRNOTAVAIL (CLOCK_MONOTONIC, ns), after which no more connections are made; 0 if none
     /// failed.
@@ -107,7 +108,8 @@ impl Dialer {
         self.process.id()
     }
 
-    /// Makes `count` connections, or fewer: until connect() fails with EADDRNOTAVAIL.
+    /// Has the process call connect() `count` times, or fewer: it stops after a call that failed with EADDRNOTAVAIL. Waits for
+    /// the end, and returns the result.
     ///
     /// # Errors
     /// The process has ended, for example because connect() failed with another error, which it prints to stderr.
@@ -116,12 +118,12 @@ impl Dialer {
         self.end()
     }
 
-    /// Has the process make `count` connections, without waiting for it: [`Self::end`] waits, and returns the result.
+    /// As [`Self::dial`], but does not wait: [`Self::end`] does, and returns the result.
     pub(super) fn begin(&mut self, count: u64) -> Result<()> {
         Ok(writeln!(self.stdin, "{count}")?)
     }
 
-    /// Waits until the connections of [`Self::begin`] are made, and returns the result.
+    /// Waits for the end of the calls that [`Self::begin`] started, and returns the result.
     ///
     /// # Errors
     /// The process has ended; it prints the reason to stderr.

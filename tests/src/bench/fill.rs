@@ -21,7 +21,8 @@ const OTHERS: u64 = PORTS * 30 / 100;
 /// Target: the least number of ports in use at the first failure, in 1/10,000 of all ports.
 const ENOUGH: u64 = 9_990;
 
-/// What chooses the address: its name in the table, and how the program chooses; `None` if `tracer spread` does.
+/// What chooses the source address: its name in the table, and how the client program chooses. `None`: it does not,
+/// `tracer spread` does.
 const POLICIES: [(&str, Option<Choice>); 4] = [
     ("`tracer spread`", None),
     ("round-robin", Some(Choice::RoundRobin)),
@@ -77,7 +78,8 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     Ok(text)
 }
 
-/// Ports in use at the first failure, in 1/10,000 of all ports.
+/// Fills the ports of a pool of this many addresses until a connect() fails with EADDRNOTAVAIL. Returns how many ports are in use
+/// at the first such failure, in 1/10,000 of all ports. `choice` is as in [`POLICIES`].
 fn fill(scenario: &Scenario, choice: Option<Choice>, addresses: u32) -> Result<u64> {
     let low = 40_000;
     let field = Field::new(addresses, low..=low + u16::try_from(PORTS)? - 1)?;
@@ -103,7 +105,7 @@ fn fill(scenario: &Scenario, choice: Option<Choice>, addresses: u32) -> Result<u
         for dialer in &mut next {
             made.push(dialer.end()?);
         }
-        // The processes hold the connections.
+        // The connections stay open until their processes end.
         dialers.extend(next);
     }
     let failures = made.iter().map(|one| one.failed).filter(|failed| *failed > 0);

@@ -11,13 +11,13 @@ use super::{
     targets::Targets,
 };
 
-/// How full the range is, in percent, at the middle of each measurement, which takes one percent of the range. 0 is the empty
-/// range.
+/// The measurements: how full the range is, in percent, in the middle of each, during which one percent of the range fills up. 0:
+/// the measurement begins with the empty range.
 const POINTS: [u64; 8] = [0, 10, 50, 60, 80, 90, 95, 99];
 /// Above this percentage a second process makes the connections, because one process may not have so many descriptors.
 const HALF: u64 = 55;
 
-/// Target: the highest p50 at each point, in percent of the p50 of the empty range.
+/// Target: the highest p50 at each point, in percent of the p50 in the empty range.
 const ALLOWED: u64 = 150;
 
 /// What was measured at one point, in each round, ns: quantiles of connect(), and the CPU time for each connection.
@@ -96,7 +96,8 @@ fn fill(size: Size, spread: bool, points: &mut [Point; POINTS.len()]) -> Result<
     Ok(())
 }
 
-/// Makes connections until there are `until`; `made` is the number so far, and `until` afterwards. Fails if one fails.
+/// Makes more connections, `until` in all; `made` is how many there are before, and `until` afterwards. An error if one
+/// connection fails.
 fn dial(dialer: &mut Dialer, made: &mut u64, until: u64) -> Result<Made> {
     let count = until - std::mem::replace(made, until);
     all(dialer.dial(count)?, count)

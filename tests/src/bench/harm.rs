@@ -12,7 +12,7 @@ use super::{
 };
 use crate::harness::stage::SERVER;
 
-/// Number of connect() calls of the other program that are timed.
+/// Number of connect() calls of the other program that are timed in each measurement.
 const OTHERS: u64 = 10_000;
 
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
@@ -65,7 +65,7 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
 struct Times {
     p50: Vec<u64>,
     p99: Vec<u64>,
-    /// Number of calls that failed.
+    /// Number of calls of all rounds that failed, or were not made any more after one that failed.
     failed: u64,
 }
 

@@ -72,7 +72,7 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     Ok(text)
 }
 
-/// Run time for each connect(), ns: of tracer's BPF programs, and of a BPF program that binds a random address.
+/// Mean run time for each connect(), ns: of tracer's BPF programs, and of a BPF program that binds a random address.
 fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     let (low, high) = size.range;
     let field = Field::new(addresses, low..=high)?;
@@ -98,7 +98,7 @@ fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     Ok((spread, random))
 }
 
-/// The points that are measured: how full the range is, in percent, and the run time for each connect() there, ns.
+/// The points that are measured: how full the range is, in percent, and the mean run time for each connect() there, ns.
 fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     let (low, high) = size.range;
     let field = Field::new(1, low..=high)?;
@@ -108,7 +108,7 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     let window = room / 100;
     let mut made = 0;
     let mut costs = Vec::new();
-    // The processes hold the connections.
+    // The connections stay open until their processes end.
     let mut dialers = Vec::new();
     for percent in [60, 80, 95, 99] {
         // A new process for each point, because one may not have so many descriptors.

@@ -28,7 +28,7 @@ const WARM_UP: Duration = Duration::from_secs(5);
 /// Longest time from a key to its effect; if the screen does not change by then, the measurement fails.
 const KEY_LIMIT: Duration = Duration::from_secs(5);
 
-/// How much to measure.
+/// How much to measure: for how many seconds the costs, and for how many keys the time until the screen shows their effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount {
     pub seconds: u32,
@@ -101,14 +101,14 @@ fn top(amount: Amount) -> Result<(Cost, Keys)> {
     Ok((cost, keys))
 }
 
-/// Number of tuples in the list, from its title: 10,000 for `1-33 of 10,000`.
+/// Number of tuples in the list, from its title: 10,000 for `1-33 of 10,000`. `None` if the screen has no such title.
 fn shown_tuples(text: &str) -> Option<usize> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let places = words.windows(3).filter(|place| place[0].contains('-') && place[1] == "of");
     places.filter_map(|place| place[2].replace(',', "").parse().ok()).max()
 }
 
-/// The times from a key that moves the selection until the screen shows the moved selection.
+/// Presses `count` keys that move the selection. Returns the times from a key until the screen shows the moved selection.
 fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
     let mut times = Vec::new();
     // Moves the selection to the middle of the list first: at the top, `k` could not move it up, and rows that change are sorted

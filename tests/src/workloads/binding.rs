@@ -138,7 +138,7 @@ pub fn listen_in_between(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// A listener inside the port range takes one port from every tuple of the namespace.
+/// A listener on a port of the range takes this port from every tuple of the namespace, as each reserved port is taken from them.
 pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     stage.netns.sysctl("ipv4/ip_local_reserved_ports", "40010-40013")?;
@@ -175,7 +175,7 @@ pub fn wait_capacity(
     .with_context(|| format!("the tracers say {newest:?}"))
 }
 
-/// connect(AF_UNSPEC) resets the connection, so that its port is free; the same descriptor connects again.
+/// connect(AF_UNSPEC) resets the connection, so that its port is free; then the same descriptor connects again.
 pub fn disconnect(stage: &mut Stage) -> Result<()> {
     let first = stage.server("10.1.0.1:7000")?;
     let second = stage.server("10.1.0.1:7001")?;

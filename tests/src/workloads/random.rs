@@ -16,8 +16,8 @@ const PROCESSES: u64 = 4;
 /// How many times all helper processes pause, so that the ledger can be compared with the kernel.
 const PAUSES: u64 = 5;
 
-/// Does 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run,
-/// which a failure of that run names.
+/// Does 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run
+/// (an error of that run names it).
 pub fn mixed(stage: &mut Stage) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
@@ -96,8 +96,8 @@ impl Driver {
     /// Does one random operation.
     ///
     /// # Errors
-    /// A call failed for another reason than a full range, a port that is taken, or a closed port; or connect() to a closed port
-    /// succeeded. Errors on sockets that were connected before are ignored.
+    /// A call failed for another reason than a full range, a port that is taken, or a peer that does not listen; or connect() to
+    /// a port on which nobody listens succeeded. Errors on sockets that had called connect() before are ignored.
     pub fn operate(&mut self) -> Result<()> {
         match self.random.below(20) {
             0..=8 => return self.open(),
@@ -222,7 +222,8 @@ impl Driver {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to mix operations.
+/// A generator of random numbers, which begins with the seed: SplitMix64 (Steele, Lea, Flood 2014). It is small, and good enough
+/// to mix operations.
 pub struct Random(pub u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! Every state that a connection can be in while it holds a port.
+//! The states of an established connection, up to the end of its port.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use crate::harness::{
     stage::{Expected, Outcome, Server, Stage},
 };
 
-/// Brings connections of one tuple into each state, and compares the tracer with the kernel after each step.
+/// Brings connections of one tuple into each state from ESTABLISHED on, and compares the tracer with the kernel after each step.
 pub fn every_state(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (mut clients, mut accepted) = stage.netns.run(|| server.pairs(11))?;
@@ -74,7 +74,8 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the kernel has these states, then checks that the tracers have the same.
+/// Waits until the kernel has this many connections to the server in each state, (name, number), and no others; then checks that
+/// the tracers have the same. An error if the kernel does not have them within 10 s (see [`Place::limit`]).
 fn wait(stage: &mut Stage, server: &Server, states: &[(&'static str, u64)]) -> Result<()> {
     let states: BTreeMap<_, _> = states.iter().copied().collect();
     let end = Instant::now() + Place::get().limit(Duration::from_secs(10));

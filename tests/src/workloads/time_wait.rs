@@ -13,7 +13,7 @@ use crate::harness::{
     tracer::wait_for,
 };
 
-/// TCP_TIMEWAIT_LEN (include/net/tcp.h).
+/// How long a socket is in TIME_WAIT: `TCP_TIMEWAIT_LEN` of include/net/tcp.h.
 const TIME_WAIT: Duration = Duration::from_mins(1);
 
 /// The port of a closed socket in FIN_WAIT2 is free after tcp_fin_timeout.
@@ -29,7 +29,7 @@ pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
 }
 
-/// TIME_WAIT ends after 60 s. The workload is slow, so the tracers of all backends watch one run.
+/// TIME_WAIT ends after 60 s: the ports are in use until then, and free afterwards.
 pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(20))?;
@@ -93,7 +93,7 @@ pub fn recycled(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Beyond tcp_max_tw_buckets the kernel makes no time-wait socket: the port is free immediately.
+/// If the namespace has tcp_max_tw_buckets time-wait sockets already, the kernel makes no more: the port is free immediately.
 pub fn bucket_overflow(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "5")?;
     let server = stage.server("10.1.0.1:7000")?;

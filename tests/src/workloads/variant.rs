@@ -144,7 +144,8 @@ pub fn io_uring(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10)), refused])
 }
 
-/// Calls connect() through a new ring; returns 0 or the negative errno.
+/// Calls connect() through a new io_uring, and waits for its end. Returns 0 or the negative errno; an error if `peer` is IPv6, or
+/// io_uring fails.
 pub(crate) fn submit_connect(sock: &Sock, peer: SocketAddr) -> Result<i32> {
     let SocketAddr::V4(peer) = peer else { bail!("only IPv4 here") };
     let address = libc::sockaddr_in {

@@ -1,4 +1,4 @@
-//! What a program on a terminal costs, by /proc.
+//! What a program on a terminal costs: CPU time and memory, from /proc, and the bytes that it writes.
 
 use std::{
     fs, thread,
@@ -12,9 +12,9 @@ use crate::harness::pty::Pty;
 /// The costs over a period of time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// CPU time as a part of one core.
+    /// CPU time as a part of one core: 1 is a whole core.
     pub(super) cpu: f64,
-    /// The part of `cpu` that is spent in the kernel.
+    /// The CPU time that is spent in the kernel, which is in `cpu`, too; also as a part of one core.
     pub(super) system: f64,
     /// Resident memory without mapped BPF ring buffers, KiB.
     pub(super) rss_kib: u64,
@@ -22,7 +22,7 @@ pub(super) struct Cost {
     pub(super) bytes: u64,
 }
 
-/// Times from a key to its effect.
+/// The times from a key to its effect, µs; 0 if there are none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     pub(super) median_us: u64,
@@ -37,7 +37,8 @@ impl Keys {
     }
 }
 
-/// Measures what the program on this terminal costs from now on, for this number of seconds. The memory is that at the end.
+/// Measures what the program on this terminal costs from now on, for this number of seconds, which must not be 0 (not checked).
+/// The memory is that at the end.
 pub(super) fn of(pty: &Pty, seconds: u32) -> Result<Cost> {
     let now = || -> Result<_> { Ok((Instant::now(), times(pty.id())?, pty.written())) };
     let (began, before, written) = now()?;
@@ -60,8 +61,8 @@ struct Times {
     system: u64,
 }
 
-/// The sum of all threads, from schedstat, because /proc/PID/stat counts in steps of 10 ms; but only the latter has the time in
-/// the kernel.
+/// The CPU time is the sum of all threads' from /proc/PID/task/TID/schedstat, because /proc/PID/stat counts in steps of 10 ms.
+/// The time in the kernel is from /proc/PID/stat: schedstat does not have it.
 fn times(pid: u32) -> Result<Times> {
     const TICK_NS: u64 = 10_000_000;
     let tasks = format!("/proc/{pid}/task");
@@ -77,7 +78,8 @@ fn times(pid: u32) -> Result<Times> {
     Ok(Times { all, system: ticks * TICK_NS })
 }
 
-/// stime, the 15th field of /proc/PID/stat, in clock ticks. The name in parentheses may have spaces.
+/// stime, the 15th field of /proc/PID/stat, in clock ticks; `None` if there is none. The second field, the name in parentheses,
+/// may have spaces and parentheses.
 fn system_ticks(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(12)?.parse().ok()
 }

@@ -12,15 +12,20 @@ use rustix::io::Errno;
 
 use crate::harness::{netns::NetNs, sock::Sock};
 
-/// The destinations: each of these addresses with each of these ports.
+/// Number of destination addresses, from 127.1.0.1 on.
 const ADDRESSES: u8 = 100;
+/// Number of destination ports of each address, from [`FIRST_PORT`] on.
 const PORTS: u16 = 100;
 const FIRST_PORT: u16 = 7000;
+/// Number of tuples, one for each destination: an address with a port.
 pub(super) const TUPLES: usize = ADDRESSES as usize * PORTS as usize;
 /// Connections a second that are opened and closed.
 pub(super) const CHANGES: u32 = 20;
 
-/// Runs `work` while these connections exist and change.
+/// Runs `work` while there is a connection to each destination, and others are opened and closed ([`CHANGES`] a second).
+///
+/// # Errors
+/// A connection or `work` failed.
 pub(super) fn during<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let netns = NetNs::new()?;
     netns.sysctl("core/somaxconn", "65535")?;
@@ -36,7 +41,7 @@ pub(super) fn during<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Makes servers that accept nothing, and a connection to each destination.
+/// Makes a server on each port, which accepts nothing, and a connection to each destination. Returns the sockets of both.
 fn hold() -> Result<Vec<Sock>> {
     let mut held = Vec::new();
     for port in FIRST_PORT..FIRST_PORT + PORTS {
@@ -57,7 +62,8 @@ fn hold() -> Result<Vec<Sock>> {
     Ok(held)
 }
 
-/// Until `over`, opens one more connection to one destination after the other, and resets it, so that no TIME_WAIT stays.
+/// Until `over` is set, opens one more connection to one destination after the other ([`CHANGES`] a second), and resets it, so
+/// that no TIME_WAIT stays.
 fn change(over: &AtomicBool) -> Result<()> {
     let mut number = 0;
     while !over.load(Relaxed) {
