@@ -1,6 +1,7 @@
 //! `kernel-tests helper ...`: the helper processes that workloads start.
 //!
-//! A helper prints `ready` after each step, does the next step when a line comes on stdin, and ends when stdin is closed.
+//! A helper prints `ready` after each step, does the next step when a line comes on stdin, and ends when stdin is closed. Three
+//! differ: `make` and `outsider` have protocols of their own, and `bequeath` ends by itself.
 
 use std::{
     ffi::CString,
@@ -20,7 +21,7 @@ use crate::{
 
 /// Runs the helper that the arguments name:
 ///
-/// - `keep`: does nothing.
+/// - `keep`: does nothing but wait for the end of stdin.
 /// - `hold PEER COUNT`: keeps COUNT connections to PEER open.
 /// - `try PEER COUNT`: calls connect() to PEER COUNT times after each line, and ignores the results.
 /// - `threads PEER COUNT`: at the start and after each line, COUNT threads named `who-thread-N` call connect() to PEER once

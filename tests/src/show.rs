@@ -38,9 +38,9 @@ const PORTS: u64 = 1000;
 const TOO_MANY: u32 = 40;
 /// Requests a second to another upstream: they take a quarter of the ports.
 const ENOUGH: u32 = 4;
-/// The port on which that upstream listens.
+/// The port on which the upstream for these requests listens.
 const CALM_PORT: u16 = 8082;
-/// Ports of the services to which haproxy holds connections, and how many it holds to each at the start.
+/// Port of each service to which haproxy holds connections, and how many it holds to it at the start.
 const HELD: [(u16, usize); 4] = [(9092, 830), (6379, 500), (5432, 480), (11211, 30)];
 /// The port of the service to which haproxy opens one more connection again and again, and the time between two of them.
 const GROWING: (u16, Duration) = (6379, Duration::from_millis(200));
@@ -79,7 +79,7 @@ impl Show {
         Ok(Self { scene, _programs: vec![nginx, haproxy], _named: named })
     }
 
-    /// Starts clients that request `path` from nginx without end.
+    /// Starts clients that request `path` from nginx over and over, until the process is dropped.
     fn clients(&self, path: &str) -> Result<Process> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080{path}");
@@ -88,7 +88,7 @@ impl Show {
         self.scene.upstream_netns.run(|| Process::spawn(&mut wrk))
     }
 
-    /// Holds connections to haproxy, and opens more, until `over` is set.
+    /// Holds the connections of [`HELD`] through haproxy, and opens more by [`GROWING`], until `over` is set.
     fn hold(&self, over: &AtomicBool) -> Result<()> {
         self.scene.upstream_netns.run(|| {
             let connect =
@@ -104,7 +104,7 @@ impl Show {
     }
 }
 
-/// Runs the host while `work` runs.
+/// Runs the host while `work` runs, and returns the result of `work`; an error, too, if the host failed.
 fn play<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let show = Show::new()?;
     let over = AtomicBool::new(false);
@@ -130,8 +130,9 @@ pub fn host() -> Result<()> {
     })
 }
 
-/// Runs `work` while `show host` runs in a PID namespace: its processes end with it, and it ends with this process. `tracer top`
-/// runs outside of that namespace, because inside it could not read names by the host's process ids.
+/// Runs `work` while `show host` runs in a PID namespace of its own: its processes end with it, and it ends with this process.
+/// `work` runs `tracer top` outside of that namespace. Inside, /proc would not have the host's process ids, by which it reads
+/// names.
 fn with_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);
@@ -148,7 +149,8 @@ fn with_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// Shows the host in `tracer top` on this terminal until the user leaves it.
+/// Shows the host in `tracer top` on this terminal until the user leaves it. First says what will happen, and waits for Enter:
+/// `q` or the end of stdin ends it before anything begins.
 ///
 /// # Errors
 /// No terminal; not root; a program is missing or cannot be started; the host or `tracer top` failed.
@@ -182,7 +184,7 @@ pub fn demo() -> Result<()> {
     Ok(())
 }
 
-/// Writes the screen, some seconds after ports ran out, as SVG.
+/// Writes the screen of `tracer top`, 14 s after ports ran out, to `file` as SVG.
 ///
 /// # Errors
 /// Not root; a program is missing or cannot be started; the host or `tracer top` failed; ports do not run out; the file cannot

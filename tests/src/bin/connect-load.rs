@@ -2,9 +2,9 @@
 //!
 //! `serve` takes one command a line on stdin and answers each with one line on stdout:
 //!
-//! - `load CLIENTS CONNECTS`: CLIENTS processes make CONNECTS connections together. The answer is `MADE ELAPSED CPU P50 P99`:
-//!   the number of connections with those of the warm-up; then, without the warm-up and in ns, the elapsed time, the CPU time of
-//!   all processes, and the quantiles of one connect().
+//! - `load CLIENTS CONNECTS`: CLIENTS processes make CONNECTS connections together (rounded down to a multiple of CLIENTS), after
+//!   a warm-up. The answer is `MADE ELAPSED CPU P50 P99`: the number of connections, those of the warm-up included; then, without
+//!   the warm-up and in ns, the elapsed time, the CPU time of all processes, and the median and 99th percentile of a connect().
 //! - `refuse TUPLES`: one refused connect() to each of TUPLES addresses. The answer is `ELAPSED`, in ns.
 //!
 //! `foreign PER_SECOND LOOPS` is a load on the host while tests run (`cargo xtask test busy`): PER_SECOND connections a second,
@@ -33,7 +33,7 @@ use rustix::{
 };
 use tracer_tests::harness::{netns::NetNs, sock::Sock};
 
-/// Number of connections before the measurement, which fill caches and make the tuple's entry.
+/// Number of connections that each client makes before the measurement: they fill caches, and tracer makes the tuple's entry.
 const WARM_UP: usize = 500;
 /// A closed port: only the clients listen in the new namespace, on ports that the kernel chose.
 const CLOSED: u16 = 9;

@@ -4,12 +4,15 @@ use std::fmt::Write;
 
 use vt100::{Cell, Color, Screen};
 
-/// Size of a cell, px.
+/// Width of a cell, px.
 const WIDTH: f64 = 8.4;
+/// Height of a cell, px.
 const HEIGHT: f64 = 18.0;
+/// Size of the letters, px.
 const FONT: f64 = 14.0;
 /// From the top of a cell to the baseline of its text, px.
 const BASE: f64 = 13.5;
+/// Between the window's edge and the cells, px.
 const MARGIN: f64 = 16.0;
 /// Height of the window's title bar, px.
 const TITLE: f64 = 34.0;
@@ -143,13 +146,13 @@ fn run(svg: &mut String, style: &Style, (row, column): (u16, u16), letters: &[&s
     }
 }
 
-/// Height of a bar, in eighths of a cell; `None` if the letter is no bar.
+/// Height of a bar (U+2581 to U+2588), in eighths of a cell; `None` if the letter is no bar.
 fn bar(letter: &str) -> Option<u32> {
     let code = u32::from(letter.chars().next()?);
     (0x2581..=0x2588).contains(&code).then(|| code - 0x2580)
 }
 
-/// The colour as `#rrggbb`, by xterm's table of 256 colours.
+/// The colour as `#rrggbb`, by xterm's table of 256 colours; `default` if the program chose none.
 fn colour(colour: Color, default: &str) -> String {
     match colour {
         Color::Default => default.to_owned(),
