@@ -42,7 +42,8 @@ impl Size {
     pub const QUICK: Self = Self { rounds: 1, pools: &[1, 4], range: (32_768, 36_767) };
 }
 
-/// Measures everything, and returns the tables as Markdown.
+/// Measures the time of connect(), how full a pool gets, the hook's run time, and connect() of programs that are not spread.
+/// Returns the tables as Markdown.
 ///
 /// # Errors
 /// The namespace, the cgroup or a program cannot be set up, or a connect() failed: with another error than EADDRNOTAVAIL, or

@@ -1,4 +1,4 @@
-//! Named tests.
+//! The tests, each with a name, and the plan by which they are chosen.
 
 pub mod abuse;
 pub mod attach;
@@ -27,7 +27,7 @@ pub use depth::Depth;
 
 use crate::harness::{probe::Place, tracer};
 
-/// A named test.
+/// A test, with the name by which it is selected.
 pub struct Case {
     pub name: String,
     pub run: Arc<dyn Fn() -> Result<()> + Send + Sync>,

@@ -81,8 +81,9 @@ pub fn main(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// One connect() by each of `count` threads, each with its own name. They call one after the other: the kernel skips a BPF
-/// program that is already running on the same CPU, and a test about names must not depend on that.
+/// One connect() by each of `count` threads, each with its own name. Returns the sockets, those whose call failed included. The
+/// threads call one after the other: the kernel skips a BPF program that is already running on the same CPU, and a test about
+/// names must not depend on that.
 fn by_threads(peer: SocketAddr, count: usize) -> Result<Vec<Sock>> {
     let connect = move |number: usize| -> Result<Sock> {
         set_name(&CString::new(format!("who-thread-{number}"))?)?;

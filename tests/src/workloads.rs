@@ -16,7 +16,7 @@ use anyhow::Result;
 
 use crate::harness::{probe, stage::Stage};
 
-/// A named workload.
+/// A workload: its name, its calls, and when it runs.
 pub struct Workload {
     pub name: &'static str,
     pub play: fn(&mut Stage) -> Result<()>,
@@ -26,12 +26,13 @@ pub struct Workload {
     pub tracer: Tracer,
 }
 
-/// When the tracer starts.
+/// When the tracer starts, and whether one run of the workload is for all backends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Tracer {
-    /// Before the workload.
+    /// Before the workload. On the host, the workload runs once for each backend.
     First,
-    /// In the middle of the workload, by [`Stage::watch`]: the workload is about sockets that are older than the tracer.
+    /// In the middle of the workload, by [`Stage::watch`] or [`Stage::start_watches`]: the workload is about sockets that are
+    /// older than the tracer.
     Later,
     /// Before the workload. On the host, too, the tracers of all backends watch one run, because the workload is slow. (In a
     /// guest, they do so for every workload.)
@@ -52,7 +53,8 @@ impl Workload {
     }
 }
 
-/// All workloads, in the order in which they run.
+/// All workloads, in the order in which they run; in a guest, those with [`Tracer::Later`] run last. One with
+/// [`Tracer::Together`], which mostly waits, may run at the same time as other tests.
 pub const ALL: &[Workload] = &[
     workload("client_closes_first", close::client_first),
     workload("server_closes_first", close::server_first),

@@ -67,7 +67,7 @@ impl Plan {
     }
 }
 
-/// The result of some connections.
+/// The results of the calls of one [`Dialer::dial`].
 #[derive(Debug, Default)]
 pub(super) struct Made {
     /// When each counted connect() returned (CLOCK_MONOTONIC), ns. Failed calls, and connections from outside of the pool, are
@@ -81,7 +81,7 @@ pub(super) struct Made {
     /// When connect() failed with EADDRNOTAVAIL (CLOCK_MONOTONIC, ns), after which no more connections are made; 0 if none
     /// failed.
     pub(super) failed: u64,
-    /// CPU time that the process took for these connections, ns.
+    /// CPU time that the process took for all of these calls, ns.
     pub(super) cpu: u64,
 }
 
@@ -310,7 +310,7 @@ fn cpu_ns() -> u64 {
 /// Returns `made` if it has `count` connections.
 ///
 /// # Errors
-/// It has fewer.
+/// It has another number, because a call failed or a connection was not counted.
 pub(super) fn all(made: Made, count: u64) -> Result<Made> {
     let ends = u64::try_from(made.ends.len())?;
     ensure!(ends == count, "only {ends} of {count} connections were made");

@@ -11,8 +11,8 @@ use super::{
     targets::Targets,
 };
 
-/// The measurements: how full the range is, in percent, in the middle of each, during which one percent of the range fills up. 0:
-/// the measurement begins with the empty range.
+/// How full the range is, in percent, in the middle of each measurement. A measurement fills one percent of the range. 0: it
+/// begins with the empty range.
 const POINTS: [u64; 8] = [0, 10, 50, 60, 80, 90, 95, 99];
 /// Above this percentage a second process makes the connections, because one process may not have so many descriptors.
 const HALF: u64 = 55;

@@ -41,7 +41,7 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     }
     if let [none, _, idle, (_, full)] = medians[..] {
         for (name, before) in [none, idle] {
-            // In percent of the baseline.
+            // The p50 with the range full, in percent of the p50 with an empty range.
             let part = full * 100 / before.max(1);
             let target = format!("other program, p50 ≤ 110 % of that at: {name}");
             targets.judge(target, format!("{part} %"), part <= 110);

@@ -41,7 +41,7 @@ impl Amount {
     pub const QUICK: Self = Self { seconds: 5, keys: 6 };
 }
 
-/// Measures everything, and returns the tables as Markdown.
+/// Measures what `tracer top` costs, and htop and btop where they are installed. Returns the tables as Markdown.
 ///
 /// # Errors
 /// The connections cannot be made (10,000 need as many open files), or a program cannot be started, does not show what it
@@ -108,7 +108,7 @@ fn shown_tuples(text: &str) -> Option<usize> {
     places.filter_map(|place| place[2].replace(',', "").parse().ok()).max()
 }
 
-/// Presses `count` keys that move the selection. Returns the times from a key until the screen shows the moved selection.
+/// Presses `count` keys that move the selection, and measures the time from each key until the screen shows the moved selection.
 fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
     let mut times = Vec::new();
     // Moves the selection to the middle of the list first: at the top, `k` could not move it up, and rows that change are sorted

@@ -62,9 +62,10 @@ impl Map {
     }
 
     /// Every key, as bytes, in any order. If the map changes meanwhile: all keys that stay, and some of those that come or go.
+    /// The list also ends where the kernel refuses the next key, whatever its error.
     ///
     /// # Errors
-    /// The end was not reached within `MOST_KEYS` steps.
+    /// The end was not reached within 2²⁰ steps.
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
         let mut keys: HashSet<Vec<u8>> = HashSet::new();
         let mut before: Option<Vec<u8>> = None;

@@ -26,7 +26,8 @@ const VARIABLE: &str = "TRACER_TEST_LIE";
 /// The variable with the most seconds that a test waits for a condition: under a lie, most conditions never come true.
 const WAIT: &str = "TRACER_TEST_WAIT";
 
-/// One way to falsify what is read. KEY is a key of a JSON object, at any depth; a `*` at its end stands for any ending.
+/// One way to falsify what is read. KEY is a key of a JSON object, at any depth; NAME is such a key, or the name of an event (a
+/// value of `event.name`). A `*` at the end of either stands for any ending.
 #[derive(Debug, Eq, PartialEq)]
 enum Lie {
     /// `exit`: exit code 1 where the program succeeded, 0 where it failed.
@@ -53,9 +54,9 @@ enum Lie {
     Added(String),
     /// `without:NAME`: the lines of this event are missing, lists at this key are empty, and other values at it are missing.
     Without(String),
-    /// `twice:NAME`: each line of this event comes twice, as does each element of a list at this key.
+    /// `twice:NAME`: each line of this event is there twice, and so is each element of a list at this key.
     Twice(String),
-    /// `kernel`: the kernel has one port more in use in each tuple, and each thread has all capabilities.
+    /// `kernel`: the kernel has one port more in use in each tuple, and each thread of the program has all capabilities.
     Kernel,
     /// `source`: each connection that spreading is tested with has 192.0.2.1 or 2001:db8::1 as its source.
     Source,

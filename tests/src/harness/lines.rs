@@ -1,6 +1,6 @@
 //! Names of lines that the program under test writes: values of `event.name`.
 
-/// The kinds of lines that come from an event of the kernel side.
+/// The events that tracer's hooks report about sockets.
 pub const SOCKET_EVENTS: [&str; 6] = [
     "port.allocated",
     "port.released",
@@ -10,5 +10,5 @@ pub const SOCKET_EVENTS: [&str; 6] = [
     "tcp.state",
 ];
 
-/// The event with which `spread` reports one connect().
+/// The event that reports what `tracer spread` did for one connect().
 pub const DECISION: &str = "spread.decision";

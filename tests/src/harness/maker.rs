@@ -62,7 +62,7 @@ impl Maker {
         self.make(Kind::Tcp, like.is_ipv6())
     }
 
-    /// A socket of this kind, IPv6 or IPv4. An error has the errno with which the kernel refused it to the helper.
+    /// A socket of this kind, IPv6 or IPv4. An error, which names the errno, if the kernel does not give it to the helper.
     pub fn make(&self, kind: Kind, v6: bool) -> Result<Sock> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         line.write_all(&[kind as u8, u8::from(v6)])?;

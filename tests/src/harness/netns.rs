@@ -22,8 +22,9 @@ mod ready;
 
 static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
-/// Closes the namespaces that [`NetNs::keep`] kept; called once the tracers that have seen them have ended. Otherwise every
-/// tracer that starts later would read the sockets of each of them, which would take most of its start in a guest.
+/// Closes the namespaces that [`NetNs::keep`] kept; called once the tracers that have seen them have ended. If they stayed, every
+/// tracer that starts later would read the sockets of each of them: in a guest, that would take longer than the rest of its
+/// start.
 pub fn release_kept() {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
@@ -42,8 +43,8 @@ impl NetNs {
             // SAFETY: CLONE_NEWNET does not unshare the descriptor table: no descriptor of another thread is affected.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("cannot unshare netns")?;
             ip("link set lo up")?;
-            // A segment that another CPU delivers late makes a TIME_WAIT answer, and the reset to that answer ends it
-            // ("assassination", RFC 1337). Workloads expect their TIME_WAITs to stay.
+            // A time-wait socket answers a segment that another CPU delivers late, and the peer's RST to this answer would end it
+            // ("assassination", RFC 1337). With 1, the kernel ignores the RST: workloads expect their TIME_WAITs to stay.
             fs::write("/proc/sys/net/ipv4/tcp_rfc1337", "1")?;
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             Ok(open("/proc/thread-self/ns/net", flags, Mode::empty())?)

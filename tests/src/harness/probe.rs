@@ -20,7 +20,8 @@ impl Place {
         if env::var("TRACER_TEST_ENV").as_deref() == Ok("vm") { Self::Vm } else { Self::Host }
     }
 
-    /// The time limit to use here: four times as long in a guest, because emulation is slow.
+    /// The time limit to use here: four times as long in a guest, because emulation is slow; but at most the seconds in
+    /// `TRACER_TEST_WAIT`, if that is set.
     pub fn limit(self, limit: Duration) -> Duration {
         lie::limit(if self == Self::Vm { limit * 4 } else { limit })
     }

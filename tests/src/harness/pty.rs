@@ -106,7 +106,7 @@ impl Pty {
         Ok(controller.write_all(keys.as_bytes())?)
     }
 
-    /// The text of the screen, line by line.
+    /// The text of the screen, line by line; falsified under a lie.
     pub fn text(&self) -> String {
         lie::screen(lock(&self.screen).screen().contents())
     }
@@ -121,7 +121,8 @@ impl Pty {
         self.written.load(Relaxed)
     }
 
-    /// Waits until `is` returns true for the text of the screen, and returns that text. `what` names the condition in an error.
+    /// Waits until `is` returns true for the text of the screen, at most `limit` (see `Place::limit`), and returns that text. An
+    /// error has `what`, which names the condition, and the newest text.
     pub fn wait(&self, what: &str, limit: Duration, is: impl Fn(&str) -> bool) -> Result<String> {
         let shown = || {
             let text = self.text();

@@ -313,7 +313,7 @@ impl Stage {
 
 /// Longest time to wait for a reading; they come several times a second.
 const READING_LIMIT: Duration = Duration::from_secs(10);
-/// Longest time to wait until the kernel's table stops changing.
+/// Longest time to wait until the kernel's table is what the workload expects, or stops changing.
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
 /// How long a tracer may differ from the kernel once the kernel's table does not change any more. Tracer's own comparison with
 /// sock_diag, every 5 to 30 s, may correct the ledger within this time; that counts as drift, which is an error, so it cannot

@@ -26,9 +26,9 @@ use crate::harness::{
     process::Process,
 };
 
-/// Longest time from start to attached.
+/// Longest time that tracer may take from its start until it has attached; longer in a guest ([`Place::limit`]).
 pub const START_LIMIT: Duration = Duration::from_secs(40);
-/// Longest time from SIGINT to the end.
+/// Longest time that tracer may take from SIGINT or SIGTERM to its end; longer in a guest ([`Place::limit`]).
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// Path of the program under test, from `TRACER_BIN`; an error if that is not set.

@@ -138,7 +138,8 @@ pub fn listen_in_between(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// A listener on a port of the range takes this port from every tuple of the namespace, as each reserved port is taken from them.
+/// Each port of the range on which a program listens, and each reserved port, lowers the capacity of every tuple of the namespace
+/// by one.
 pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     stage.netns.sysctl("ipv4/ip_local_reserved_ports", "40010-40013")?;

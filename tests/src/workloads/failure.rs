@@ -112,7 +112,7 @@ pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
     stage.check(&[(hole.tuple(), failed), filled])
 }
 
-/// Non-blocking connect() calls, of which poll() reports the end.
+/// Non-blocking connect() calls, successful and refused, whose end poll() reports.
 pub fn nonblocking_with_wait(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let closed = "10.1.0.1:7999".parse()?;

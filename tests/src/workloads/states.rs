@@ -1,4 +1,4 @@
-//! The states of an established connection, up to the end of its port.
+//! The states that a connection can be in from ESTABLISHED on, while it holds a port.
 
 use std::{
     collections::BTreeMap,

@@ -62,14 +62,15 @@ fn are_failures(
     })
 }
 
-/// Number of connect() calls that a workload knows of; at least the ports in use, if it does not know how many were opened.
+/// Number of connect() calls that a workload knows of. If it does not know how many ports of a tuple were opened, those in use
+/// count instead.
 pub(super) fn calls(expected: &BTreeMap<Tuple, Expected>, outcome: Option<&Outcome>) -> u64 {
     let of_one = |it: &Expected| it.opened.unwrap_or(it.in_use) + it.failures.values().sum::<u64>();
     expected.values().map(of_one).sum::<u64>() + outcome.map_or(0, Outcome::calls)
 }
 
 /// The tuples in which a tracer differs from the kernel, or from what the workload expects, a line each; empty if there are
-/// none. Calls that the tracer did not see may be missing, up to `unseen`.
+/// none. What the tracer has counted (opened ports, and failures of each cause) may differ from it by up to `unseen`.
 pub(super) fn against_tracer(
     table: &Table,
     expected: &BTreeMap<Tuple, Expected>,

@@ -6,7 +6,7 @@ use rustix::io::{Errno, Result};
 
 use crate::harness::{tracer::watch::Counts, tuple::Tuple};
 
-/// Results of connect() calls, as the callers got them.
+/// How many connect() calls had which result, as the callers got it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Outcome {
     /// Calls that took a port; `None` if not known.

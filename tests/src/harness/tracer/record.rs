@@ -180,7 +180,7 @@ impl Recording {
         Ok(last)
     }
 
-    /// The events of one kind, of one namespace.
+    /// The lines with this `event.name` and this network namespace (inode number), in their order.
     pub fn events(&self, kind: &str, netns: u64) -> Vec<&Value> {
         let here = |line: &&Value| name(line) == kind && number(line, "netns").ok() == Some(netns);
         self.lines.iter().filter(here).collect()

@@ -16,8 +16,8 @@ static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
 static DRIFTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The drift and the skipped hooks of each tracer that [`stop`] ended, a line of text each; without tracers from which no last
-/// reading came.
+/// The drift and the skipped hooks of each tracer that [`stop`] ended, a line of text each. A tracer that gave no last reading
+/// has no line.
 pub fn drifts() -> Vec<String> {
     DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

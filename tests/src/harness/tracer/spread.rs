@@ -187,7 +187,7 @@ impl Spread {
         Ok(spread)
     }
 
-    /// What it has written to stderr so far.
+    /// What it has written to stderr so far; falsified under a lie.
     pub fn stderr(&self) -> String {
         lie::text(Stream::Stderr, self.raw_stderr())
     }

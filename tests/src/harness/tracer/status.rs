@@ -16,7 +16,7 @@ use crate::harness::tuple::Tuple;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Status {
     pub rule: String,
-    /// Process id of the agent; `None` if there is none.
+    /// Process id of the rule's agent; `None` if no agent runs.
     #[serde(rename = "agent.pid")]
     pub agent: Option<u64>,
     #[serde(rename = "netns.name")]
@@ -40,9 +40,9 @@ pub struct Status {
     pub degraded: Vec<String>,
     pub hook_missed: u64,
     pub drift: u64,
-    /// What `--pool auto` took.
+    /// The addresses that `--pool auto` took.
     pub taken: Vec<Candidate>,
-    /// What `--pool auto` did not take.
+    /// The addresses that `--pool auto` did not take, each with the reason.
     pub passed_over: Vec<Candidate>,
     /// Networks to which `--pool auto` does not spread.
     pub left_alone: Vec<Elsewhere>,
@@ -64,7 +64,7 @@ pub struct LeftOutTowards {
     destination: IpAddr,
     port: u16,
     pub reason: String,
-    /// When the address is used again, by CLOCK_MONOTONIC, ns; `None` if no time is set.
+    /// When the address is used again, by CLOCK_MONOTONIC, ns; `None`: as soon as the reason is gone (a missing route).
     pub until_mono_ns: Option<u64>,
 }
 

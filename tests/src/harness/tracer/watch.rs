@@ -34,17 +34,17 @@ pub struct Counts {
     pub closing: u64,
     pub opened: u64,
     pub released: u64,
-    /// `None` if the tracer could not read the port range of the namespace.
+    /// How many ports the tuple can hold; `None` if the tracer could not read the port range of the namespace.
     pub capacity: Option<u64>,
-    /// `in_use` divided by `capacity`; `None` where that is `None`.
+    /// `in_use` divided by `capacity`: above 1 after the range shrank, 1 if the capacity is 0; `None` if it is not known.
     pub saturation: Option<f64>,
-    /// Ports of the range in `net.ipv4.ip_local_reserved_ports`; `None` if the line does not have this key.
+    /// Number of ports of the range in `net.ipv4.ip_local_reserved_ports`; `None` if the line does not have this key.
     pub reserved: Option<u64>,
-    /// Ports of the range that bind() or listen() took; `None` if the line does not have this key.
+    /// Number of ports of the range that bind() or listen() took; `None` if the line does not have this key.
     pub bound: Option<u64>,
     /// 99th percentile of the duration of connect()'s port searches, ns; `None` if there was none.
     pub search_p99: Option<u64>,
-    /// By cause; causes that did not occur are absent.
+    /// Number of connect() calls that failed, by cause; causes that did not occur are absent.
     pub failures: BTreeMap<String, u64>,
 }
 
@@ -53,7 +53,8 @@ pub struct Counts {
 pub struct Reading {
     /// When the tracer began to read the ledger.
     pub at: SystemTime,
-    /// Ports whose entries the tracer corrected since its start, because the kernel's sockets contradicted them.
+    /// How many corrections the tracer has made in the ledger since its start, because the kernel's sockets contradicted an
+    /// entry.
     pub drift: u64,
     /// How often each loss was counted, by name; 0 included.
     lost: BTreeMap<String, u64>,
