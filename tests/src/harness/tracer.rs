@@ -28,7 +28,8 @@ use crate::harness::{
 
 /// Longest time that tracer may take from its start until it has attached; longer in a guest ([`Place::limit`]).
 pub const START_LIMIT: Duration = Duration::from_secs(40);
-/// Longest time that tracer may take from SIGINT or SIGTERM to its end; longer in a guest ([`Place::limit`]).
+/// Longest time that tracer may take from SIGINT or SIGTERM to its end, or for a short run such as `tracer status`; longer in a
+/// guest ([`Place::limit`]).
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// Path of the program under test, from `TRACER_BIN`; an error if that is not set.

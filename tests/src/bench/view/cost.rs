@@ -68,7 +68,7 @@ fn times(pid: u32) -> Result<Times> {
     let tasks = format!("/proc/{pid}/task");
     let mut all = 0;
     for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
-        // The thread may have ended.
+        // A thread that has ended since the folder was listed is left out.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         all += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
     }
