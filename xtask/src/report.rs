@@ -85,8 +85,8 @@ impl Suite {
         }
     }
 
-    /// The failure of the test in `open`, which has printed something, if the line is its outcome (`FAILED NAME after …`); `None`
-    /// if it is not.
+    /// The failure of the test in `open`, which has printed something, if the line is its outcome (`FAILED NAME after WHY`).
+    /// `None` if there is no such test, or the line is something else.
     fn failure(&self, line: &str) -> Option<String> {
         let name = self.open.as_ref()?;
         let why = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
