@@ -31,7 +31,7 @@ use crate::harness::{probe::Place, tracer};
 pub struct Case {
     pub name: String,
     pub run: Arc<dyn Fn() -> Result<()> + Send + Sync>,
-    /// Why it is skipped here; `None` if it runs.
+    /// Why the test is skipped in this run; `None`: it runs.
     pub excuse: Option<String>,
     /// Whether the test mostly waits, so that it can run at the same time as others.
     pub waits: bool,
@@ -52,14 +52,15 @@ impl Case {
 /// What is to be tested, from the environment variables.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `TRACER_BACKENDS`: the backends that must run on this kernel, by default those that do. `none` runs the workloads
-    /// without a tracer.
+    /// `TRACER_BACKENDS`, separated by commas: the backends that must run on this kernel; by default all that tracer does not
+    /// refuse here ([`tracer::backends`]). The name `none` stands for no tracer: a workload that is run with it alone is compared
+    /// with the kernel only.
     pub backends: Vec<String>,
     /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose. If it is not set: the first backend that was found, or
     /// `None` if `TRACER_BACKENDS` is set.
     pub default_backend: Option<String>,
     pub place: Place,
-    /// How much a guest runs.
+    /// How many of the tests run (`TRACER_DEPTH`).
     pub depth: Depth,
 }
 
@@ -70,6 +71,9 @@ impl Plan {
     }
 
     /// Reads the variables. Without `TRACER_BACKENDS`, runs tracer to find the backends that this kernel has.
+    ///
+    /// # Errors
+    /// None of the backends can run, or `TRACER_DEPTH` has a value that is not known.
     pub fn find() -> Result<Self> {
         let mut default_backend = env::var("TRACER_DEFAULT_BACKEND").ok();
         let backends = if let Ok(list) = env::var("TRACER_BACKENDS") {
@@ -83,7 +87,7 @@ impl Plan {
     }
 }
 
-/// Every case of this plan.
+/// Every test of this plan, also those that will be skipped. Without a backend that traces: only `oracle::*` and `ledger::*`.
 pub fn all(plan: &Plan) -> Vec<Case> {
     let mut cases = oracle::cases(plan);
     cases.extend(ledger::cases(plan));

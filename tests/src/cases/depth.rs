@@ -1,4 +1,4 @@
-//! `TRACER_DEPTH`: how many of the tests a guest runs, because it is slow.
+//! `TRACER_DEPTH`: how many of the tests run. Guests are slow, so most of them run only some.
 
 use std::env;
 
@@ -7,12 +7,12 @@ use anyhow::{Result, bail};
 /// How many of the tests run, from few to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
-    /// The tests of the list `PART`.
+    /// Of the tests that [`Self::Whole`] runs, those in the list `PART`.
     Part,
-    /// All tests whose result depends on the kernel; those that have the same result with every backend run with the default
-    /// backend only.
+    /// In a guest: the tests whose result depends on the kernel, without those that only the host runs; tests that have the same
+    /// result with every backend run with the default backend only. On the host: as [`Self::Thorough`].
     Whole,
-    /// All tests, with every backend.
+    /// All tests, with every backend; in a guest, without those that only the host runs.
     Thorough,
 }
 
@@ -53,7 +53,7 @@ const PART: &[&str] = &[
 ];
 
 impl Depth {
-    /// The value of `TRACER_DEPTH`, by default [`Self::Thorough`].
+    /// The value of `TRACER_DEPTH`, by default [`Self::Thorough`]; an error if the value is none of the three.
     pub(super) fn find() -> Result<Self> {
         Ok(match env::var("TRACER_DEPTH").as_deref() {
             Ok("part") => Self::Part,
@@ -63,7 +63,7 @@ impl Depth {
         })
     }
 
-    /// The reason to skip a test of this name; `None` if it runs.
+    /// The reason to skip a test of this name at [`Self::Part`]; `None`: the list `PART` has it, or the depth is another one.
     pub(super) fn leaves_out(self, name: &str) -> Option<String> {
         let left_out = self == Self::Part && !PART.iter().any(|begin| name.starts_with(begin));
         left_out.then(|| {

@@ -11,7 +11,7 @@ pub(super) type Test = (&'static str, fn() -> Result<()>);
 /// A test that runs with a backend, whose name it gets, and its name within its group.
 pub(super) type BackendTest = (&'static str, fn(&str) -> Result<()>);
 
-/// Why a guest does not run everything with every backend.
+/// Why a guest skips a test with a backend that is not the default one.
 const SAMPLED: &str = "a guest is slow: run with the default backend, and with all of them on the host and in one guest";
 
 /// The tests of a group, in the order in which they are added. Their names are `GROUP::TEST`, or `GROUP::TEST::BACKEND`.
@@ -23,7 +23,7 @@ pub(super) struct Group<'a> {
     plan: &'a Plan,
     name: &'a str,
     cases: Vec<Case>,
-    /// Where in `cases` the tests begin that were added last.
+    /// Index in `cases` of the first of the tests that were added last.
     last: usize,
 }
 
@@ -51,7 +51,7 @@ impl Group<'_> {
         self.with(tests.into_iter().map(case))
     }
 
-    /// Adds tests that run with each backend.
+    /// Adds tests that run with each of the plan's backends, except `none`.
     pub(super) fn each_backend(self, tests: &[BackendTest]) -> Self {
         let mut cases = Vec::new();
         for test in tests {
@@ -79,20 +79,21 @@ impl Group<'_> {
         self.on_backend(backend, tests).unless(excuse)
     }
 
-    /// Adds tests of this backend, if it is one of the plan's.
+    /// Adds tests of this backend; none if the plan does not have it.
     pub(super) fn on_backend(self, backend: &str, tests: &[BackendTest]) -> Self {
         let there = self.plan.tracing_backends().find(|there| there == backend);
         self.on_one(there, tests)
     }
 
-    /// Adds tests that run with the default backend, or with the plan's first one if the default one is not known.
+    /// Adds tests that run with the default backend, or with the plan's first one if the default one is not known; none if the
+    /// plan has no backend that traces.
     pub(super) fn on_default_backend(self, tests: &[BackendTest]) -> Self {
         let default = self.plan.default_backend.clone();
         let backend = default.or_else(|| self.plan.tracing_backends().next());
         self.on_one(backend, tests)
     }
 
-    /// Adds the cases of a part of the group, by their full names.
+    /// Adds tests whose names already begin with the group's (`GROUP::TEST`).
     pub(super) fn with(mut self, cases: impl IntoIterator<Item = Case>) -> Self {
         self.last = self.cases.len();
         self.cases.extend(cases);
@@ -151,6 +152,7 @@ impl Group<'_> {
     }
 
     /// These tests run `programs`, which guests do not have: only the host runs the tests, if all programs are in PATH there.
+    /// With an empty list it is as [`Self::only_host`].
     pub(super) fn needs(self, programs: &[&str]) -> Self {
         let excuse = match self.plan.place {
             Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),

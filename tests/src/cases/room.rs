@@ -40,7 +40,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 /// Number of random operations before each comparison.
 const OPERATIONS: u64 = 60;
 
-/// Random operations. The seed is the time, unless `TRACER_TEST_SEED` names the one of a run to repeat.
+/// Random operations and comparisons, in turn. The seed is CLOCK_MONOTONIC in ns, unless `TRACER_TEST_SEED` has the seed of a run
+/// to repeat.
 fn mixes(backend: &str) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
@@ -66,7 +67,8 @@ fn operate(hall: &mut Hall, random: &mut Random) -> Result<()> {
     let address = ADDRESSES[usize::try_from(random.below(3))?];
     let server = usize::try_from(random.below(2))?;
     let port = RANGE.start() + u16::try_from(random.below(200))?;
-    // A port that a connection holds, so that it is bound or listened on more often than by chance.
+    // A port that a connection holds, so that it is bound or listened on more often than by chance; a random one if there is no
+    // connection.
     let held = hall.a_connected_port(random).unwrap_or(port);
     match random.below(20) {
         0..=6 => hall.connect(address, server),
@@ -109,7 +111,7 @@ fn own_ports(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 50, 250)
 }
 
-/// Ports that MPTCP sockets bind are counted, although other kernel functions take them than for TCP sockets.
+/// Ports that MPTCP sockets bind are counted, although the kernel takes them in other functions than those of TCP sockets.
 fn bound_by_mptcp(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for port in RANGE.take(10) {
@@ -170,9 +172,9 @@ fn reserved_and_moved(backend: &str) -> Result<()> {
     hall.compare()
 }
 
-/// Time-wait sockets end, and their ports are taken again immediately: no reading may have many more ports in use than exist.
-/// (A few more are possible: the hook for an end can run after another socket has taken the port, and an end whose hook the
-/// kernel skipped is corrected by the next comparison only.)
+/// Time-wait sockets end, and their ports are taken again immediately: the reading with the most ports in use has all that exist,
+/// and at most a tenth more, plus one for each hook that may have been skipped. (More are possible: the hook for an end can run
+/// after another socket has taken the port, and an end whose hook the kernel skipped is corrected by the next comparison only.)
 fn never_more_than_all(backend: &str) -> Result<()> {
     const PORTS: u64 = 50;
     const OPENED: u64 = 3 * PORTS;

@@ -24,13 +24,14 @@ pub(super) fn granted(result: rustix::io::Result<()>, full: Errno) -> Result<boo
     }
 }
 
-/// A socket bound to this address and port; `None` if bind() fails with EADDRINUSE.
+/// A socket bound to this address and port (0: one that the kernel chooses); `None` if bind() fails with EADDRINUSE.
 pub(super) fn bound(at: SocketAddr) -> Result<Option<Sock>> {
     let sock = Sock::tcp(at)?;
     Ok(granted(sock.bind(at), Errno::ADDRINUSE)?.then_some(sock))
 }
 
-/// A connected pair (client, accepted), whose port connect() chose; `None` if no port is left.
+/// A connected pair (client, accepted). The client has the address `from`, and a port that connect() chose; `None` if no port is
+/// left (EADDRNOTAVAIL).
 pub(super) fn connected(from: &str, server: &Server) -> Result<Option<(Sock, Sock)>> {
     let from = SocketAddr::new(from.parse()?, 0);
     let sock = Sock::tcp(from)?;
@@ -48,8 +49,12 @@ pub(super) fn reset(sock: Sock) -> Result<()> {
     Ok(())
 }
 
-/// Opens `count` connections, and closes the client's end of each immediately; the accepted end is closed 5 s later, after the
-/// end of FIN_WAIT2.
+/// Opens `count` connections, waiting whenever no port is left, and closes the client's end of each immediately. The accepted end
+/// stays open for 5 s, or until this function returns: longer than FIN_WAIT2, which the caller has set to 2 s
+/// (`tcp_fin_timeout`).
+///
+/// # Errors
+/// A call failed, or `count` is not reached within 20 s (longer in a guest).
 pub(super) fn churn(from: &str, server: &Server, count: u64) -> Result<()> {
     let (mut opened, mut others) = (0, VecDeque::new());
     let end = Instant::now() + Place::get().limit(Duration::from_secs(20));
@@ -84,7 +89,8 @@ pub(super) fn fill(from: &str, server: &Server) -> Result<u64> {
     Ok(count)
 }
 
-/// Calls bind(address, 0) until no port is left, and closes all these sockets. Returns how many there were.
+/// Calls bind() with the address `at` and port 0 until no port is left, and closes all these sockets. Returns how many there
+/// were.
 pub(super) fn fill_bound(at: &str) -> Result<u64> {
     let at = SocketAddr::new(at.parse()?, 0);
     let mut socks = Vec::new();

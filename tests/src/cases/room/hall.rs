@@ -24,9 +24,11 @@ use crate::{
 
 pub(super) const RANGE: RangeInclusive<u16> = 40_000..=40_199;
 pub(super) const ADDRESSES: [&str; 3] = ["10.1.0.2", "10.1.0.3", "10.1.0.4"];
-/// Within this time the tracer has read a change of the port range, which it does once a second, and counted all ports by it.
+/// After this time the tracer has read a change of the port range, which it does once a second, and counted all ports by it.
+/// Before, a comparison can succeed by chance, with numbers from before the change.
 const SETTLED: Duration = Duration::from_millis(1500);
-/// How long the tracer's room may differ from what the kernel grants, until a comparison fails.
+/// How long the tracer's room may differ from what the kernel grants, until a comparison fails; longer in a guest
+/// ([`Place::limit`]).
 const LIMIT: Duration = Duration::from_secs(8);
 
 pub(super) struct Hall {
@@ -183,8 +185,9 @@ impl Hall {
         self.stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")
     }
 
-    /// Makes `count` connections to the first server as fast as ports become free, and closes each immediately. Returns the most
-    /// ports that a reading had in use meanwhile, and how many hooks the kernel has skipped since tracer started.
+    /// Makes `count` connections to the first server as fast as ports become free, and closes the client's end of each
+    /// immediately ([`churn`]). Returns the most ports that a reading had in use meanwhile (0 if none had the tuple), and how
+    /// many hooks the kernel has skipped since tracer started.
     pub(super) fn most_in_use(&mut self, from: &str, count: u64) -> Result<(u64, u64)> {
         let tuple = self.tuple(from, 0)?;
         let Self { stage, watch, servers, .. } = self;
@@ -210,7 +213,10 @@ impl Hall {
     }
 
     /// Waits until the tracer's room (capacity minus ports in use) of every tuple and address in a reading is what the kernel
-    /// grants.
+    /// grants. Takes [`SETTLED`] at least.
+    ///
+    /// # Errors
+    /// They still differ after [`LIMIT`], or a call failed.
     pub(super) fn compare(&mut self) -> Result<()> {
         let granted = self.granted()?;
         let changed = Instant::now();
@@ -227,8 +233,8 @@ impl Hall {
 
     /// How many more connect() calls of each tuple, and bind(address, 0) calls at each address, the kernel grants.
     fn granted(&self) -> Result<Granted> {
-        // bind() is tried before connect(): up to Linux 6.17, a port that bind() took while a connection had it stays closed to
-        // connect() as long as that connection has it.
+        // bind() is tried before connect(): up to Linux 6.17, connect() does not get a port that bind() took while a connection
+        // had it, as long as that connection has it. Tried afterwards, bind() could make the number that connect() got too high.
         let any = ["0.0.0.0"];
         let addresses: Vec<(String, u64)> = ADDRESSES
             .iter()
@@ -244,7 +250,8 @@ impl Hall {
         Ok(Granted { tuples, addresses })
     }
 
-    /// The differences between a reading and what the kernel grants, as texts.
+    /// The differences between a reading and what the kernel grants, as texts; empty if there are none. A tuple without a row is
+    /// not compared.
     fn wrong(&self, reading: &Reading, granted: &Granted) -> Result<Vec<String>> {
         let here = reading.of(self.stage.netns.inum());
         let mut wrong = Vec::new();
@@ -270,7 +277,7 @@ impl Hall {
                 wrong.push(format!("{what}, and {more} more were granted"));
             }
         }
-        // Every address at which the kernel chose a port for bind() has a row.
+        // Every address at which the kernel chose a port for bind() must have a row.
         for (sock, chosen) in &self.bound {
             let at = sock.local()?.ip().to_string();
             if *chosen && !known.iter().any(|(address, ..)| *address == at) {
@@ -305,7 +312,7 @@ impl Hall {
         Ok(())
     }
 
-    /// Checks how many ports of the range are (reserved, bound) in the next reading.
+    /// Checks how many ports of the range are (reserved, bound) by the tuple's row in the next reading.
     pub(super) fn expect_taken(
         &mut self,
         from: &str,

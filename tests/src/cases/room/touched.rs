@@ -1,5 +1,5 @@
-//! The table TOUCHED, up to Linux 6.17: connect() is not given a port that bind() took at some time, as long as a connection
-//! that is older than that bind() has it.
+//! The table TOUCHED has the ports that bind() took at some time: up to Linux 6.17, connect() does not get such a port as long as
+//! a connection that is older than that bind() has the port.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +15,8 @@ use crate::harness::{
     tracer::{record::Record, wait_for, watch::Watch},
 };
 
-/// Within this time the tracer has removed all entries that are not needed, even from a full table.
+/// Longest time until the tracer has removed all entries that are not needed, even from a full table; longer in a guest
+/// ([`Place::limit`]).
 const SOON: Duration = Duration::from_mins(1);
 /// Number of ports that one outsider binds: more than one user's share of the table, which is 8/9 of 65,536 entries.
 const ALL: u64 = 64_000;
@@ -24,7 +25,8 @@ const PORTS: u64 = 100;
 /// Byte offset of the number of entries of TOUCHED in a value of SHARES.
 const HELD: usize = 24;
 
-/// Each outsider binds this many ports in its own namespace, and closes each socket before the next call.
+/// All outsiders at the same time bind `ports` ports each, in namespaces of their own, and close each socket before the next
+/// call. An error if a bind() failed.
 fn flood(outsiders: &mut [Outsider], ports: u64) -> Result<()> {
     for outsider in outsiders.iter_mut() {
         outsider.begin(&format!("bind-and-close 127.0.0.1:1024 {ports}"))?;
@@ -61,8 +63,8 @@ fn reset(pairs: Vec<(Sock, Sock)>) -> Result<()> {
     Ok(())
 }
 
-/// More ports are bound and released than the table has entries: `degraded` says so as long as there is a connection that can
-/// have one of these ports.
+/// More ports are bound and released than a user's share of the table has entries: the loss `touched_share` is counted, and
+/// `degraded` says so until the only connection, which may have one of these ports, has ended.
 pub(super) fn losses_are_said(backend: &str) -> Result<()> {
     const TEXT: &str = "found no room in the table of touched ports";
     let mut stage = Stage::new(&[])?;
@@ -128,8 +130,8 @@ pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
     watch.stop()
 }
 
-/// An entry is removed when no older connection has its port, which makes room for another one. The number of entries is
-/// counted exactly.
+/// An entry is removed when no older connection has its port, which makes room for another one. The tracer's own number of
+/// entries, in the map SHARES, is exact.
 pub(super) fn entries_leave(backend: &str) -> Result<()> {
     // This is more than half of an owner's share: a second flood finds room only if entries of the first one were removed.
     const MANY: u64 = 34_000;
