@@ -193,7 +193,7 @@ fn killed(backend: &str) -> Result<()> {
     stage.stop()
 }
 
-/// Starts `tracer ARGUMENTS` with stdout into a pipe, and waits for its first line.
+/// Starts `tracer ARGUMENTS` with stdout into a pipe, and waits for its first line. Returns the process, the pipe, and that line.
 fn piped(arguments: &[&str]) -> Result<(Process, BufReader<impl Read>, String)> {
     let mut command = command(arguments)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -225,7 +225,8 @@ fn slow_reader() -> Result<()> {
     Ok(())
 }
 
-/// Lines are dropped and counted while the disk is full, and written again afterwards.
+/// Lines are dropped and counted while the disk is full, and written again afterwards. stderr says when this began, when it had
+/// passed, and at the end how many lines are missing; the exit code is 1.
 fn disk_full() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -1,4 +1,5 @@
-//! On several CPUs at the same time, tuples are removed from TUPLES while ports of them are opened and released.
+//! On several CPUs at the same time, one thread removes tuples from TUPLES while other threads open and release ports of these
+//! tuples.
 
 use std::{
     collections::BTreeMap,
@@ -30,12 +31,12 @@ const TUPLES: u16 = 64;
 /// use them while they are removed (the second step).
 #[derive(Debug, Default)]
 struct Turns {
-    /// Number of removals so far, the one that is about to begin included. An opener
-    /// that waits for this number then opens a port of the tuple that is removed.
+    /// How many removals have begun, or are about to. An opener waits for the number of a removal, and then opens a port of the
+    /// tuple that is being removed.
     tuple: AtomicU64,
     /// Openers that have no port open and wait for the next turn.
     idle: AtomicU64,
-    /// Openers that hold the ports that they opened in this turn.
+    /// Openers that have opened all their ports of this turn, and hold them.
     holding: AtomicU64,
     /// Number of turns whose counters were checked.
     checked: AtomicU64,
@@ -47,7 +48,7 @@ impl Turns {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Waits until the condition is true; returns false if the test is over.
+    /// Waits until the condition is true, and returns true; returns false if the test is over before.
     fn wait(&self, condition: impl Fn() -> bool) -> bool {
         while !condition() {
             if self.is_over() {
@@ -64,22 +65,25 @@ fn command(op: u32, cookie: u64, port: u16, tuple: u16) -> [u64; 12] {
     words[0] = u64::from(op);
     words[1] = cookie;
     words[2] = u64::from(port);
-    // Words 3 and 5 are the addresses, word 7 is the namespace with the destination port.
+    // Words 3 and 5 are the addresses. Word 7 has the namespace in its lower 32 bits, and the destination port above: a number
+    // that identifies the tuple here.
     (words[3], words[5]) = (1, 2);
     words[7] = u64::from(NETNS) | u64::from(tuple) << 32;
-    // Any tuple without ports may be removed, however short the time is for which it has been idle.
+    // The tuple is doomed or removed only if it has not changed since this time: `u64::MAX` allows it whenever the tuple has no
+    // ports.
     words[11] = u64::MAX;
     words
 }
 
-/// Number of ports that were opened, and of those that the ledger refused because their tuple was being removed.
+/// How many ports were opened, and how many the ledger refused because their tuple was being removed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Opened {
     ports: u64,
     refused: u64,
 }
 
-/// An opener: in each turn, opens a port of each tuple, and releases them after the counters were checked.
+/// An opener, of which `by` is the number: in each turn, opens a port of each tuple, and releases these ports after the counters
+/// were checked. At the end of the test, its last ports stay open.
 fn open_and_release(program: &Program, by: u64, turns: &Turns) -> Result<Opened> {
     let mut opened = Opened::default();
     let mut held = Vec::new();
@@ -151,7 +155,8 @@ impl Counts {
         Ok(Self { tuples: Map::of(process, "TUPLES")?, conns: Map::of(process, "CONNS")? })
     }
 
-    /// The counters of each tuple (ports in use, and `held`) must be the sums of its entries in CONNS.
+    /// The counters of each tuple of this test (ports in use, and `held`) must be the sums of its entries in CONNS; an error if
+    /// one is not.
     fn check(&self) -> Result<()> {
         let number = |value: &[u8], at: usize| -> Result<u64> {
             Ok(u64::from_ne_bytes(value[at..at + 8].try_into()?))
@@ -179,7 +184,7 @@ impl Counts {
     }
 }
 
-/// Namespace and destination port of a `TupleKey`.
+/// Namespace and destination port of a `TupleKey`, with which a value of CONNS begins, too.
 fn place(key: &[u8]) -> Result<(u32, u16)> {
     let netns = u32::from_ne_bytes(key[32..36].try_into()?);
     Ok((netns, u16::from_ne_bytes(key[36..38].try_into()?)))

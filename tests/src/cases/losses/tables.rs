@@ -63,8 +63,8 @@ fn others_connects() -> Result<u64> {
     Ok(value.parse()?)
 }
 
-/// Checks that `counted` and `lost` add up to `all`, exactly, apart from calls whose hook the kernel skipped. Each of the
-/// `others`, the host's other connections, can be one more loss.
+/// Checks that `counted` and `lost` add up to `all`, exactly, apart from calls whose hook the kernel skipped; and that there was
+/// a loss. Each of the `others`, the host's other connections, can be one more loss.
 fn adds_up(recording: &Recording, counted: u64, lost: u64, all: u64, others: u64) -> Result<()> {
     let unseen = unseen(recording, all)?;
     let right = (all - unseen..=all + others).contains(&(counted + lost));
@@ -76,7 +76,7 @@ fn adds_up(recording: &Recording, counted: u64, lost: u64, all: u64, others: u64
     Ok(())
 }
 
-/// How many of these calls the tracer may not have seen: see [`probe::unseen`].
+/// How many of these calls the tracer may not have seen, at most all of them: see [`probe::unseen`].
 fn unseen(recording: &Recording, calls: u64) -> Result<u64> {
     Ok(probe::unseen(lost(recording, "hook_missed")?, calls).min(calls))
 }
@@ -255,8 +255,8 @@ pub(super) fn binds_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "binds")?, 100, 0)
 }
 
-/// While the tracer reads the older sockets at its start, more sockets end than there are tombstones: the others are counted as
-/// `tombstones_full`.
+/// While the tracer reads the older sockets at its start, more sockets end than the table of tombstones has room for, in which
+/// such ends are noted: the others are counted as `tombstones_full`.
 pub(super) fn tombstones_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -28,15 +28,15 @@ const KEY: u64 = NETNS << 16 | PORT;
 /// port noted again, and the remover removes the entry that it read.
 #[derive(Debug, Default)]
 struct Turns {
-    /// The turn in which the remover has read the entry.
+    /// The newest turn in which the remover has read the entry; 0 before the first one.
     begun: AtomicU64,
-    /// The turn in which the noter has bound the port.
+    /// The newest turn in which the noter has bound the port; 0 before the first one.
     noted: AtomicU64,
     stop: AtomicBool,
 }
 
 impl Turns {
-    /// Waits until the counter has reached `turn`; returns false if the test is over.
+    /// Waits until the counter has reached `turn`, and returns true; returns false if the test is over before.
     fn wait(&self, counter: &AtomicU64, turn: u64) -> bool {
         while counter.load(Ordering::SeqCst) < turn {
             if self.stop.load(Ordering::SeqCst) {
@@ -55,7 +55,7 @@ fn bound(op: u32, cookie: u64) -> [u64; 12] {
     words
 }
 
-/// In each turn, binds the port and releases it.
+/// The noter: in each turn, binds the port, and releases it.
 fn note(program: &Program, turns: &Turns) -> Result<()> {
     for turn in 1.. {
         if !turns.wait(&turns.begun, turn) {
@@ -75,8 +75,8 @@ struct Removals {
     stayed: u64,
 }
 
-/// In each turn, tries to remove the entry that it read. Afterwards there must be an entry, because the port was noted in that
-/// turn.
+/// The remover: in each turn, tries to remove the entry that it read. Afterwards there must be an entry, because the port was
+/// noted in that turn.
 fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
     let (mut removals, mut random) = (Removals::default(), 1_u64);
     for turn in 1.. {
@@ -84,7 +84,8 @@ fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
         (words[0], words[1]) = (u64::from(REMOVE_TOUCHED), KEY);
         if let Some(entry) = touched.get(&KEY.to_ne_bytes())? {
             // The command names the entry by its time, and by how many times it was used: the upper half of the entry's second
-            // word, whose lower half is the owner.
+            // word, whose lower half is the owner. In the first turn there is no entry, and both words stay 0: nothing is
+            // removed.
             words[11] = u64::from_ne_bytes(entry[..8].try_into()?);
             words[10] = u64::from_ne_bytes(entry[8..].try_into()?) & !u64::from(u32::MAX);
         }
