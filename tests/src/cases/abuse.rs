@@ -1,5 +1,5 @@
-//! `abuse::*`: attacks by a local user without privileges, which the tracer must withstand. Each test is named by what must
-//! not happen; SECURITY.md lists the promises, each with its test.
+//! `abuse::*`: attacks by a local user without privileges, which the tracer must withstand. SECURITY.md lists the promises, each
+//! with its tests.
 
 mod cgroups;
 mod floods;

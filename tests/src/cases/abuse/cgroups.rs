@@ -66,7 +66,7 @@ fn delegated() -> Result<()> {
     Ok(())
 }
 
-/// Unmounts every cgroup2, as in a container that has no cgroup mount.
+/// Shell commands that unmount every cgroup2: as in a container that has no cgroup mount.
 const NO_MOUNTS: &str =
     "for at in $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo); do umount -l $at; done";
 
@@ -132,7 +132,8 @@ fn namespace() -> Result<()> {
     Ok(())
 }
 
-/// Runs the recorder while the stage makes five connections. Returns how many of them have a process, and `degraded`.
+/// Runs the recorder while the stage makes five connections. Returns how many of them have a process in the recording `file`, and
+/// `degraded` of its first line.
 fn seen(
     stage: &Stage,
     server: &crate::harness::stage::Server,

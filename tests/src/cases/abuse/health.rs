@@ -16,9 +16,9 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     plan.group("abuse::health").once(&[("outsider_expels_no_address", nobody_is_expelled)]).cases()
 }
 
-/// An outsider, which is not in the rule's cgroup, makes every address of the pool look broken: towards a port that the rule does
-/// not name, 10 connections a second from that address time out, while those from the other addresses are established. No
-/// address may be left out.
+/// An outsider, which is not in the rule's cgroup, makes every address of the pool look broken, each towards a port of its own
+/// that the rule does not name: there, 10 connections a second from the address time out, while those from the other addresses
+/// are established. No address may be left out.
 fn nobody_is_expelled() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

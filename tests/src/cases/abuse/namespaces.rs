@@ -83,8 +83,8 @@ fn says(stream: &Path, key: &str, text: &str) -> Result<Option<()>> {
     Ok(found.then_some(()))
 }
 
-/// Checks that the recording does not name `named` as degraded at its start, and has one line
-/// that says that this state began, and one that says that it ended.
+/// Checks that `degraded` of the recording's first line does not contain `named`, and that exactly one later line says that this
+/// limitation began, and exactly one that it ended.
 fn check_changes(recording: &Recording, named: &str) -> Result<()> {
     recording.assert_valid()?;
     recording.assert_gap_free()?;
@@ -257,7 +257,7 @@ fn forged_answers() -> Result<()> {
     stage.stop()
 }
 
-/// Memory (VmRSS) in KiB and CPU time in clock ticks of a process.
+/// Memory of a process (VmRSS) in KiB, and the CPU time that it has used so far, in clock ticks of 10 ms.
 fn cost(process: u32) -> Result<(u64, u64)> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -267,8 +267,8 @@ fn cost(process: u32) -> Result<(u64, u64)> {
     Ok((rss.trim().trim_end_matches(" kB").parse()?, ticks.sum::<Result<u64, _>>()?))
 }
 
-/// 400 network namespaces of an outsider, each with a row: the tracer must have the capacity of each, with little memory and
-/// CPU time.
+/// 400 network namespaces of an outsider, each with a row: the tracer must have the capacity of each, with less than 3 MiB more
+/// memory, and less than 20 % of a CPU.
 fn many() -> Result<()> {
     const NAMESPACES: usize = 400;
     let folder = tempfile::tempdir()?;

@@ -22,7 +22,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The value at a key of /proc/PID/status.
+/// The value at a key of /proc/PID/status, with one space between its words; an error if there is no such key.
 fn status(id: u32, key: &str) -> Result<String> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));

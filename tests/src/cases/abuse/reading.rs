@@ -33,7 +33,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// A new folder with this mode, which others may enter.
+/// A new folder with this mode, which must let others enter it (not checked).
 fn open_folder(mode: u32) -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), Permissions::from_mode(mode))?;
@@ -72,8 +72,8 @@ fn recordings() -> Result<()> {
     Ok(())
 }
 
-/// In a folder like /tmp, the output file exists already, made by an outsider as a file or a FIFO, or as a hard link to another
-/// file: `record` must refuse it and write nothing.
+/// In a folder like /tmp, the output file exists already: a file or a FIFO that an outsider made, or a hard link to another file.
+/// `record` must refuse it with exit code 1, and write nothing.
 fn planted() -> Result<()> {
     let folder = open_folder(0o1777)?;
     let mut outsider = Outsider::spawn_with(Spaces::None)?;
@@ -153,7 +153,9 @@ fn rules() -> Result<()> {
         for path in &pins {
             refused(format!("bpf-pin {}", path.display()), no_access)?;
         }
-        // The kernel itself refuses these commands without privileges, which the promise in SECURITY.md relies on.
+        // The kernel itself refuses these commands without privileges, which the promise in SECURITY.md relies on: the next id of
+        // a program, a map, a link (BPF_PROG_GET_NEXT_ID and so on), and a descriptor by such an id (BPF_PROG_GET_FD_BY_ID and so
+        // on).
         for command in [11, 12, 31] {
             refused(format!("bpf-next {command}"), &[Errno::PERM])?;
         }

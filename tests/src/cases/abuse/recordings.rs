@@ -54,13 +54,14 @@ const KINDS: &[(&str, Make, Words, u64)] = &[
 /// What `report` and `replay` must print.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Words {
-    /// Nothing in particular.
+    /// Nothing in particular; both end with exit code 0.
     AsItIs,
-    /// That a limit was reached: on stderr, and in the report.
+    /// That a limit was reached: on stderr of one of them at least, and if `report` says it there, in its last line, too. Both
+    /// end with exit code 0.
     Limit,
-    /// An error with the reason why the recording is not read.
+    /// Exit code 1 of both, and an error of `report` that says how to decompress the recording.
     Refused,
-    /// The same report as for the first file alone.
+    /// The same report as for the first file alone; both end with exit code 0.
     AsTheFirst,
 }
 
@@ -151,7 +152,7 @@ struct Ended {
     stderr: String,
 }
 
-/// Runs the program, and fails if it takes too much memory or time.
+/// Runs the program to its end; an error if it takes more than `most_kib` KiB of memory, or more time than [`LIMIT`].
 fn look(arguments: &[&str], most_kib: u64) -> Result<Ended> {
     let mut command = command(arguments)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -174,7 +175,7 @@ fn look(arguments: &[&str], most_kib: u64) -> Result<Ended> {
     Ok(Ended { code: status.code(), stdout: finish(stdout), stderr: finish(stderr) })
 }
 
-/// The most memory that a process has had so far, KiB.
+/// The most memory that a process has had so far, KiB; an error if the process has ended.
 fn peak_kib(id: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

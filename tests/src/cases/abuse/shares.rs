@@ -114,7 +114,7 @@ fn refused() -> Result<()> {
 }
 
 /// An outsider holds 1,000 connections, more than its share of CONNS, which has 1,024 entries: the victim's 50 connections must
-/// all be counted.
+/// all be counted, and those of the outsider that found no room are counted as lost.
 fn connections() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -185,7 +185,7 @@ fn one_port() -> Result<()> {
     })
 }
 
-/// An outsider binds all ports, each for a moment: afterwards, connections are spread as before.
+/// An outsider binds all ports of the range, each for a moment: afterwards, connections are spread as before.
 fn momentary() -> Result<()> {
     spread_after_each(|outsider, _| {
         let bound = outsider.run(&format!("bind-and-close 127.1.0.1:40000 {PORTS}"))?[0];

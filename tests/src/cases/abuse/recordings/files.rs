@@ -27,7 +27,8 @@ impl<W: Write> Lines<W> {
         Ok(lines)
     }
 
-    /// Writes one line, whose time is `seconds` after the first line's.
+    /// Writes one line, whose time is `seconds` after the first line's (less than 27 days, not checked). `rest`: further keys,
+    /// each with a comma before it.
     fn line(&mut self, seconds: u64, name: &str, rest: &str) -> Result<()> {
         let (minute, second) = (seconds / 60 % 60, seconds % 60);
         let (hour, day) = (seconds / 3600 % 24, 1 + seconds / 86_400 % 27);
@@ -60,7 +61,7 @@ fn plain(folder: &Path) -> Result<(Lines<BufWriter<File>>, Vec<String>)> {
     Ok((lines, vec![path.to_string_lossy().into_owned()]))
 }
 
-/// Writes through the program `zstd`, so that this process keeps none of the data.
+/// Writes through the program `zstd`, with these options of it, so that this process keeps none of the data.
 fn compressed(
     folder: &Path,
     options: &[&str],
@@ -92,7 +93,7 @@ pub(super) fn sparse(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Lines of up to 40 MB, some of them JSON.
+/// Lines of 1, 2 and 40 MiB: of each length one that is JSON, with a long string, and one of opening brackets that is not.
 pub(super) fn long_lines(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
     for megabytes in [1, 2, 40] {
