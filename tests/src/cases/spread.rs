@@ -41,7 +41,7 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// The host runs all of these tests; a guest, which is slow, runs those whose result depends on the kernel.
+/// The host runs all of these tests. A guest, which is slow, runs a few whose result depends on the kernel, and skips the others.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = fill::cases(plan);
     cases.extend(full::cases(plan));
@@ -80,7 +80,7 @@ pub(super) const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1
 /// IPv6 addresses of the pool.
 const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 
-/// A process in its own cgroup, with a rule for that cgroup.
+/// A process in its own cgroup, and the name of a rule for that cgroup, which [`Self::spread_in`] starts.
 pub(super) struct Application {
     pub(super) rule: Rule,
     /// The process that makes the sockets.
@@ -96,8 +96,8 @@ impl Application {
         Ok(Self { rule, app, cgroup })
     }
 
-    /// Starts `tracer spread` for its cgroup in this namespace, with this pool. The rule is released at the end, if `arguments`
-    /// have neither `--on-exit` nor `--detach`.
+    /// Starts `tracer spread` for its cgroup in this namespace, with this pool. The rule is released when this agent ends, unless
+    /// `arguments` have `--on-exit` or `--detach`.
     fn spread_in(&self, netns: &NetNs, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
         let cgroup = self.cgroup.path().to_string_lossy();
         let mut all = vec!["--cgroup", &cgroup];
@@ -166,7 +166,8 @@ impl Host {
         self.spread_in(&self.stage.netns, pool, arguments)
     }
 
-    /// Number of ports that each of these addresses uses towards a destination, by the kernel's own list.
+    /// How many ports each of these addresses has in use towards a destination, TIME_WAIT included, by the kernel's own list; in
+    /// the order of `pool`.
     fn in_use(&self, pool: &[&str], destination: SocketAddr) -> Result<Vec<u64>> {
         let table = self.stage.oracle()?;
         let count = |address: &&str| -> Result<u64> {

@@ -51,7 +51,8 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Makes the three namespaces (proxy, clients, servers), joined by two links; the proxy's default route leads to the clients.
+    /// Makes the three namespaces (proxy, clients, servers), joined by two links, and the application in the proxy's one; the
+    /// proxy's default route leads to the clients.
     fn new() -> Result<Self> {
         let [netns, clients, servers] = [NetNs::new()?, NetNs::new()?, NetNs::new()?];
         let proxy = [(&clients, "front", "10.9.0", "fd09:"), (&servers, "back", "10.3.0", "fd03:")];
@@ -80,7 +81,8 @@ impl Proxy {
         self.application.spread_in(&self.netns, &["auto"], arguments)
     }
 
-    /// Runs a `tracer spread` that ends by itself.
+    /// Runs a `tracer spread` for the application's cgroup, which ends by itself (a dry run, or an error), in the proxy's
+    /// namespace.
     fn run(&self, arguments: &[&str]) -> Result<Ended> {
         let cgroup = self.application.cgroup.path().to_string_lossy().into_owned();
         let mut command = self.application.rule.command(&["--cgroup", &cgroup])?;

@@ -257,7 +257,8 @@ fn release_without_pins() -> Result<()> {
     says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name()])
 }
 
-/// A start fails because there are too few file descriptors for the maps and programs, when it has the rule's lock already.
+/// A start fails when it has the rule's lock already, because it may open too few file descriptors for the maps and programs:
+/// nothing is left.
 fn start_that_fails_late() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy();
@@ -277,7 +278,7 @@ fn status_of_no_rule() -> Result<()> {
     says(&ended, &[BAD_CONFIG], &["no-such-rule", "tracer status"])
 }
 
-/// Two `--pool` ranges that have more than 256 addresses together.
+/// Two `--pool` ranges that have more than 256 addresses together, the most that a pool may have, are an error.
 fn too_many() -> Result<()> {
     let host = Host::new()?;
     host.stage.netns.ip("route add local 10.5.0.0/16 dev lo")?;

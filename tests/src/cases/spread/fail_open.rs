@@ -49,7 +49,7 @@ pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The number in an environment variable, or `default` if it is not set.
+/// The number in an environment variable, or `default` if it is not set; an error if it is not a number.
 fn number(variable: &str, default: u64) -> Result<u64> {
     match env::var(variable) {
         Ok(text) => text.parse().with_context(|| format!("{variable} is not a number")),
@@ -67,7 +67,7 @@ fn begin(host: &Host, load: &Load, arguments: &[&str]) -> Result<Spread> {
     Ok(spread)
 }
 
-/// Checks that the next connections come from the addresses of the pool, and from all of them.
+/// Checks that the next 200 connections come from the addresses of the pool, and from all of them.
 fn all_spread(load: &Load) -> Result<()> {
     let made = load.more(200)?;
     let pool = POOL.iter().map(|it| Ok(it.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
@@ -75,7 +75,7 @@ fn all_spread(load: &Load) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the next connections have the source that they have with spreading off.
+/// Checks that the next 200 connections have the source that they have with spreading off.
 fn none_spread(load: &Load) -> Result<()> {
     let made = load.more(200)?;
     let default: IpAddr = "10.1.0.1".parse()?;

@@ -118,7 +118,7 @@ impl Fill {
     }
 }
 
-/// Checks that every port of the pool is used, by the kernel and by the status.
+/// Checks that all `each` ports of each address of the pool are in use, by the kernel's list and by the status.
 fn check_full(host: &Host, pool: &[&str], destination: SocketAddr, each: u64) -> Result<()> {
     let counts = host.in_use(pool, destination)?;
     ensure!(counts.iter().all(|count| *count == each), "ports in use: {counts:?}");
@@ -168,7 +168,8 @@ fn partly_used() -> Result<()> {
     Ok(())
 }
 
-/// Eight threads connect sockets of eight processes at the same time: 99.9 % of the ports are used before a call is not spread.
+/// Eight threads connect sockets of eight processes at the same time: 99.9 % of the ports are used before a call fails or is not
+/// spread.
 fn eight_at_once() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -208,10 +209,10 @@ fn eight_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Each connection is closed immediately: its port is in TIME_WAIT, and counts as used.
+/// Each connection is closed immediately: its port is in TIME_WAIT, and counts as used, so that the pool fills up.
 fn time_wait() -> Result<()> {
     let mut host = Host::new()?;
-    // By this, connect() takes over no TIME_WAIT, whatever the kernel's default is.
+    // With this, connect() takes over no TIME_WAIT, whatever the kernel's default is.
     host.stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
     let server = host.server("10.1.0.1:7000")?;
     let _spread = host.spread(&POOL, &[])?;

@@ -72,7 +72,8 @@ fn room_anywhere() -> Result<()> {
 fn reserved_ports() -> Result<()> {
     const RESERVED: RangeInclusive<u16> = 40_001..=40_099;
     let mut host = Host::new()?;
-    // The list names other ports before these, so that it is longer than 32 bytes: see `sysctl::read` of tracer.
+    // The list names other ports before these, so that it is longer than 32 bytes: a program that reads the file into a buffer of
+    // that size first gets no more than that.
     let others = (30_001..30_100).step_by(2).map(|port| port.to_string());
     let list = others.chain(["40001-40099".to_owned()]).collect::<Vec<_>>().join(",");
     host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", &list)?;

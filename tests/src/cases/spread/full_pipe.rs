@@ -49,7 +49,7 @@ impl FullPipe {
         ["--decisions", "all", "--output", &path].map(str::to_owned).into()
     }
 
-    /// Whether so little room is left in the pipe, of 64 KiB, that the next line may not fit.
+    /// Whether the pipe, which has room for 64 KiB, has more than 60,000 bytes: the next line may not fit.
     pub(in crate::cases) fn is_full(&self) -> Result<bool> {
         Ok(ioctl_fionread(&self.reader)? > 60_000)
     }

@@ -19,10 +19,11 @@ pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     plan.group("spread::harmless").once(&[("other_cgroup", other_cgroup)]).cases()
 }
 
-/// An address that is not in the pool, and the first of some free ports outside of the range.
+/// An address of the host that is not in the pool.
 const OTHER: &str = "10.1.0.2";
+/// The first of 250 free ports outside of the range.
 const LISTENING: u16 = 30_000;
-/// Number of connections of the unrelated process of which each is closed before it opens the next.
+/// How many connections the unrelated process opens and closes, one after the other.
 const BRIEF: usize = 10_000;
 
 /// What an unrelated process could do: how many calls of each kind succeeded until one was refused.
@@ -127,7 +128,8 @@ fn brief(servers: &[Server]) -> Result<()> {
     Ok(())
 }
 
-/// How many sockets can be made and held; the next call must fail with this errno.
+/// How many sockets can be made and held; the next call must fail with this errno. An error if it fails with another one, or if
+/// some 2,000 sockets are held without a failure.
 fn until_refused(make: impl Fn() -> rustix::io::Result<Sock>, refusal: Errno) -> Result<u64> {
     let mut held = Vec::new();
     let errno = loop {
@@ -144,7 +146,8 @@ fn until_refused(make: impl Fn() -> rustix::io::Result<Sock>, refusal: Errno) ->
     Ok(held.len() as u64)
 }
 
-/// How many of these ports can be bound one after another; every second one listens, too.
+/// How many of these ports can be bound, each socket being closed before the next call; every second one listens, too. A port
+/// that is in use (EADDRINUSE) does not count; other failures are errors.
 fn binds_and_listens(ports: std::ops::Range<u16>, address: &str) -> Result<u64> {
     let mut succeeded = 0;
     for port in ports {

@@ -81,7 +81,8 @@ impl Load {
         self.app.id()
     }
 
-    /// Waits for `count` more connections. Returns how many of these come from each source.
+    /// Waits until the load has made `count` more connections. Returns how many come from each source; they can be a few more
+    /// than `count`. An error if the load has ended, or after 20 s (longer in a guest).
     pub(super) fn more(&self, count: u64) -> Result<Tally> {
         // The call that is under way now may have begun before a change that the test made: it is not counted.
         let sum = || self.shared.tally().values().sum::<u64>();
@@ -110,14 +111,14 @@ impl Load {
         self.shared.forgiven.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of all connections so far whose source is not in the pool.
+    /// How many of all connections so far have a source that is not in [`POOL`].
     pub(super) fn unspread(&self) -> u64 {
         let in_pool = |source: &IpAddr| POOL.contains(&&*source.to_string());
         let tally = self.shared.tally();
         tally.iter().filter(|(source, _)| !in_pool(source)).map(|(_, count)| count).sum()
     }
 
-    /// Ends the load; an error if a connect() failed.
+    /// Ends the load; an error if a connect() failed that [`Self::forgive_one`] had not allowed.
     pub(super) fn end(self) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -139,7 +140,7 @@ fn play(app: &Maker, listeners: &[Sock], shared: &Shared) -> Result<()> {
         let listener = &listeners[usize::try_from(random.below(3))?];
         let peer = listener.local()?;
         let sock = app.tcp(peer)?;
-        // By this, a call without an answer fails soon.
+        // With this, a call without an answer fails soon.
         sock.set_syn_count(2)?;
         let connected = sock.connect(peer).with_context(|| format!("connect {turn} failed"));
         if connected.is_err() && shared.forgiven.load(Ordering::Relaxed) > 0 {

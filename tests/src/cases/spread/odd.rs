@@ -29,7 +29,7 @@ pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     rebind::cases_of_guests(plan)
 }
 
-/// The group of most of these tests.
+/// The name of the group that most of these tests are in.
 const GROUP: &str = "spread::odd_sockets";
 
 /// A host with an active rule, and a server.
@@ -56,7 +56,8 @@ impl Scene {
         self.host.app.tcp(self.server.address)
     }
 
-    /// Checks that `count` connect() calls were exempt for this reason and none was spread, and ends the rule.
+    /// Checks that `count` connect() calls were exempt for this reason (a key of the decisions in the status) and none was
+    /// spread, and ends the rule.
     fn end_exempt(self, reason: &str, count: u64) -> Result<()> {
         let status = self.host.rule.status()?;
         ensure!(status.decided(reason)? == count, "{reason} is not {count}: {status:?}");

@@ -38,7 +38,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// What `--dry-run` prints. Checks that it has changed nothing.
+/// What `--dry-run` prints for the pool [`POOL`]. An error if it has attached or pinned something, or has written to stderr.
 fn dry(host: &Host) -> Result<String> {
     dry_with(host, &POOL)
 }
@@ -86,7 +86,8 @@ fn dry_run_of_one_cgroup() -> Result<()> {
     Ok(())
 }
 
-/// With weights, the projection is that of the fullest address, which is the heaviest.
+/// With weights, the projection is that of the fullest address: of 800 connections, the address with weight 3 of 4 would have
+/// 600, which is 60 %.
 fn dry_run_by_weight() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -96,7 +97,7 @@ fn dry_run_by_weight() -> Result<()> {
     Ok(())
 }
 
-/// Parses the lines, and checks the keys that every line has, and that `seq` has no gap.
+/// Parses the lines, and checks the keys that every line has, and that `seq` counts from 0 without a gap.
 fn lines(text: &str) -> Result<Vec<Value>> {
     let parse = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
     let lines = text.lines().map(parse).collect::<Result<Vec<Value>>>()?;
@@ -181,7 +182,7 @@ fn passed() -> Result<()> {
     whole(&lines, expected.len())
 }
 
-/// Without `--decisions`, a full pool has a line, too: one a second, however many calls find it full.
+/// Without `--decisions`, too, a full pool has lines: at most one a second, however many calls find it full.
 fn full_pool() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

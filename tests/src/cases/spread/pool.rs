@@ -53,7 +53,7 @@ fn check_pool(host: &mut Host, expected: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `--pool NETWORK`: its first and its last address are no hosts' addresses, and are left out.
+/// `--pool NETWORK`: its first and its last address, which are the network's own and the broadcast address, are left out.
 fn network() -> Result<()> {
     let mut host = Host::new()?;
     let hosts = ["10.6.0.9", "10.6.0.10", "10.6.0.11", "10.6.0.12", "10.6.0.13", "10.6.0.14"];
@@ -144,7 +144,8 @@ impl Drop for Name {
     }
 }
 
-/// `tracer spread` runs in another namespace than the pool's, and names the pool's by `--netns`.
+/// `tracer spread` runs in another namespace than the pool's, and gets the pool's by `--netns`, with the value that `path`
+/// returns.
 fn from_outside(path: impl Fn(&Name) -> String) -> Result<()> {
     let mut host = Host::new()?;
     let name = Name::new(&host)?;

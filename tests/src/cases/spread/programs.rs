@@ -19,14 +19,15 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The path where `cargo xtask test` puts the program.
+/// The path where `cargo xtask test` puts the program, whether it is there or not.
 fn static_dialer() -> Result<PathBuf> {
     let folder = env::current_exe()?;
     let folder = folder.parent().context("a program without a folder")?;
     Ok(folder.join("examples").join("static-dialer"))
 }
 
-/// Whether a 64-bit ELF program needs a dynamic linker (PT_INTERP); `None` if it is no such program.
+/// Whether a 64-bit ELF program needs a dynamic linker (PT_INTERP); `None` if the file is too short for an ELF header. That it is
+/// ELF is not checked.
 fn is_dynamic(program: &[u8]) -> Option<bool> {
     const PT_INTERP: u32 = 3;
     let number = |at: usize, len: usize| -> Option<u64> {

@@ -50,8 +50,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// `ports`: number of source ports. `serve`: nginx configuration of the upstream's server. `start` starts the proxy, which
-    /// must have no connection when it returns.
+    /// Starts the upstream, then the proxy by `start`, which must return before the proxy has a connection. `ports`: how many
+    /// source ports each address has. `serve`: nginx directives for the upstream's `server` block.
     fn new(ports: u64, serve: &str, start: impl FnOnce(&Scene) -> Result<Process>) -> Result<Self> {
         let log = NamedTempFile::new()?;
         let scene = Scene::new(ports, &format!("access_log {}; {serve}", log.path().display()))?;
@@ -67,7 +67,8 @@ impl Stage {
         self.application.spread_in(&self.scene.proxy, &POOL, arguments)
     }
 
-    /// Ends the upstream, then everything else. Returns the sources of the requests that the upstream logged, in its order.
+    /// Ends the upstream, then everything else. Returns the source address of each request that the upstream logged, in the log's
+    /// order.
     fn sources(mut self) -> Result<Vec<String>> {
         self.scene.end_upstream()?;
         let log = fs::read_to_string(self.log.path())?;
@@ -107,13 +108,13 @@ impl Client {
         Ok(Self(stream))
     }
 
-    /// Sends a request.
+    /// Sends a request for the page, without waiting for the response.
     fn request(&mut self) -> Result<()> {
         let request = format!("GET /page HTTP/1.1\r\nHost: {PROXY}\r\n\r\n");
         Ok(self.0.write_all(request.as_bytes())?)
     }
 
-    /// Reads the response's header and body, up to 4 KiB together. Returns the status.
+    /// Reads the response's header and body, up to 4 KiB together. Returns the HTTP status; an error if nothing comes for 10 s.
     fn status(&mut self) -> Result<u16> {
         let mut answer = [0; 4096];
         let mut length = 0;

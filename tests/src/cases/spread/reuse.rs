@@ -70,7 +70,7 @@ impl Bursts {
 }
 
 /// The application binds `count` ports at each address of the pool: `first` and every `step`th port after it. Its connections
-/// without a bind() must be spread nevertheless.
+/// without a bind() must succeed, and all be spread once the agent has read these ports.
 fn bound(first: u16, step: u16, count: usize) -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;

@@ -69,7 +69,7 @@ const IPV6: Link = Link {
 const KNOWN: Duration = Duration::from_secs(4);
 
 impl Link {
-    /// Makes the link. Returns the other host's namespace, the server in it, and its address.
+    /// Makes the link. Returns the other host's namespace, the listener in it, and the listener's address.
     fn add(&self, host: &Host) -> Result<(NetNs, Sock, SocketAddr)> {
         let Self { network, near, far, length, option, .. } = self;
         let other = NetNs::new()?;
@@ -86,7 +86,8 @@ impl Link {
         Ok((other, listener, peer))
     }
 
-    /// `ip rule WHAT from FROM KIND` on the host.
+    /// Runs `ip rule WHAT from FROM KIND` on the host, where WHAT is `add` or `del`, and KIND is what happens to packets with
+    /// such a source, for example `prohibit`.
     fn ip_rule(&self, host: &Host, what: &str, from: &str, kind: &str) -> Result<()> {
         host.stage.netns.ip(&format!("{} rule {what} from {from} {kind}", self.option))
     }
@@ -111,7 +112,8 @@ fn has_no_route(status: &Status, peer: SocketAddr, expected: &[&str]) -> bool {
 }
 
 /// There is no route from any address of the pool; with spreading off, every connection would succeed, from the address of the
-/// interface.
+/// interface. The agent must leave the whole pool out in time, and use it again when the routes are back. `kind`: see
+/// [`Link::ip_rule`].
 fn whole_pool(link: &Link, kind: &str) -> Result<()> {
     let host = if link.option == "-6" { Host::with_ipv6()? } else { Host::new()? };
     let (_other, _listener, peer) = link.add(&host)?;

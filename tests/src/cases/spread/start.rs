@@ -51,6 +51,10 @@ fn arguments<'a>(cgroup: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Starts `tracer spread`, sends it a signal after this time, and waits for its end. Returns whether the rule was active by then.
+/// An agent that has started goes on after SIGHUP, and is then ended by SIGTERM.
+///
+/// # Errors
+/// The end takes longer than [`SOON`], or stderr has an error.
 fn interrupted(host: &Host, more: &[&str], signal: Signal, after: Duration) -> Result<bool> {
     let cgroup = host.cgroup.path().to_string_lossy();
     let folder = tempfile::tempdir()?;
@@ -114,7 +118,7 @@ fn signals_at_any_moment() -> Result<()> {
     Ok(())
 }
 
-/// Names of the pins in this folder, sorted.
+/// Names of the pins in this folder, sorted; an error if there is no such folder.
 fn pinned(folder: &Path) -> Result<Vec<String>> {
     let names =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -179,7 +183,8 @@ fn signals_while_it_waits() -> Result<()> {
     Ok(())
 }
 
-/// Stops the thread that does the start once `at` returns true for the pinned links, sends SIGTERM, and waits for the end.
+/// Stops the thread that does the start once `at` returns true for the names of the pinned links, sends SIGTERM, and waits for
+/// the end: within [`SOON`], by SIGTERM, and without a text on stderr. Tries up to ten times to stop the thread at that moment.
 fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()> {
     let cgroup = host.cgroup.path().to_string_lossy();
     let links = host.rule.pins().join("links");

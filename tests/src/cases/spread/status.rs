@@ -111,8 +111,12 @@ fn losses_without_an_agent() -> Result<()> {
     Ok(())
 }
 
-/// Whether the status, as JSON and as text, shows an address as left out for a time towards a destination, with this reason and
-/// the end of that time.
+/// Whether the status, as JSON and as text, shows an address as left out for a time towards a destination, with the end of that
+/// time; false if one of them does not.
+///
+/// # Errors
+/// The address is left out there for another reason than `why`, or the end is missing, or not between 2 s ago and a minute from
+/// now.
 pub(super) fn shows_quarantine(
     host: &Host,
     (address, peer): (&str, SocketAddr),
@@ -135,7 +139,7 @@ pub(super) fn shows_quarantine(
     Ok(text.lines().any(|it| it.contains(&line) && it.ends_with(" s more")))
 }
 
-/// An empty rule, pinned as by another version of tracer; removed on drop.
+/// The folders of a rule without programs and maps, as another version of tracer would pin them; removed on drop.
 struct Foreign(PathBuf);
 
 impl Foreign {

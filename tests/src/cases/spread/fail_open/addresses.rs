@@ -56,9 +56,9 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// How soon a removed address must be left out of the rule in at least three of five tries.
+/// How soon a removed address must be left out of the rule in at least three of five tries; longer in a guest ([`Place::limit`]).
 const OUT_LIMIT: Duration = Duration::from_millis(100);
-/// How soon a removed address must be left out of the rule in each of the five tries: this machine may be busy.
+/// As [`OUT_LIMIT`], but in each of the five tries: this machine may be busy.
 const LATE_LIMIT: Duration = Duration::from_millis(300);
 /// How soon an address that is back must be used: it may be left out for some seconds because of earlier failures.
 const BACK_LIMIT: Duration = Duration::from_secs(8);
@@ -71,8 +71,8 @@ fn add(host: &Host, address: &str) -> Result<()> {
     host.stage.netns.ip(&format!("addr add {address}/32 dev lo"))
 }
 
-/// Waits until an address is left out. Returns how long after `since` that was written to the state file, and the status. The
-/// agent changes the rule before it writes the file.
+/// Waits until exactly this address is left out. Returns how long after `since` that was written to the state file (0 if the file
+/// is older), and the status. The agent changes the rule before it writes the file.
 fn out_after(host: &Host, address: IpAddr, since: SystemTime) -> Result<(Duration, Status)> {
     let what = "the address to be left out";
     let status = host.rule.status_when(what, |status| status.left_out() == [address])?;
@@ -212,7 +212,7 @@ fn listening(address: SocketAddr) -> Result<Sock> {
     Ok(listener)
 }
 
-/// Opens `count` connections one after the other. Returns the sources of those that succeeded, and how many failed.
+/// Opens `count` connections, and closes each before the next. Returns the sources of those that succeeded, and how many failed.
 fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>, u32)> {
     let (mut sources, mut failed) = (Vec::new(), 0);
     let peer = listener.local()?;

@@ -31,7 +31,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 
 /// A lease that an agent on a busy machine still renews in time.
 const LEASE: Duration = Duration::from_secs(1);
-/// How soon a removed address must be out of the rule.
+/// How soon a removed address must be out of the rule; longer in a guest ([`Place::limit`]).
 const OUT_LIMIT: Duration = Duration::from_millis(100);
 
 /// Checks that for more than two leases every connection is spread, and that a removed address leaves the rule in time.

@@ -63,8 +63,8 @@ fn wide() -> Result<()> {
 /// The servers' namespace; `None` if it is the application's own.
 type Far = Option<NetNs>;
 
-/// Runs the test with `TRACER_TEST_SEEDS` seeds, and with the values in `reuse` of `net.ipv4.tcp_tw_reuse` in turn. `host` makes
-/// the host for each run.
+/// Runs the test with `TRACER_TEST_SEEDS` seeds (by default one), and with the values in `reuse` of `net.ipv4.tcp_tw_reuse` in
+/// turn. `host` makes the host for each run, and the servers' namespace.
 fn narrow_ranges(name: &str, reuse: [&str; 3], host: fn() -> Result<(Host, Far)>) -> Result<()> {
     let first = number("TRACER_TEST_SEED", SEED)?;
     for (seed, reuse) in (first..first + number("TRACER_TEST_SEEDS", 1)?).zip(reuse.iter().cycle())
@@ -133,8 +133,8 @@ impl Progress {
     }
 }
 
-/// Runs the calls with a rule, in rounds of trouble until there were enough, then as many with spreading off, and compares their
-/// results.
+/// Runs the calls with a rule while `round` makes trouble, again and again until there were at least `calls` calls; then runs as
+/// many with spreading off, and compares their results.
 fn compare(
     host: &Host,
     app: &Calls<'_>,

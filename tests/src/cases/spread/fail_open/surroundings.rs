@@ -79,7 +79,7 @@ fn namespace_gone() -> Result<()> {
     })
 }
 
-/// Moves the processes out of the cgroup, and removes it; sockets that they made before still belong to it.
+/// Moves the processes to the cgroup's parent, and removes the cgroup; sockets that they made before still belong to it.
 fn remove_cgroup(host: &Host, processes: &[u32]) -> Result<()> {
     let above = host.cgroup.path().parent().context("a cgroup at /")?;
     for process in processes {

@@ -102,8 +102,8 @@ fn ipv4_after_ipv6() -> Result<()> {
     Ok(())
 }
 
-/// A limit in `tracer/doc/limits.md`: a fast port and its source stay with the socket, as after bind(). With spreading off, the
-/// kernel would choose again.
+/// A limit in `tracer/doc/limits.md`: a fast port (one that the spreader has bound) and its source stay with the socket when its
+/// connect() fails. With spreading off, the kernel would choose again for the next connect().
 fn fast_port() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -13,7 +13,8 @@ use crate::{
 /// Number of connections from each address.
 type Made = BTreeMap<String, u32>;
 
-/// Begins `count` connections without waiting. Returns how many are from each address.
+/// Begins `count` connections without waiting for an answer, and adds their sockets to `held`. Returns how many are from each
+/// address.
 fn begin_many(host: &Host, peer: SocketAddr, count: u32, held: &mut Vec<Sock>) -> Result<Made> {
     let mut made = Made::new();
     for _ in 0..count {

@@ -22,7 +22,8 @@ const CLOSED: u16 = 7999;
 /// A destination without a route.
 const FAR: &str = "192.0.2.1:80";
 
-/// The result of each system call of a turn; `None` is success.
+/// The results of the system calls that one call of the application consists of, for example bind() and connect(); `None` is
+/// success.
 pub(super) type Ends = Vec<Option<Errno>>;
 
 pub(super) struct Calls<'a> {
@@ -34,7 +35,8 @@ pub(super) struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    /// Makes the application and its servers. With more than one server, some of its sockets bind an address themselves.
+    /// Makes the servers for the host's application, in the namespace `far`, or for `None` in its own. With more than one server,
+    /// some of its sockets bind an address themselves. `held`: the most sockets that are open at a time.
     pub(super) fn new(
         host: &'a Host,
         far: Option<&NetNs>,
@@ -91,7 +93,7 @@ impl<'a> Calls<'a> {
 
     fn call(&self, kind: u64, peer: SocketAddr, ends: &mut Ends) -> Result<Sock> {
         let sock = self.host.app.tcp(peer)?;
-        // By this, a call without an answer fails soon.
+        // With this, a call without an answer fails soon.
         sock.set_syn_count(2)?;
         let mut end = |result: rustix::io::Result<()>| ends.push(result.err());
         match kind {

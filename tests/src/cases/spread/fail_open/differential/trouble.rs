@@ -30,7 +30,8 @@ pub(super) struct Trouble<'a> {
 /// What happened during the trouble.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// For each address that was removed: the calls of which one may have been under way.
+    /// For each address that was removed: the numbers of the calls that may have been under way at that time, of which it may
+    /// have made one fail.
     pub(super) removals: Vec<RangeInclusive<usize>>,
     /// Number of decisions for which the ring had no room.
     pub(super) ring_full: u64,
@@ -190,7 +191,7 @@ impl Trouble<'_> {
         Ok(spread)
     }
 
-    /// Waits for calls of the application until `there` returns a value, at most 10,000 calls.
+    /// Calls `there` after every 200 calls of the application until it returns a value; an error after 10,000 calls without one.
     fn until<T>(&self, what: &str, there: impl Fn(&Self) -> Result<Option<T>>) -> Result<T> {
         for _ in 0..50 {
             self.progress.more(200)?;
