@@ -60,7 +60,7 @@ const fn bits(capabilities: &[u32]) -> u64 {
     bits
 }
 
-/// The most capabilities that a thread may have, and the user as whom it opens files.
+/// The most capabilities that a thread may have (bit N is capability number N), and the user as whom it must open files.
 struct Allowed {
     capabilities: u64,
     user: u32,
@@ -69,7 +69,7 @@ struct Allowed {
 /// What is allowed to a thread that enters network namespaces.
 const VISITOR: Allowed =
     Allowed { capabilities: bits(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH]), user: 0 };
-/// What is allowed to a thread that attaches BPF programs after the start, too.
+/// What is allowed to a thread that attaches BPF programs not only at the start.
 const ATTACHER: Allowed = Allowed { capabilities: bits(&[BPF, NET_ADMIN, PERFMON]), user: 0 };
 
 /// What is allowed to a thread that reads BPF maps, for which some kernels need CAP_BPF, and that opens files as this user.
@@ -124,7 +124,8 @@ impl Thread {
     }
 }
 
-/// Checks every thread of the process by its name in `named`, and all others by `other`.
+/// Waits until the threads that only the start needs have ended. Then checks each thread by its name in `named`, and all others
+/// by `other`; an error if no thread has one of the names.
 fn check(process: u32, named: &[(&str, Allowed)], other: &Allowed) -> Result<()> {
     // The threads of the start end once tracer is attached.
     let threads = wait_for("the threads of the start to end", START_LIMIT, || {

@@ -49,10 +49,11 @@ const RELEASED: usize = 8;
 const TIME_WAIT_BEGUN: usize = 16;
 /// Byte offset of the counters of states, 16 bits for each state.
 const STATES: usize = 48;
-/// How long a correction may take: it needs two comparisons, each of which comes within 30 s of the one before.
+/// How long a correction may take: it needs two comparisons, each of which comes within 30 s of the one before. Longer in a guest
+/// ([`Place::limit`]).
 const LIMIT: Duration = Duration::from_secs(70);
 
-/// What one port in this state adds to the counters at [`STATES`].
+/// What one port in this state, 1 to 4, adds to the counters at [`STATES`]. State 0 has no counter, and must not be given.
 const fn in_state(state: u64) -> u64 {
     1 << ((state - 1) * 16)
 }
@@ -64,12 +65,13 @@ struct Scene {
     stage: Stage,
     servers: Vec<Server>,
     watch: Watch,
-    /// Both ends of all connections.
+    /// Both ends (clients, accepted) of all connections: an element for each server and call of [`Self::connect`].
     pairs: Vec<(Vec<Sock>, Vec<Sock>)>,
 }
 
 impl Scene {
-    /// Starts a tracer with this backend, then opens connections of one tuple.
+    /// Starts a tracer with this backend, then opens `connections` connections of one tuple, and waits until the ledger has them
+    /// without drift.
     fn new(backend: &str, connections: usize) -> Result<Self> {
         Self::of_tuples(backend, 1, connections)
     }
@@ -95,8 +97,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Waits until the tracer has corrected exactly `drift` ports and tuples, and has `in_use` established connections of each
-    /// tuple.
+    /// Waits until the tracer has corrected exactly `drift` ports and tuples (in a guest: at least that many), and has `in_use`
+    /// established connections of each tuple; an error if that is not so within [`LIMIT`], or sooner if it has corrected more.
     fn expect(&mut self, drift: u64, in_use: usize) -> Result<()> {
         let in_use = in_use as u64;
         let end = Instant::now() + Place::get().limit(LIMIT);
@@ -123,7 +125,7 @@ impl Scene {
         }
     }
 
-    /// The entries of CONNS in this stage's namespace.
+    /// The map CONNS, and its entries of this stage's namespace.
     fn entries(&self) -> Result<(Map, Vec<Entry>)> {
         let conns = Map::of(self.watch.id(), "CONNS")?;
         let mut entries = Vec::new();
@@ -144,7 +146,7 @@ impl Scene {
         Ok(keys.into_iter().collect())
     }
 
-    /// Adds to a counter of a tuple, wrapping around at its limit.
+    /// Adds `more` to the 64 bits at byte offset `counter` of a tuple's value, modulo 2⁶⁴.
     fn count(&self, tuple: &[u8], counter: usize, more: u64) -> Result<()> {
         let tuples = Map::of(self.watch.id(), "TUPLES")?;
         let mut value = tuples.get(tuple)?.context("the tuple has gone")?;
@@ -221,8 +223,8 @@ fn tuples_changed(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// The ledger has connections in a later or an earlier state than the kernel, and another tuple's counters of states differ
-/// from the sums of its entries.
+/// The ledger has four connections in a later or an earlier state than the kernel, and another tuple's counters of states differ
+/// from the sums of its entries: both are corrected, and counted as drift of 5.
 fn states_changed(backend: &str) -> Result<()> {
     let mut scene = Scene::of_tuples(backend, 2, 7)?;
     let tuples = scene.tuples()?;
@@ -243,7 +245,7 @@ fn states_changed(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// The hooks that see a connect() are detached: the comparison must add the ports of later connections.
+/// The hooks that see a connect() are detached: the comparison must add the ports of four later connections, as drift of 4.
 fn hook_detached(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 3)?;
     // BPF_CGROUP_SOCK_OPS (3) reports the port; BPF_CGROUP_INET4_CONNECT (10) notes the call, by which the hook at the end of

@@ -64,7 +64,8 @@ fn wait_for_output(process: &mut Process) -> Result<()> {
     first_read.recv_timeout(limit).context("it prints nothing")?.context("it ended without output")
 }
 
-/// Sends SIGINT, and checks how long the end takes and the exit code. Returns stderr.
+/// Sends SIGINT, and checks how long the end takes and the exit code. `held` are stopped threads of the process; `what` is for
+/// the text of an error. Returns stderr.
 fn end(mut process: Process, held: Option<&Held>, what: &[&str], code: i32) -> Result<String> {
     let stderr = collect(process.child.stderr.take());
     let asked = Instant::now();
@@ -132,7 +133,7 @@ fn last_words() -> Result<()> {
     wrong.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr()?);
     let mut process = Process::spawn(&mut wrong)?;
     wait_for("it to wait for its reader", Duration::from_secs(10), || {
-        // The system call that the process is in: write, poll or ppoll. (Not every kernel has a wchan.)
+        // The number of the system call that the process is in: write, poll or ppoll of x86-64. (Not every kernel has a wchan.)
         let call = std::fs::read_to_string(format!("/proc/{}/syscall", process.id()))?;
         let number = call.split_whitespace().next().unwrap_or_default();
         Ok(["1", "7", "271"].contains(&number).then_some(()))

@@ -59,12 +59,12 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// A wrong command line, and the exit codes and the message that it may end with.
+/// A wrong command line, with the exit codes of which it must have one, and texts of its message.
 struct Wrong {
     name: &'static str,
     arguments: &'static [&'static str],
     codes: &'static [i32],
-    /// Texts that must be in the message.
+    /// Texts that must all be in the message.
     says: &'static [&'static str],
 }
 
@@ -291,7 +291,7 @@ pub(super) fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
     run_copy_as_nobody(arguments, |_| Ok(()))
 }
 
-/// Runs a copy of tracer as user 65534, after `prepare` has got the path of the copy.
+/// Runs a copy of tracer as user 65534 (`nobody`), after `prepare` has been called with the path of the copy.
 fn run_copy_as_nobody(
     arguments: &[&str],
     prepare: impl FnOnce(&Path) -> Result<()>,

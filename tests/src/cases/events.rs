@@ -96,7 +96,8 @@ fn one<'a>(recording: &'a Recording, kind: &str, netns: u64, port: u16) -> Resul
     Ok(events[0])
 }
 
-/// The server closes a connection after 50 ms, then the client: the client's port is free without TIME_WAIT.
+/// The server closes a connection after 50 ms, then the client: the client's port is free without TIME_WAIT. The events have the
+/// tuple, the process, the durations, and every TCP state.
 fn one_connection(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -301,7 +302,7 @@ fn bind_failures(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends the recording that the tests above share. If this test runs alone, its own part is all of it.
+/// Ends the recording that this backend's tests share. If this test runs alone, the recording has its own part only.
 fn shared_recordings_end_well(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     shared_record::begin(backend, &stage.netns)?.end(&stage.netns)?;

@@ -217,7 +217,7 @@ const ADDRESSES_AND_PORTS: &[BackendTest] = &[
     ("ipv4", |backend| passes(backend, &["-4"], 9)),
 ];
 
-/// Checks that `expected` of nine failures pass this filter.
+/// Checks that exactly `expected` of nine failures pass this filter.
 fn passes(backend: &str, filter: &[&str], expected: usize) -> Result<()> {
     let stage = Stage::new(&[])?;
     let inum = stage.netns.inum().to_string();

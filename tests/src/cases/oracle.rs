@@ -44,7 +44,7 @@ fn agrees_with_ss() -> Result<()> {
     })
 }
 
-/// Sockets of a namespace.
+/// How many sockets a namespace has, without listeners.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Counts {
     all: u64,

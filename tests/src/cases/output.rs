@@ -67,7 +67,8 @@ fn connect(stage: &Stage, server: &Server, count: usize) -> Result<()> {
     })
 }
 
-/// Records connections of a new stage until the file `last` exists, which takes several rotations. Returns the folder.
+/// Records connections of a new stage to the file `file`, with the options `more`, until the file `last` exists, which takes
+/// several rotations; then for one rotation more. Returns the folder.
 fn record_rotating(file: &str, more: &[&str], last: &str) -> Result<tempfile::TempDir> {
     record_rotating_in(tempfile::tempdir()?, file, more, last)
 }
@@ -109,8 +110,8 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Checks that each file has whole lines, that `seq` has no gap from one file to the next, and that the last line is
-/// `tracer.stop`.
+/// Checks the texts of a recording's files: each has whole lines, `seq` has no gap, also from one file to the next, and the last
+/// line is `tracer.stop`.
 fn follows_on(oldest_first: &[String]) -> Result<()> {
     let mut next = None;
     let mut newest = Value::Null;

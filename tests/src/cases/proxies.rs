@@ -49,7 +49,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// `ports`: number of source ports. `serve`: nginx configuration of the upstream's server.
+    /// Makes the namespaces, and starts the upstream. `ports`: how many source ports the proxy has. `serve`: nginx directives for
+    /// the upstream's `server` block.
     pub(crate) fn new(ports: u64, serve: &str) -> Result<Self> {
         let proxy = NetNs::new()?;
         let upstream_netns = NetNs::new()?;
@@ -81,7 +82,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Runs wrk against the proxy, from the other namespace, which has enough ports.
+    /// Runs wrk against the proxy, with `connections` connections for `seconds` seconds, from the other namespace, which has
+    /// enough ports.
     pub(crate) fn load(&self, connections: u32, seconds: u32) -> Result<()> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080/page");
@@ -131,7 +133,8 @@ fn record() -> Result<Record> {
     Record::start("auto", &["--events", "failed,stats", "--interval", "1"])
 }
 
-/// Writes a configuration of nginx as one process that writes only inside `folder`. Returns its path.
+/// Writes the configuration `NAME.conf` of an nginx that is one process and writes only inside `folder`. `http` is what its
+/// `http` block has of the test's own. Returns the path.
 pub(crate) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
     let path = folder.join(format!("{name}.conf"));
     let folder = folder.to_str().context("path is not UTF-8")?;

@@ -41,7 +41,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// `settings.max_conns` and `settings.tables_why` of a recording that starts in this stage's namespace.
+/// `settings.max_conns`, the size of the table of connections, and `settings.tables_why`, the reason for the tables' sizes, of a
+/// recording that starts in this stage's namespace.
 fn settings(stage: &Stage) -> Result<(u64, String)> {
     let mut command = tracer::command(&["record", "--events", "failed", "--duration", "0.1"])?;
     let ended = stage.netns.run(|| tracer::run(&mut command, START_LIMIT))?;
@@ -52,7 +53,7 @@ fn settings(stage: &Stage) -> Result<(u64, String)> {
     Ok((number(start, "settings.max_conns")?, why.to_owned()))
 }
 
-/// As many TIME_WAITs as the kernel allows take at most four fifths of the table.
+/// As many TIME_WAITs as the kernel allows (`tcp_max_tw_buckets`) take at most four fifths of the table of connections.
 fn time_waits_have_room() -> Result<()> {
     const MANY: u64 = 300_000;
     let stage = Stage::new(&[])?;
@@ -66,7 +67,7 @@ fn time_waits_have_room() -> Result<()> {
     Ok(())
 }
 
-/// Opens a connection from each of `2 * count` addresses: each is a tuple of its own.
+/// Opens a connection from each of `2 * count` addresses, so that each is a tuple of its own. Returns the clients' ends.
 fn from_many(server: &Server, count: u8) -> Result<Vec<Sock>> {
     let mut clients = Vec::new();
     for (third, last) in (1..=2).flat_map(|third| (1..=count).map(move |last| (third, last))) {

@@ -73,7 +73,7 @@ pub(super) fn shows_an_exhaustion() -> Result<()> {
     Ok(())
 }
 
-/// In tmux, whose own screen must be back afterwards.
+/// `top` in tmux: afterwards the terminal must again have what the shell printed before, and nothing of the view.
 pub(super) fn in_tmux() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("tmux");
@@ -142,7 +142,8 @@ pub(super) fn ends_with_its_terminal() -> Result<()> {
     Ok(())
 }
 
-/// The terminal is resized, from 300×100 to 1×1, while the program runs.
+/// The terminal is resized while the program runs, to sizes from 300×100 to 1×1 (columns × lines): the program writes a new
+/// screen each time.
 pub(super) fn of_any_size() -> Result<()> {
     let mut top = start(&[], Size(40, 10))?;
     for size in [Size(300, 100), Size(80, 24), Size(10, 3), Size(1, 1), Size(40, 10)] {

@@ -96,8 +96,8 @@ pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     Ok(())
 }
 
-/// 25 connections a second, each held open: the time at which no port would be left can be calculated, and the ETA must be right
-/// within 10 %.
+/// 25 connections a second, each held open: the time at which no port would be left can be calculated, and from the fourth on,
+/// each ETA must be right within 10 %.
 pub(super) fn foresees_the_end_of_a_ramp() -> Result<()> {
     /// At this rate all ports would be in use after 70 s; the test ends after 18 s.
     const PORTS: u64 = 1750;
