@@ -83,7 +83,7 @@ const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 /// A process in its own cgroup, and the name of a rule for that cgroup, which [`Self::spread_in`] starts.
 pub(super) struct Application {
     pub(super) rule: Rule,
-    /// The process that makes the sockets.
+    /// The process that makes the sockets, which the test then connects: a socket belongs to the cgroup of its maker.
     pub(super) app: Maker,
     pub(super) cgroup: Cgroup,
 }

@@ -39,7 +39,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// Number of connections that are made one after another.
+/// How many connections a test opens to see which sources they get.
 const CONNECTS: usize = 60;
 
 struct Proxy {
@@ -69,7 +69,7 @@ impl Proxy {
             }
         }
         netns.ip("route add default via 10.9.0.254")?;
-        // A connect() without an answer fails after 3 s.
+        // With this, a connect() without an answer fails within 3 s.
         netns.sysctl("ipv4/tcp_syn_retries", "1")?;
         let mut inhabitant = netns.run(|| Helper::spawn(&["keep"]))?;
         inhabitant.ready()?;

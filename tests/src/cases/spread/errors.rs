@@ -37,7 +37,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 struct Wrong {
     name: &'static str,
     arguments: &'static str,
-    /// Texts that must be in the message.
+    /// Texts that must all be in the message.
     says: &'static [&'static str],
 }
 

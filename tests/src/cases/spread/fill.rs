@@ -23,7 +23,7 @@ use crate::{
 
 const IPV4: Test = ("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[]));
 
-/// The cases for guests, which are slow.
+/// The tests that guests run: few, because guests are slow. The one of IPv6 has fewer ports than on the host.
 pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     let few = || Fill { ports: 50, ..Fill::new(true, "[fd00::1]:7000") }.play(&[]);
     plan.group("spread::fills_the_pool")
@@ -131,7 +131,7 @@ fn check_full(host: &Host, pool: &[&str], destination: SocketAddr, each: u64) ->
     Ok(())
 }
 
-/// Opens `count` connections of another process, which binds this source address itself.
+/// Opens `count` connections of this process, which is not in the rule's cgroup, and binds them to the source `address` itself.
 pub(super) fn others(
     host: &Host,
     address: &str,

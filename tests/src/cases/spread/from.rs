@@ -35,7 +35,7 @@ fn project(file: &Path) -> Result<Ended> {
     run(&mut from(file)?, START_LIMIT)
 }
 
-/// The peak of the recording counts, not its end. Nothing is attached, so the command needs no privileges.
+/// The projection is of the recording's peak, not of its end. Nothing is attached, so the command needs no privileges.
 fn a_recording() -> Result<()> {
     for name in ["ports.jsonl", "ports.jsonl.zst"] {
         let mut host = Host::new()?;

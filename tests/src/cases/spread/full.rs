@@ -217,7 +217,8 @@ fn bound_ports_after_the_rule_has_moved() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Opens connections until all ports of the pool are used and a call is denied.
+/// Opens connections, which it adds to `held`, until all ports of the pool are used and a call is denied. An error if none is
+/// denied for 10 s (longer in a guest), or a call fails in another way.
 fn fill_until_denied(host: &Host, peer: SocketAddr, held: &mut Vec<Sock>) -> Result<()> {
     wait_for("a full pool", Duration::from_secs(10), || {
         loop {

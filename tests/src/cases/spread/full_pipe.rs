@@ -1,4 +1,4 @@
-//! A pipe as the output of a command, which is not read.
+//! A pipe that is the output of a command, and that nobody reads.
 
 use std::{
     fs::File,
@@ -54,7 +54,7 @@ impl FullPipe {
         Ok(ioctl_fionread(&self.reader)? > 60_000)
     }
 
-    /// Reads the pipe while `work` runs.
+    /// Reads the pipe, and drops what it reads, while `work` runs. Returns what `work` returns.
     pub(in crate::cases) fn read_while<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -14,7 +14,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The cases for guests, which are slow.
+/// The tests that guests run: few, because guests are slow.
 pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     plan.group("spread::harmless").once(&[("other_cgroup", other_cgroup)]).cases()
 }
@@ -26,7 +26,7 @@ const LISTENING: u16 = 30_000;
 /// How many connections the unrelated process opens and closes, one after the other.
 const BRIEF: usize = 10_000;
 
-/// What an unrelated process could do: how many calls of each kind succeeded until one was refused.
+/// What an unrelated process could do: how many calls of each kind succeeded.
 #[derive(Debug, Eq, PartialEq)]
 struct Life {
     /// Connections that it holds to a destination that the application does not use, from the address that the kernel chooses.

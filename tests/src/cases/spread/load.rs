@@ -140,7 +140,7 @@ fn play(app: &Maker, listeners: &[Sock], shared: &Shared) -> Result<()> {
         let listener = &listeners[usize::try_from(random.below(3))?];
         let peer = listener.local()?;
         let sock = app.tcp(peer)?;
-        // With this, a call without an answer fails soon.
+        // With this, a call without an answer fails within 7 s.
         sock.set_syn_count(2)?;
         let connected = sock.connect(peer).with_context(|| format!("connect {turn} failed"));
         if connected.is_err() && shared.forgiven.load(Ordering::Relaxed) > 0 {

@@ -24,7 +24,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The cases for guests, which are slow.
+/// The tests that guests run: few, because guests are slow.
 pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     rebind::cases_of_guests(plan)
 }

@@ -1,5 +1,5 @@
-//! `spread::proxies`: real proxies with a narrow port range fail with spreading off; with a pool of four addresses they do not
-//! until all are full. Their configuration is not changed.
+//! `spread::proxies`: requests through real proxies fail when the narrow port range is used up with spreading off, and with a
+//! pool of four addresses only when the ports of all four are used up. Spreading needs no change of a proxy's configuration.
 
 mod haproxy;
 mod nginx;

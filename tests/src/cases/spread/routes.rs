@@ -42,9 +42,9 @@ struct Link {
     near: &'static str,
     /// Address of the server on the link.
     far: &'static str,
-    /// Prefix length of both, and further arguments of `ip addr add`.
+    /// What follows both addresses in `ip addr add`: the prefix length, and for IPv6 `nodad`.
     length: &'static str,
-    /// The option of `ip` for the family.
+    /// The option of `ip` for the address family, `-4` or `-6`.
     option: &'static str,
 }
 
@@ -93,7 +93,8 @@ impl Link {
     }
 }
 
-/// Waits until exactly these addresses are left out towards this destination, and none is left out altogether.
+/// Waits until exactly these addresses are left out towards this destination, because there is no route, and none is left out
+/// towards all destinations.
 fn left_out(host: &Host, peer: SocketAddr, expected: &[&str]) -> Result<()> {
     host.rule.status_when("addresses to be left out", |status| {
         status.left_out().is_empty() && has_no_route(status, peer, expected)

@@ -1,5 +1,5 @@
-//! `spread::start`: `tracer spread` is started and ended at any time and in any mount namespace: connections are spread exactly
-//! when it says so, and after its end nothing is left.
+//! `spread::start`: `tracer spread` gets signals at any time, hangs, or runs with other mounts than the host's: an interrupted
+//! start leaves nothing, an active rule spreads, and its release leaves nothing.
 
 use std::{
     fs,

@@ -171,7 +171,7 @@ fn another_layout() -> Result<()> {
     says(&refused, &[1], &["another version", "layout 1", &path, "--release"])?;
     let text = printed(&host)?;
     ensure!(text.contains("another version") && text.contains(&path), "{text}");
-    // A folder of somebody else's in the rule's folder.
+    // A folder in the rule's folder that no tracer makes.
     let others = foreign.0.join("others");
     fs::create_dir(&others)?;
     says(&host.rule.release()?, &[1], &[&others.display().to_string()])?;

@@ -312,7 +312,7 @@ fn tentative() -> Result<()> {
     let (sources, failed) = connect_many(&host, &listener, 50)?;
     let right = failed == 0 && sources.iter().all(|it| it.to_string() == pool[0]);
     ensure!(right, "while it is tentative: {failed} of 50 failed; {sources:?}");
-    // A rule cannot begin with it.
+    // A rule cannot begin with a tentative address.
     let cgroup = host.cgroup.path().to_string_lossy().into_owned();
     let mut command = host.rule.command(&["--pool", pool[1], "--cgroup", &cgroup, "--dry-run"])?;
     let refused = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;

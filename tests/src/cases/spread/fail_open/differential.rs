@@ -77,8 +77,8 @@ fn narrow_ranges(name: &str, reuse: [&str; 3], host: fn() -> Result<(Host, Far)>
     Ok(())
 }
 
-/// Each address has 40 ports. The application holds up to 36 connections to one destination, which have room with spreading
-/// off. Others hold ten ports of the pool's only address, so that the pool is full at 30.
+/// Each address has 40 ports. The application holds up to 36 connections to one destination, which have room with spreading off.
+/// Others hold ten ports of the pool's only address, so that the pool is full when the application holds 30.
 fn narrow_range(name: &str, host: &Host, far: Option<&NetNs>, seed: u64) -> Result<()> {
     let calls = number("TRACER_TEST_CONNECTS", 20_000)? / 4;
     host.stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;

@@ -30,7 +30,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The pool's namespace ends. The load is in the same cgroup, but in another namespace.
+/// The pool's namespace ends: the agent goes on, and can be stopped. The load is in the same cgroup, but in another namespace,
+/// and never spread.
 fn namespace_gone() -> Result<()> {
     let host = Host::new()?;
     let other = NetNs::new()?;

@@ -35,7 +35,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The cases for guests, which are slow: one for connect4, one for bind6.
+/// The tests that guests run, too: few, because guests are slow. One is about the hook of connect() for IPv4, one about that of
+/// bind() for IPv6.
 pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     plan.group("spread::rebind")
         .once(&[("bound_without_a_port", bound_without_a_port)])
@@ -44,7 +45,8 @@ pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The cases that run with every backend on every kernel, because each backend has its own hooks for bind().
+/// The tests that run with every backend on every kernel that can pin its links, because each backend has its own hooks for
+/// bind().
 pub(in crate::cases::spread) fn cases_by_backend(plan: &Plan) -> Vec<Case> {
     plan.group("spread::rebind")
         .each_backend(&[("fills_the_pool_without_a_port", fills_without_a_port)])

@@ -30,7 +30,8 @@ fn stage(setting: &str) -> Result<Stage> {
     })
 }
 
-/// Runs wrk until long after all ports are used. Returns how many requests succeeded before the first 502, and how many in all.
+/// Runs wrk for 3 s, until long after all ports are used. Returns how many requests succeeded before the first 502, and how many
+/// in all; an error if none got a 502.
 fn successes(stage: &Stage) -> Result<(usize, usize)> {
     stage.scene.load(u32::try_from(CLIENTS)?, 3)?;
     let log = fs::read_to_string(stage.scene.folder.path().join("status"))?;

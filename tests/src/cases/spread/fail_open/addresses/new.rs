@@ -46,7 +46,7 @@ pub(super) fn new_address() -> Result<()> {
     let mut held = Vec::new();
     let made = begin_many(&host, peer, 200, &mut held)?;
     ensure!(made == Made::from([(pool[0].into(), 196), (pool[1].into(), 4)]), "{made:?}");
-    // This destination answers to no address.
+    // This destination answers to no address of the pool.
     other.ip("rule add from 10.2.0.3 blackhole")?;
     let nowhere = "10.2.0.3:7000".parse()?;
     let made = begin_many(&host, nowhere, 200, &mut held)?;

@@ -35,8 +35,9 @@ pub(super) struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    /// Makes the servers for the host's application, in the namespace `far`, or for `None` in its own. With more than one server,
-    /// some of its sockets bind an address themselves. `held`: the most sockets that are open at a time.
+    /// Makes the servers for the host's application, in the namespace `far`, or for `None` in the application's own. With more
+    /// than one server, some sockets of the application bind an address themselves. `held`: the most sockets that are open at a
+    /// time.
     pub(super) fn new(
         host: &'a Host,
         far: Option<&NetNs>,
@@ -93,7 +94,7 @@ impl<'a> Calls<'a> {
 
     fn call(&self, kind: u64, peer: SocketAddr, ends: &mut Ends) -> Result<Sock> {
         let sock = self.host.app.tcp(peer)?;
-        // With this, a call without an answer fails soon.
+        // With this, a call without an answer fails within 7 s.
         sock.set_syn_count(2)?;
         let mut end = |result: rustix::io::Result<()>| ends.push(result.err());
         match kind {
