@@ -53,8 +53,8 @@ impl Case {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// `TRACER_BACKENDS`, separated by commas: the backends that must run on this kernel; by default all that tracer does not
-    /// refuse here ([`tracer::backends`]). The name `none` stands for no tracer: a workload that is run with it alone is compared
-    /// with the kernel only.
+    /// refuse here ([`tracer::backends`]). The name `none` stands for no tracer: a workload that runs with it alone only compares
+    /// what it expects with the kernel.
     pub backends: Vec<String>,
     /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose. If it is not set: the first backend that was found, or
     /// `None` if `TRACER_BACKENDS` is set.

@@ -1,4 +1,5 @@
-//! `attach::*`: which privileges each thread of tracer still has once it has attached, by /proc (`tracer/doc/sandbox.md`).
+//! `attach::*`: which privileges each thread of tracer still has once it has attached, as /proc shows them
+//! (`tracer/doc/sandbox.md` has what is promised).
 #![expect(unsafe_code, reason = "kill(2) and tgkill(2) as another user")]
 
 use std::{
@@ -69,7 +70,7 @@ struct Allowed {
 /// What is allowed to a thread that enters network namespaces.
 const VISITOR: Allowed =
     Allowed { capabilities: bits(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH]), user: 0 };
-/// What is allowed to a thread that attaches BPF programs not only at the start.
+/// What is allowed to a thread that attaches BPF programs at any time, not only at the start.
 const ATTACHER: Allowed = Allowed { capabilities: bits(&[BPF, NET_ADMIN, PERFMON]), user: 0 };
 
 /// What is allowed to a thread that reads BPF maps, for which some kernels need CAP_BPF, and that opens files as this user.

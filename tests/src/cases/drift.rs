@@ -196,7 +196,7 @@ fn entries_added(backend: &str) -> Result<()> {
     let (conns, entries) = scene.entries()?;
     for (number, entry) in entries.iter().take(2).enumerate() {
         let mut key = entry.key.clone();
-        // A cookie that the kernel does not reach for centuries.
+        // A cookie that no socket has: the kernel counts cookies up, and does not reach this one for centuries.
         key[..8].copy_from_slice(&((1_u64 << 62) + number as u64).to_ne_bytes());
         conns.set(&key, &entry.value)?;
         scene.count(&entry.value[..TUPLE], OPENED, 1)?;
@@ -207,7 +207,8 @@ fn entries_added(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// Counters of tuples differ from the sums of the entries in CONNS, and one tuple is missing: each corrected tuple counts once.
+/// Counters of four tuples differ from the sums of the entries in CONNS, and a fifth tuple is missing: all are corrected, and
+/// counted as drift of 5.
 fn tuples_changed(backend: &str) -> Result<()> {
     let mut scene = Scene::of_tuples(backend, 5, 7)?;
     let tuples = scene.tuples()?;

@@ -214,7 +214,7 @@ fn no_type_information() -> Result<()> {
     Ok(())
 }
 
-/// cgroup2 is not mounted, and the program does not have the capability to mount it.
+/// cgroup2 is not mounted, and the program does not have the capability to mount it: the error has the command that mounts it.
 fn no_cgroup_hierarchy() -> Result<()> {
     for command in [&["tuples", "--once"][..], &["record", "--duration", "1"]] {
         let ended = mounts::with_bare_sys(|| {

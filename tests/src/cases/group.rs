@@ -5,10 +5,10 @@ use anyhow::Result;
 use super::{Case, Depth, Plan};
 use crate::harness::probe::{Place, no_programs};
 
-/// A test that runs once, and its name within its group.
+/// The name of a test within its group, and the test, which runs once.
 pub(super) type Test = (&'static str, fn() -> Result<()>);
 
-/// A test that runs with a backend, whose name it gets, and its name within its group.
+/// The name of a test within its group, and the test, which gets the name of the backend that it runs with.
 pub(super) type BackendTest = (&'static str, fn(&str) -> Result<()>);
 
 /// Why a guest skips a test with a backend that is not the default one.

@@ -320,7 +320,8 @@ fn quiet_when_piped() -> Result<()> {
     Ok(())
 }
 
-/// `/dev/full`, as a file and as stdout: one error when the first line is lost, and one at the end with the number of lost lines.
+/// `/dev/full`, as a file and as stdout: one error when the first line is lost, one at the end with the number of lost lines, and
+/// exit code 1.
 fn dev_full() -> Result<()> {
     let full = || File::options().write(true).open("/dev/full");
     for (output, name) in [("/dev/full", "/dev/full"), ("-", "stdout")] {

@@ -133,8 +133,8 @@ fn record() -> Result<Record> {
     Record::start("auto", &["--events", "failed,stats", "--interval", "1"])
 }
 
-/// Writes the configuration `NAME.conf` of an nginx that is one process and writes only inside `folder`. `http` is what its
-/// `http` block has of the test's own. Returns the path.
+/// Writes the configuration `NAME.conf` of an nginx that is one process and writes only inside `folder`. `http`: further
+/// directives for its `http` block. Returns the path.
 pub(crate) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
     let path = folder.join(format!("{name}.conf"));
     let folder = folder.to_str().context("path is not UTF-8")?;

@@ -22,7 +22,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             ("forecast::full_is_what_a_search_proves", forecast::full_is_what_a_search_proves),
         ])
         .needs(&[])
-        // Eight connections a second for more than a minute.
+        // This test makes eight connections a second for more than a minute: it mostly waits.
         .once(&[("forecast::a_steady_load_is_none", forecast::a_steady_load_is_none)])
         .needs(&[])
         .waiting()

@@ -133,9 +133,9 @@ fn row_of(recording: &Recording, netns: u64, port: u16) -> Result<&Value> {
     row.with_context(|| format!("there is no row of port {port}"))
 }
 
-/// While a tracer starts and reads the older sockets, more sockets of an outsider end than there are tombstones, and older
-/// connections of a victim end, too, half of them in TIME_WAIT. The next reading must have the victim's ports as the kernel has
-/// them.
+/// While a tracer starts and reads the older sockets, more sockets of an outsider end than the table in which such ends are noted
+/// has room for (`--max-tombstones`), and older connections of a victim end, too, half of them into TIME_WAIT. The next reading
+/// must have the victim's ports as the kernel has them.
 fn ends() -> Result<()> {
     const OLDER: usize = 6000;
     let mut stage = Stage::new(&[])?;

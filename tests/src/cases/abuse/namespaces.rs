@@ -47,8 +47,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer: a program that opens
-/// the FIFO may wait forever.
+/// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer: a program that opens the
+/// FIFO may wait forever. A running tracer must go on with its readings, and others must start.
 fn fifos() -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;

@@ -12,7 +12,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Whether a source file below this folder has a function of this name.
+/// Whether an `.rs` file in this folder, or in a folder below, has a function of this name.
 fn has_function(folder: &Path, name: &str) -> bool {
     fs::read_dir(folder).unwrap().any(|entry| {
         let path = entry.unwrap().path();

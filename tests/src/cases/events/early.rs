@@ -28,7 +28,8 @@ pub(super) fn io_uring(backend: &str) -> Result<()> {
     })
 }
 
-/// Each failure has an event; with the tracepoint backend, which does not see them, `degraded` names them.
+/// Each of these failures has an event. The tracepoint backend does not see them: with it, `degraded` of the recording's first
+/// line names the call, `call`, instead.
 fn recorded_or_degraded(
     backend: &str,
     call: &str,

@@ -288,7 +288,7 @@ pub(super) fn attempts_full(backend: &str) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let mut watch = Watch::start(backend, &["--max-attempts", "1"])?;
     let mut opened = 0;
-    // Whether two threads meet inside of connect() is a matter of luck.
+    // Whether two threads are inside of connect() at the same time is a matter of luck: up to 40 rounds.
     for _ in 0..40 {
         let together = Barrier::new(usize::try_from(THREADS)?);
         thread::scope(|scope| {

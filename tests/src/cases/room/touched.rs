@@ -98,7 +98,7 @@ pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
     let servers = [stage.server("10.1.0.1:7000")?, stage.server("10.1.0.1:7001")?];
     let mut watch = Watch::start(backend, &[])?;
     let older = connections(&stage, &servers[0], 60)?;
-    // By this connection, whose port is outside of the range, the second tuple has a row.
+    // Because of this connection, whose port is outside of the range, the second tuple has a row.
     let _other = stage.netns.run(|| -> Result<Sock> {
         let sock = Sock::tcp(servers[1].address)?;
         sock.bind(format!("{CLIENT}:30000").parse()?)?;

@@ -20,7 +20,7 @@ use crate::harness::{
     tracer::{START_LIMIT, STOP_LIMIT, command, wait_for, watch::number},
 };
 
-/// Opens a connection, which the client closes first: its port is in TIME_WAIT.
+/// Opens a connection, which the client closes first: the client's port goes to TIME_WAIT.
 fn close_at_once(server: &Server) -> Result<()> {
     let (client, accepted) = server.pair()?;
     drop(client);
@@ -43,7 +43,7 @@ fn load(server: &Server, per_second: u32, seconds: u32) -> Result<()> {
 /// A running `tracer` that prints readings as JSON, of which the test takes the tuples of one namespace.
 struct Readings {
     process: Process,
-    /// A thread that reads all the time, because a full pipe would block the program.
+    /// A thread that reads all lines after the first one, all the time, because a full pipe would block the program.
     lines: JoinHandle<Vec<String>>,
     netns: u64,
 }
@@ -61,7 +61,7 @@ impl Readings {
         Ok(Self { process, lines, netns })
     }
 
-    /// Ends tracer, and returns the tuples of the namespace in all readings.
+    /// Ends tracer, and returns the tuples that the namespace had in all readings but the first.
     fn stop(mut self) -> Result<Vec<Value>> {
         self.process.signal(Signal::INT)?;
         let mut tuples = Vec::new();

@@ -36,14 +36,15 @@ fn rows(line: &str, netns: u64) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// Waits until a recording that is still being written has a line for which `is` returns true.
+/// Waits until a recording that is still being written has a line for which `is` returns true, at most 20 s (longer in a guest).
 fn recorded(file: &Path, what: &str, is: impl Fn(&str) -> bool) -> Result<()> {
     wait_for(what, Duration::from_secs(20), || {
         Ok(fs::read_to_string(file)?.lines().any(&is).then_some(()))
     })
 }
 
-/// Whether a reading has what the test does last: 20 ports that go to TIME_WAIT, and 7 refused calls.
+/// Whether a reading has what the test does last: 20 ports that go to TIME_WAIT, and 7 refused calls. False if the line cannot be
+/// read.
 fn has_all(line: &str, netns: u64) -> bool {
     let rows = rows(line, netns).unwrap_or_default();
     let has = |key: &str, number: u64| rows.iter().any(|row| row[key] == number);

@@ -230,7 +230,7 @@ pub(super) fn many_files(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Readings whose times jump between the earliest and the latest possible one.
+/// Readings whose times jump between 1970 or 1971 and 2554, the last year that 64 bits of ns since 1970 can name.
 pub(super) fn far_apart(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
     for number in 0..10_001_u64 {
