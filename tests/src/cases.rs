@@ -73,7 +73,7 @@ impl Plan {
     /// Reads the variables. Without `TRACER_BACKENDS`, runs tracer to find the backends that this kernel has.
     ///
     /// # Errors
-    /// None of the backends can run, or `TRACER_DEPTH` has a value that is not known.
+    /// The backends cannot be found, none of them can run, or `TRACER_DEPTH` has a value that is not known.
     pub fn find() -> Result<Self> {
         let mut default_backend = env::var("TRACER_DEFAULT_BACKEND").ok();
         let backends = if let Ok(list) = env::var("TRACER_BACKENDS") {

@@ -93,7 +93,7 @@ impl Group<'_> {
         self.on_one(backend, tests)
     }
 
-    /// Adds tests whose names already begin with the group's (`GROUP::TEST`).
+    /// Adds tests that have their full names already, which may be of another group.
     pub(super) fn with(mut self, cases: impl IntoIterator<Item = Case>) -> Self {
         self.last = self.cases.len();
         self.cases.extend(cases);
