@@ -56,8 +56,8 @@ const KINDS: &[(&str, Make, Words, u64)] = &[
 enum Words {
     /// Nothing in particular; both end with exit code 0.
     AsItIs,
-    /// That a limit was reached: on stderr of one of them at least, and if `report` says it there, in its last line, too. Both
-    /// end with exit code 0.
+    /// That a limit was reached: on stderr of one of them at least. The last line of the report says it if and only if stderr of
+    /// `report` does. Both end with exit code 0.
     Limit,
     /// Exit code 1 of both, and an error of `report` that says how to decompress the recording.
     Refused,

@@ -222,7 +222,7 @@ fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()
     }
 }
 
-/// The thread that does the start is stopped and cannot see the signal: another thread undoes what it has made.
+/// The thread that does the start is stopped and cannot see the signal: another thread undoes what the start has made.
 fn start_that_hangs() -> Result<()> {
     const KEEP: [&str; 2] = ["--on-exit", "keep"];
     let host = Host::new()?;
