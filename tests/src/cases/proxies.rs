@@ -65,8 +65,8 @@ impl Scene {
         Ok(Self { proxy, ports, folder, upstream, upstream_netns })
     }
 
-    /// Waits until the proxy listens on these ports, as /proc/net/tcp shows. A connection to find that out would be in the
-    /// proxy's log.
+    /// Waits until the proxy listens on these ports, as /proc/net/tcp shows, at most 10 s (longer in a guest). A connection to
+    /// find that out would be in the proxy's log.
     pub(crate) fn wait_for_listeners(&self, ports: &[u16]) -> Result<()> {
         let listening = |port: &u16| format!(":{port:04X} 00000000:0000 0A");
         wait_for("the proxy to listen", Duration::from_secs(10), || {

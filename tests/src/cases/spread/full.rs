@@ -186,7 +186,7 @@ fn fail_fast_with_bound_ports() -> Result<()> {
 }
 
 /// A rule has moved to another namespace: a port that is bound there counts immediately, not only after the agent's next reading,
-/// even if the same port was bound in the rule's earlier namespace, too.
+/// even if the same port was bound in the rule's earlier namespace, too. With all ports bound, the pool is full (`pool_full`).
 fn bound_ports_after_the_rule_has_moved() -> Result<()> {
     const ALL: RangeInclusive<u16> = 40_000..=40_999;
     let mut host = Host::new()?;

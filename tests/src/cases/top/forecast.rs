@@ -105,7 +105,7 @@ pub(super) fn a_steady_load_is_none() -> Result<()> {
     Ok(())
 }
 
-/// A single new port, in one interval, is no trend.
+/// A single new port, in one interval, is no trend: no reading has an ETA.
 pub(super) fn one_interval_is_none() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;

@@ -46,7 +46,8 @@ fn pool_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// IPv6-only sockets cannot be bound to an IPv4 address: because of these failures, the agent must not leave out any address.
+/// IPv6-only sockets cannot be bound to an IPv4 address of the pool: their connect() to a v4-mapped address fails as with
+/// spreading off, and because of these failures the agent must not leave out any address.
 fn ipv6_only() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -82,7 +83,8 @@ fn ipv6_only() -> Result<()> {
     Ok(())
 }
 
-/// A limit in `tracer/doc/limits.md`: bind() to an IPv6 address, also by a BPF program, makes a socket IPv6-only.
+/// A limit in `tracer/doc/limits.md`: bind() to an IPv6 address, also by a BPF program, makes a socket IPv6-only. So after a
+/// spread connect() to an IPv6 address, which was refused, the socket cannot connect to a v4-mapped address (ENETUNREACH).
 fn ipv4_after_ipv6() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
