@@ -7,7 +7,8 @@ pub const TIME_WAIT: u32 = 1;
 pub const SEEDED: u32 = 1 << 1;
 /// The socket had a port before connect(): the application or the spreader bound it.
 pub const BOUND: u32 = 1 << 2;
-/// The socket passes the filter, so that it has events.
+/// The socket passes the user's filter, so its events are written. (Of an attempt, before its port search: only its caller
+/// passes; the tuple is not known yet.)
 pub const WATCHED: u32 = 1 << 3;
 /// Of an attempt: nothing is left to be recorded about its outcome. That is in the ledger, reported or counted as a loss, or
 /// there is none.

@@ -58,7 +58,7 @@ pub mod global {
     pub const NET_INUM: &str = "NET_INUM";
     /// u32: `struct net`, the namespace's cookie; 0: the kernel has none (before Linux 5.12).
     pub const NET_COOKIE: &str = "NET_COOKIE";
-    /// u32: `struct timer_list.function`
+    /// u32: offset of `struct timer_list.function`
     pub const TIMER_FUNCTION: &str = "TIMER_FUNCTION";
     /// u32: `struct inet_timewait_sock.tw_timer`
     pub const TW_TIMER: &str = "TW_TIMER";

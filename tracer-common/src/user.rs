@@ -1,4 +1,4 @@
-//! Lets userspace read and write these types through aya.
+//! Implements aya's `Pod` for the types of this crate, so that userspace can read and write them as values of BPF maps and rings.
 #![expect(unsafe_code, reason = "aya's Pod is an unsafe trait")]
 
 use aya::Pod;

@@ -31,7 +31,7 @@ fn key(number: u32) -> TupleKey {
     }
 }
 
-/// Socket events, which nobody needs who only wants to know how full it was.
+/// Lines of socket events (`port.released`), at least [`BYTES`] bytes of them. A view of port use skips these lines.
 fn events() -> io::Result<Lines> {
     let (mut writer, mut lines) = (LineWriter::default(), Lines::default());
     let mut seq = 0;

@@ -83,7 +83,8 @@ pub enum Error {
     #[error("{0}")]
     Denied(String),
 
-    /// A setting is wrong. The text says what was given and what is expected.
+    /// A setting is wrong, or cannot be used on this host. The text says which setting and why, and where that helps, what is
+    /// expected.
     #[error("{0}")]
     BadConfig(String),
 }

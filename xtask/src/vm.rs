@@ -32,8 +32,9 @@ pub(crate) fn prepare() -> Result<()> {
 }
 
 /// Runs the tests on every kernel (or on those of the versions in `only`); returns one suite for each. `host` runs on the calling
-/// thread at the same time as the first guests. One more guest runs than this machine has CPUs: a guest has one thread, and waits
-/// nearly half of its time. The tests that `host` runs mostly wait, and get a CPU before a guest does (`qemu::NICE`).
+/// thread at the same time as the first guests, of which there is one for each CPU of this machine. The tests that `host` runs
+/// mostly wait, and get a CPU before a guest does (`qemu::NICE`). When `host` has returned, one more guest runs than there are
+/// CPUs: a guest has one thread, and waits nearly half of its time.
 pub(crate) fn test(
     payload: &Payload,
     matrix: Matrix,
@@ -57,10 +58,11 @@ pub(crate) fn test(
         }
     };
     thread::scope(|scope| {
-        for _ in 0..=cores() {
+        for _ in 0..cores() {
             scope.spawn(work);
         }
         host();
+        scope.spawn(work);
     });
     let mut suites = suites.into_inner().unwrap_or_default();
     let place = |version: &str| KERNELS.iter().position(|kernel| kernel.version == version);

@@ -253,7 +253,7 @@ struct Found {
     seq: u64,
     /// Whether it is a `tracer.start`, the first line of a stream.
     start: bool,
-    /// Whether it is of a kind that [`Entry`] has, so that `take` was called with it.
+    /// Whether its kind is one of [`Entry`]'s; then [`found`] has called its `take` with the line.
     was_taken: bool,
 }
 

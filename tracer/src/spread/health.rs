@@ -63,8 +63,9 @@ struct Quarantine {
     length: Duration,
 }
 
-/// The keys that are left out, each until a time of its own; and those that were, as long as that makes the next
-/// quarantine longer.
+/// The quarantine of each key (an address, or an address and a destination). A key is left out until its quarantine ends. The
+/// ended quarantine is kept for twice its length: if another begins in that time, that one is twice as long. At most
+/// 1,024 are kept.
 #[derive(Debug)]
 pub struct Quarantines<K>(HashMap<K, Quarantine>);
 

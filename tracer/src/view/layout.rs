@@ -15,7 +15,7 @@ pub struct Areas {
     pub status: Rect,
 }
 
-/// From this height on (lines of the terminal), the header has sparklines of the last minutes.
+/// From this height on (lines of the terminal), the header has sparklines of the newest readings.
 pub const SPARKLINES: u16 = 20;
 /// From this height on, the sparklines are three lines high.
 pub const TALL: u16 = 40;

@@ -42,7 +42,8 @@ pub struct Counts {
     pub reserved: Option<u64>,
     /// Number of ports of the range that bind() or listen() took; `None` if the line does not have this key.
     pub bound: Option<u64>,
-    /// 99th percentile of the duration of connect()'s port searches, ns; `None` if there was none.
+    /// 99th percentile of the duration of connect()'s port searches since the reading before (of all, if there were none since), ns:
+    /// the end of a histogram bucket, or the beginning of the last one. `None`: there was no search.
     pub search_p99: Option<u64>,
     /// Number of connect() calls that failed, by cause; causes that did not occur are absent.
     pub failures: BTreeMap<String, u64>,

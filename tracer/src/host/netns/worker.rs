@@ -37,7 +37,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 type Job = Box<dyn FnOnce(&OwnNetns) -> Left + Send>;
 
-/// One of the threads. It ends when all clones of this are dropped, unless its visit never ends.
+/// A handle to one of the threads. The thread ends when all clones of its handle are dropped (never, if a visit does not end),
+/// or earlier if it cannot return to its own namespace.
 #[derive(Clone)]
 struct Thread {
     jobs: mpsc::Sender<Job>,

@@ -9,8 +9,8 @@ use tracer_common::{Loss, Touched, seed::Command, settings::MAX_TOUCHED, touched
 use super::Tracer;
 use crate::{error::Error, kernel::maps::Totals, runtime::clock};
 
-/// The age from which on an entry may be removed: by then, every connection that had the port before the entry was made
-/// is in the ledger, which shows whether the entry is needed.
+/// How long after the newest bind() or listen() of a port its entry may be removed. By then every connection that had the port
+/// before that call is in the ledger, which shows whether the entry is still needed.
 const SETTLED: Duration = Duration::from_secs(2);
 /// How many entries one call removes at most, as the caller has other things to do.
 const AT_ONCE: usize = 16_384;
