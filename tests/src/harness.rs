@@ -19,5 +19,6 @@ pub mod process;
 pub mod pty;
 pub mod sock;
 pub mod stage;
+pub mod starting;
 pub mod tracer;
 pub mod tuple;

@@ -1,6 +1,6 @@
 //! `oracle::*`: the list of sockets with which the other tests compare the ledger is right.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, panic, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -9,14 +9,20 @@ use crate::harness::{
     netns::NetNs,
     oracle,
     probe::no_programs,
-    stage::Stage,
+    sock::Sock,
+    stage::{Expected, Stage},
+    starting::{late, start},
     tracer::{run, wait_for},
 };
+
+/// How long the program of a test takes to start.
+const STARTS_IN: Duration = Duration::from_millis(300);
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
     plan.group("oracle")
         .once(&[("agrees_with_ss", agrees_with_ss)])
         .unless(no_programs(&["ss"]))
+        .once(&[("ends_close_in_order_while_a_program_starts", close_in_order)])
         .cases()
 }
 
@@ -74,4 +80,24 @@ fn by_ss(netns: &NetNs) -> Result<Counts> {
         *counts.by_state.entry(state.to_owned()).or_insert(0) += 1;
     }
     Ok(counts)
+}
+
+/// A client that is closed before its accepted end is in TIME_WAIT, even if a program starts at that time.
+fn close_in_order() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let client = stage.netns.run(|| Sock::connected(server.address))?;
+    let mut slow = Command::new("true");
+    thread::scope(|scope| -> Result<()> {
+        let starting = scope.spawn(|| start(late(&mut slow, STARTS_IN)));
+        // The child has a copy of the client, and not of the end that is accepted now.
+        thread::sleep(STARTS_IN / 3);
+        let accepted = stage.netns.run(|| server.listener.accept())?;
+        drop(client);
+        drop(accepted);
+        let child = starting.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+        ensure!(child?.wait()?.success(), "`true` failed");
+        Ok(())
+    })?;
+    stage.check(&[(server.tuple(), Expected::ports(1, 1))])
 }

@@ -18,6 +18,8 @@ use rustix::{
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 
+use crate::harness::starting::{output, start};
+
 mod ready;
 
 static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
@@ -123,7 +125,7 @@ impl NetNs {
     /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length.
     pub fn veth(&self, addresses: &[&str], other: &Self, other_addresses: &[&str]) -> Result<()> {
         // `ip link set netns` names a namespace by a process in it: this one is killed once the link has been moved.
-        let mut anchor = other.run(|| Command::new("sleep").arg("60").spawn())?;
+        let mut anchor = other.run(|| start(Command::new("sleep").arg("60")))?;
         let moved = self
             .ip("link add t0 type veth peer name t1")
             .and_then(|()| self.ip(&format!("link set t1 netns {}", anchor.id())));
@@ -175,8 +177,8 @@ impl Drop for Named {
 }
 
 fn ip(arguments: &str) -> Result<()> {
-    let output = Command::new("ip").args(arguments.split(' ')).output().context("cannot run ip")?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`ip {arguments}` failed: {}", errors.trim());
+    let ended = output(Command::new("ip").args(arguments.split(' '))).context("cannot run ip")?;
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "`ip {arguments}` failed: {}", errors.trim());
     Ok(())
 }

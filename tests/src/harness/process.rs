@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{lie, probe::Place};
+use crate::harness::{lie, probe::Place, starting::start};
 
 static LIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
@@ -64,7 +64,7 @@ impl Process {
         let words = iter::once(command.get_program()).chain(command.get_args());
         let is_tracer =
             tracer.is_some() && words.into_iter().any(|it| Path::new(it).file_name() == tracer);
-        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let child = start(command).with_context(|| format!("cannot start {name}"))?;
         live().insert(child.id());
         Ok(Self { child, name, is_tracer })
     }

@@ -17,11 +17,11 @@ use rustix::{
     },
 };
 
-use crate::harness::{lie, probe::Place};
+use crate::harness::{lie, probe::Place, starting::SocketFd};
 
 /// One TCP (or MPTCP) socket; closed on drop.
 #[derive(Debug)]
-pub struct Sock(OwnedFd);
+pub struct Sock(SocketFd);
 
 impl Sock {
     /// A TCP socket of the family of `like`.
@@ -41,7 +41,7 @@ impl Sock {
 
     fn open(v6: bool, protocol: Option<Protocol>) -> Result<Self> {
         let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
-        socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol).map(Self)
+        socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol).map(Self::from)
     }
 
     /// A new TCP socket that is connected to `peer`.
@@ -69,7 +69,7 @@ impl Sock {
     }
 
     pub fn accept(&self) -> Result<Self> {
-        accept_with(&self.0, SocketFlags::CLOEXEC).map(Self)
+        accept_with(&self.0, SocketFlags::CLOEXEC).map(Self::from)
     }
 
     pub fn local(&self) -> Result<SocketAddr> {
@@ -207,13 +207,13 @@ impl Sock {
 
 impl From<OwnedFd> for Sock {
     fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self(fd.into())
     }
 }
 
 impl From<Sock> for OwnedFd {
     fn from(sock: Sock) -> Self {
-        sock.0
+        sock.0.into()
     }
 }
 

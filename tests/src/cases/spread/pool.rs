@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use super::{Case, Host, POOL, Plan, source};
 use crate::harness::{
     netns::NetNs,
+    starting::output,
     tracer::{START_LIMIT, run, spread::Spread},
 };
 
@@ -141,7 +142,7 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        Command::new("ip").args(["netns", "delete", &self.0]).status().ok();
+        output(Command::new("ip").args(["netns", "delete", &self.0])).ok();
     }
 }
 

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use crate::harness::starting::start;
+
 /// Writes the lines of a recording, each with the next `seq`.
 struct Lines<W: Write> {
     out: W,
@@ -68,13 +70,9 @@ fn compressed(
     write: impl FnOnce(&mut Lines<BufWriter<std::process::ChildStdin>>) -> Result<()>,
 ) -> Result<Vec<String>> {
     let path = folder.join("f.jsonl.zst");
-    let mut zstd = Command::new("zstd")
-        .args(["-q", "-c"])
-        .args(options)
-        .stdin(Stdio::piped())
-        .stdout(File::create(&path)?)
-        .spawn()
-        .context("cannot run zstd")?;
+    let mut command = Command::new("zstd");
+    command.args(["-q", "-c"]).args(options).stdin(Stdio::piped()).stdout(File::create(&path)?);
+    let mut zstd = start(&mut command).context("cannot run zstd")?;
     let mut lines = Lines::new(BufWriter::new(zstd.stdin.take().context("no stdin")?))?;
     write(&mut lines)?;
     lines.out.flush()?;
