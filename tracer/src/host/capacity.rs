@@ -123,7 +123,7 @@ impl TakenOver {
 }
 
 /// Whether the address is in 127.0.0.0/8 or is ::1, for which net.ipv4.tcp_tw_reuse=2 holds.
-fn is_loopback(address: Addr) -> bool {
+pub(crate) fn is_loopback(address: Addr) -> bool {
     address.to_v4().map_or_else(
         || Ipv6Addr::from(address.0).is_loopback(),
         |octets| Ipv4Addr::from(octets).is_loopback(),

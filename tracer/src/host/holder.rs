@@ -302,6 +302,8 @@ mod tests {
             time_wait: state == tcp_state::TIME_WAIT,
             expires_ms: 0,
             sent_again: 0,
+            receive_queue: 0,
+            send_queue: 0,
             v6_only: false,
             cgroup: 0,
         }

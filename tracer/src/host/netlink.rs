@@ -2,6 +2,7 @@
 //!
 //! [`crate::host::sockdiag`] and [`crate::spread::addresses`] know the contents of the messages.
 
+mod each;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use rustix::{
 };
 
 use crate::runtime::beat::beat;
+pub(crate) use each::{Each, Ended};
 pub(crate) use socket::Socket;
 
 pub(crate) const AF_INET: u8 = 2;

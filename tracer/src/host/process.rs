@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-pub use called::{Called, NameOf, Processes, in_first_pids, leader_name, shortcoming};
+pub(crate) use called::hides_processes;
+pub use called::{Called, NameOf, Processes, began_ns, in_first_pids, leader_name, shortcoming};
 pub use search::Search;
 
 /// The process that was found to have a socket open; of several, for example after a fork, the one with the lowest

@@ -42,7 +42,7 @@ pub mod tcp_state {
 /// The bits of all states, for [`dump`]. Kernels ignore bits that they do not know.
 pub const ALL_STATES: u32 = 0x3ffe;
 
-/// A dump of more sockets than this is an error: each takes 72 bytes.
+/// A dump of more sockets than this is an error: each takes 80 bytes.
 pub const MAX_SOCKETS: usize = 4_000_000;
 
 /// The address family of a socket. A v4-mapped socket is `V6` to the kernel.
@@ -76,6 +76,11 @@ pub struct DiagSocket {
     pub expires_ms: u32,
     /// How often the unanswered segment was sent again; in SYN_SENT, that is the SYN.
     pub sent_again: u8,
+    /// For a listener, how many connections wait to be accepted; else, how many bytes wait to be read.
+    pub receive_queue: u32,
+    /// For a listener, how many connections may wait to be accepted: with more than these its queue is full. Else, how many
+    /// bytes the peer has not acknowledged yet.
+    pub send_queue: u32,
     /// Whether it is a listener that accepts no IPv4 connections (IPV6_V6ONLY).
     pub v6_only: bool,
     /// Id of the cgroup v2 in which the socket was made, whose hooks run for it; 0: not known (a time-wait

@@ -107,6 +107,10 @@ pub const KEPT_FOR_SANDBOXES: CapabilitySet =
 pub const KEPT_FOR_NAMESPACES: CapabilitySet =
     CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
 
+/// The capabilities that the threads of `tracer doctor` keep which look at the host: the same, and CAP_NET_ADMIN for the
+/// table of tracked connections and the rules of a NAT.
+pub const KEPT_FOR_LOOKING: CapabilitySet = KEPT_FOR_NAMESPACES.union(CapabilitySet::NET_ADMIN);
+
 /// Gives up every capability except `keep`, for the calling thread and those that it starts later, and the ways to
 /// regain them (bounding and ambient sets, set-uid programs).
 ///

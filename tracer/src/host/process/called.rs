@@ -96,6 +96,11 @@ pub fn leader_name(pid: u32, at_ns: u64) -> Option<[u8; 16]> {
     (process.began_ns <= at_ns.saturating_add(TICK_NS)).then_some(process.name)
 }
 
+/// When this process began, ns by CLOCK_MONOTONIC; `None`: it has ended, or is hidden.
+pub fn began_ns(pid: u32) -> Option<u64> {
+    stat(pid).ok().map(|process| process.began_ns)
+}
+
 /// What is not known about processes here, and why; `None`: nothing is missing.
 pub fn shortcoming() -> Option<&'static str> {
     if !in_first_pids() {
@@ -114,7 +119,7 @@ pub fn shortcoming() -> Option<&'static str> {
 }
 
 /// Whether the newest mount on /proc hides processes. `mountinfo`: text of that file (proc(5)).
-fn hides_processes(mountinfo: &str) -> bool {
+pub(crate) fn hides_processes(mountinfo: &str) -> bool {
     let on_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
     let options = mountinfo.lines().rfind(on_proc).and_then(|line| line.rsplit(' ').next());
     let hidepid = options.and_then(|all| all.split(',').find_map(|it| it.strip_prefix("hidepid=")));

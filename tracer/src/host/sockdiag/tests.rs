@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::*;
-use crate::host::test_netns;
+use crate::host::{test_mutations, test_netns};
 
 /// `(source port, destination port, state)` of every line of a /proc/net/tcp file.
 fn proc_sockets(file: &str) -> BTreeSet<(u16, u16, u8)> {
@@ -113,4 +113,31 @@ fn damaged_answers_and_a_missing_module_are_errors() {
     let missing = with_advice(io::Error::from(io::ErrorKind::NotFound));
     assert!(missing.to_string().contains("modprobe tcp_diag"));
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+}
+
+/// An answer of the kernel about a listener, with the attributes that are read.
+fn listening() -> Vec<u8> {
+    let mut answer = vec![2, tcp_state::LISTEN, 0, 0];
+    answer.resize(56, 7);
+    answer.extend([4, 3, 1000, 12].map(u32::to_ne_bytes).concat());
+    answer.extend([5, 0, 11, 0, 1, 0, 0, 0]);
+    answer.extend([12, 0, 21, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+    answer
+}
+
+#[test]
+fn queues_of_a_listener_are_the_connections_that_wait_and_how_many_may() {
+    let socket = wire::socket(&listening()).unwrap();
+    assert_eq!((socket.receive_queue, socket.send_queue), (4, 3));
+    assert_eq!((socket.uid, socket.inode, socket.v6_only, socket.cgroup), (1000, 12, true, 9));
+}
+
+#[test]
+fn damaged_answers_neither_panic_nor_take_long() {
+    let mut v6 = listening();
+    (v6[0], v6[1], v6[2], v6[3]) = (10, tcp_state::SYN_SENT, 1, 2);
+    let waiting = [&[2, tcp_state::TIME_WAIT, 3, 0][..], &[1; 68]].concat();
+    test_mutations::run(&[&listening(), &v6, &waiting], |input| {
+        std::hint::black_box(wire::socket(input));
+    });
 }

@@ -55,6 +55,8 @@ pub(super) fn socket(bytes: &[u8]) -> Option<DiagSocket> {
         destination: address(family, bytes, 24)?,
         destination_port: port(bytes, 6)?,
         cookie,
+        receive_queue: u32_at(bytes, 56)?,
+        send_queue: u32_at(bytes, 60)?,
         uid: u32_at(bytes, 64)?,
         inode: u32_at(bytes, 68)?,
         time_wait,

@@ -27,6 +27,8 @@ fn socket(state: u8, source: (Addr, u16), destination: (Addr, u16)) -> DiagSocke
         time_wait: state == tcp_state::TIME_WAIT,
         expires_ms: 0,
         sent_again: 0,
+        receive_queue: 0,
+        send_queue: 0,
         v6_only: false,
         cgroup: 0,
     }

@@ -62,6 +62,8 @@ mod tests {
             time_wait: true,
             expires_ms,
             sent_again: 0,
+            receive_queue: 0,
+            send_queue: 0,
             v6_only: false,
             cgroup: 0,
         };

@@ -1,0 +1,82 @@
+//! The files of a process, as its own root folder shows them: configurations and logs.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// What was read of a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Contents {
+    pub bytes: Vec<u8>,
+    /// Whether these are all bytes of the file; false: the file is longer than what was asked for.
+    pub whole: bool,
+    /// When it was last written.
+    pub modified: SystemTime,
+}
+
+/// Reads files of a process. Paths are absolute in the root folder of that process, and no link leads out of it. Only regular
+/// files are opened.
+pub trait Files {
+    /// The first `most` bytes of a file.
+    ///
+    /// # Errors
+    /// It cannot be opened or read, or is no regular file.
+    fn head(&self, path: &Path, most: usize) -> io::Result<Contents>;
+
+    /// The last `most` bytes of a file.
+    ///
+    /// # Errors
+    /// As [`Self::head`].
+    fn tail(&self, path: &Path, most: usize) -> io::Result<Contents>;
+
+    /// The names in a folder, sorted, `most` of them at most, whether there are more.
+    ///
+    /// # Errors
+    /// It cannot be opened or read, or is no folder.
+    fn names(&self, folder: &Path, most: usize) -> io::Result<(Vec<String>, bool)>;
+}
+
+/// Files in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(pub BTreeMap<PathBuf, Vec<u8>>);
+
+impl Memory {
+    /// Files with these paths and texts.
+    pub fn of(files: &[(&str, &str)]) -> Self {
+        Self(files.iter().map(|(path, text)| (path.into(), text.as_bytes().into())).collect())
+    }
+
+    fn bytes(&self, path: &Path) -> io::Result<&[u8]> {
+        self.0.get(path).map(Vec::as_slice).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Files for Memory {
+    fn head(&self, path: &Path, most: usize) -> io::Result<Contents> {
+        let all = self.bytes(path)?;
+        let bytes = all.get(..most).unwrap_or(all).to_vec();
+        Ok(Contents { whole: bytes.len() == all.len(), bytes, modified: SystemTime::UNIX_EPOCH })
+    }
+
+    fn tail(&self, path: &Path, most: usize) -> io::Result<Contents> {
+        let all = self.bytes(path)?;
+        let bytes = all.get(all.len().saturating_sub(most)..).unwrap_or_default().to_vec();
+        Ok(Contents { whole: bytes.len() == all.len(), bytes, modified: SystemTime::UNIX_EPOCH })
+    }
+
+    fn names(&self, folder: &Path, most: usize) -> io::Result<(Vec<String>, bool)> {
+        let inside = self.0.keys().filter_map(|path| path.strip_prefix(folder).ok()?.iter().next());
+        let mut names: Vec<String> =
+            inside.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.dedup();
+        if names.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let more = names.len() > most;
+        names.truncate(most);
+        Ok((names, more))
+    }
+}
