@@ -4,22 +4,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracer::{
-    app,
-    cli::Cli,
-    error::{Error, Exit},
-    runtime::shutdown,
-};
+use tracer::{app, cli::Cli, error::Error, runtime::shutdown};
 
 fn main() -> ExitCode {
     app::begin();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return app::refuse(&error),
+    };
     match app::run(&cli) {
-        Ok(()) => Exit::Ok.into(),
+        Ok(code) => code,
         Err(Error::Interrupted { signal }) => shutdown::die(signal),
         Err(error) => {
             shutdown::final_report(error.report().as_bytes());
-            error.exit().into()
+            app::exit(&cli, &error)
         }
     }
 }

@@ -61,6 +61,12 @@ impl NetNs {
         self.inum
     }
 
+    /// A path that leads to it, as long as this value lives. A tracer searches all processes for an inode number, and can have to
+    /// give up that search.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd())
+    }
+
     /// Keeps the namespace until [`release_kept`], so that no later namespace gets its inode number: a tracer that runs for
     /// several tests would take the two for the same.
     pub fn keep(&self) -> Result<()> {

@@ -1,0 +1,98 @@
+//! The options of `tracer doctor`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    kernel::KernelArgs,
+    value::{self, NetnsRef},
+};
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  tracer doctor                          is this port exhaustion? where, why, what to do
+  tracer doctor --netns blue             only this network namespace
+  tracer doctor --window 0               no hooks: what the kernel's own lists show (no root needed)
+  tracer doctor -o json | jq '.findings[].id'
+  tracer doctor -o plugin                for monitoring systems
+
+Nothing is changed, and no other program is run. Each finding has an id that never changes, how sure it \
+is (measured, inferred, possible), numbers, a command to run and a command that shows whether it helped.
+
+Exit codes:
+  0  nothing is wrong
+  1  warning
+  2  critical
+  3  unknown: a check was not made without which nothing can be called healthy, or tracer failed, or \
+wrong usage";
+
+/// `tracer doctor`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    /// Network namespace to judge: a name under /run/netns, a path, or an inode number [default: all]
+    #[arg(long, value_name = "NETNS", value_parser = value::netns)]
+    pub netns: Vec<NetnsRef>,
+
+    /// How long to watch calls with hooks in the kernel: seconds, or with a unit (500ms, 1m); 0: no hooks
+    #[arg(short, long, default_value = "5", value_name = "DURATION", value_parser = window)]
+    pub(crate) window: Window,
+
+    /// Also read this error log of nginx, HAProxy or Squid; -: standard input (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub log: Vec<PathBuf>,
+
+    /// Output format
+    #[arg(
+        short = 'o',
+        long,
+        value_enum,
+        default_value_t = DoctorFormat::Text,
+        value_name = "FORMAT"
+    )]
+    format: DoctorFormat,
+
+    /// The same as -o json
+    #[arg(long, hide = true, conflicts_with = "format")]
+    json: bool,
+
+    /// The same as -o plugin
+    #[arg(long, hide = true, conflicts_with_all = ["format", "json"])]
+    plugin: bool,
+
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+}
+
+impl DoctorArgs {
+    pub fn format(&self) -> DoctorFormat {
+        match (self.json, self.plugin) {
+            (true, _) => DoctorFormat::Json,
+            (_, true) => DoctorFormat::Plugin,
+            _ => self.format,
+        }
+    }
+}
+
+/// Form of a diagnosis.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum DoctorFormat {
+    /// For people
+    Text,
+    /// One line of JSON
+    Json,
+    /// For monitoring systems: a first line with numbers, and the text
+    Plugin,
+}
+
+/// A value of `--window`; `None`: 0.
+pub(crate) type Window = Option<Duration>;
+
+/// Seconds to watch: 0, or 0.1 s to an hour.
+pub(super) fn window(text: &str) -> Result<Window, String> {
+    if text == "0" || text == "0s" {
+        return Ok(None);
+    }
+    value::interval(text).map(Some).map_err(|_| "expected 0, or 0.1 to 3600 seconds".to_owned())
+}

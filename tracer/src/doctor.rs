@@ -1,0 +1,20 @@
+//! `tracer doctor`: names the cause, says how sure that is, and what to do, with this host's numbers.
+//!
+//! What is seen ([`snapshot`], [`tuples`]) is kept apart from what follows from it: [`judge`] has pure functions from facts to
+//! [`finding`]s, [`verdict`] says which finding explains another, and the exit code, [`show`] prints.
+
+pub mod activity;
+pub mod config;
+pub mod finding;
+pub mod flow;
+pub mod judge;
+pub mod logs;
+pub mod nat;
+pub mod owners;
+pub mod proxies;
+pub mod show;
+pub mod snapshot;
+pub mod translation;
+pub mod tuples;
+pub mod verdict;
+pub mod window;

@@ -1,0 +1,101 @@
+//! Questions that HAProxy's configuration answers.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use super::{Config, Connection, Kind, Proxy, Server, Source, Target};
+use crate::doctor::config::{At, Setting};
+
+/// An address that connections are opened from, and what says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SourceOf<'a> {
+    pub proxy: &'a Proxy,
+    /// `None`: all servers of the section without an address of their own.
+    pub server: Option<&'a Server>,
+    pub source: Source,
+    pub at: &'a At,
+}
+
+impl Proxy {
+    /// Whether it opens connections.
+    pub fn opens(&self) -> bool {
+        self.kind != Kind::Frontend && !self.settings.disabled
+    }
+
+    /// The address that connections to one of its servers are opened from.
+    pub fn source<'a>(&'a self, server: &'a Server) -> &'a Setting<Source> {
+        match &server.settings.source {
+            Setting::Unset => &self.settings.source,
+            own => own,
+        }
+    }
+}
+
+impl Server {
+    /// Whether its address and port are these.
+    fn is_at(&self, destination: SocketAddr) -> bool {
+        self.target == Target::Ip(destination.ip(), Some(destination.port()))
+    }
+}
+
+impl Config {
+    /// The backends and servers whose connections go to this address, by the configuration: all of them, in its order. A server
+    /// whose name has to be resolved is not among them.
+    pub fn towards(&self, destination: SocketAddr) -> Vec<(&Proxy, &Server)> {
+        let all = self.proxies.iter().filter(|proxy| proxy.opens());
+        let servers = all.flat_map(|proxy| proxy.servers.iter().map(move |server| (proxy, server)));
+        servers.filter(|(_, server)| server.is_at(destination)).collect()
+    }
+
+    /// The backend or `listen` of this name; `None`: it was not read.
+    pub fn backend(&self, name: &str) -> Option<&Proxy> {
+        self.proxies.iter().find(|proxy| proxy.kind != Kind::Frontend && proxy.name == name)
+    }
+
+    /// The addresses that connections are opened from in the process's own network namespace, and that are set for certain.
+    pub fn sources(&self) -> Vec<SourceOf<'_>> {
+        let mut found = Vec::new();
+        for proxy in self.proxies.iter().filter(|proxy| proxy.opens()) {
+            let here = || proxy.servers.iter().filter(|it| it.settings.elsewhere == Setting::Unset);
+            if let Setting::Is(source, at) = &proxy.settings.source
+                && here().any(|server| server.settings.source == Setting::Unset)
+            {
+                found.push(SourceOf { proxy, server: None, source: *source, at });
+            }
+            for server in here() {
+                if let Setting::Is(source, at) = &server.settings.source {
+                    found.push(SourceOf { proxy, server: Some(server), source: *source, at });
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Puts into each section what the frontends that name it say about its connections.
+pub(super) fn combine_connections(proxies: &mut [Proxy]) {
+    let mut by_name: HashMap<String, Setting<Connection>> = HashMap::new();
+    for frontend in proxies.iter() {
+        for name in &frontend.uses {
+            let strongest = by_name.entry(name.clone()).or_default();
+            strengthen(strongest, &frontend.settings.connection);
+        }
+    }
+    for proxy in proxies {
+        proxy.connection = proxy.settings.connection.clone();
+        if let Some(frontends) = by_name.get(&proxy.name).filter(|_| proxy.kind != Kind::Frontend) {
+            strengthen(&mut proxy.connection, frontends);
+        }
+    }
+}
+
+/// Makes a setting the stronger one of two. One that is not known could be the strongest.
+fn strengthen(strongest: &mut Setting<Connection>, other: &Setting<Connection>) {
+    let stronger = match (&*strongest, other) {
+        (_, Setting::Unset) | (Setting::Unread(_), _) => false,
+        (_, Setting::Unread(_)) | (Setting::Unset, _) => true,
+        (Setting::Is(one, _), Setting::Is(other, _)) => other > one,
+    };
+    if stronger {
+        *strongest = other.clone();
+    }
+}

@@ -1,0 +1,158 @@
+//! What a configuration says about connections to servers.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use super::{
+    include::{ConfigFile, read},
+    pass::{Pass, Target, collect},
+    tree::{At, Block, Unread},
+    upstream::Upstream,
+    value::number,
+};
+use crate::host::files::Files;
+
+/// How many processes serve.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Workers {
+    Number(u32),
+    /// As many as there are CPUs.
+    Auto,
+}
+
+/// A log of errors.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ErrorLog {
+    /// As it is written: a path, relative to nginx's prefix or absolute, `stderr`, or `syslog:…`.
+    pub target: String,
+    /// The least severe lines that it gets; empty: nginx's default, `error`.
+    pub level: String,
+    /// Whether it is outside of all blocks.
+    pub outermost: bool,
+    pub at: At,
+}
+
+/// What a configuration says.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its files, the main file first.
+    pub files: Vec<ConfigFile>,
+    pub workers: Workers,
+    /// `worker_rlimit_nofile`: the limit of each worker's descriptors; `None`: as the master's.
+    pub worker_descriptors: Option<u64>,
+    /// The most connections of a worker, those with clients included.
+    pub worker_connections: u64,
+    pub upstreams: Vec<Upstream>,
+    pub passes: Vec<Pass>,
+    /// Logs of errors, of all blocks.
+    pub error_logs: Vec<ErrorLog>,
+    /// Variables that a map makes of `$http_upgrade`, without `$`: the value that each has in a request without that header,
+    /// which most are. `None`: the map may lack entries.
+    pub on_no_upgrade: HashMap<String, Option<String>>,
+    /// Everything that could not be read, at most 64 places.
+    pub unread: Vec<Unread>,
+    /// Why groups of `http` may be missing; `None`: none is.
+    pub http_unread: Option<Unread>,
+    /// The same of `stream`.
+    pub stream_unread: Option<Unread>,
+    /// Groups by their names in small letters, those of `stream` apart.
+    by_name: HashMap<(bool, String), usize>,
+}
+
+/// The most places that are listed as not read.
+const MOST_UNREAD: usize = 64;
+/// The most different logs.
+const MOST_LOGS: usize = 256;
+
+/// Reads a configuration from its main file on. `globals`: directives of the command line (`-g`).
+pub fn facts(files: &dyn Files, main: &Path, globals: &str) -> Facts {
+    let (whole, files) = read(files, main, globals);
+    of(&whole, files)
+}
+
+/// What the directives say.
+fn of(whole: &Block, files: Vec<ConfigFile>) -> Facts {
+    let value = |name| whole.get(name).map(|it| it.argument(0));
+    let events = whole.get("events").and_then(|it| it.block.as_ref());
+    let connections =
+        events.and_then(|events| number(events.get("worker_connections")?.argument(0)));
+    let mut facts = Facts {
+        files,
+        workers: match value("worker_processes") {
+            Some("auto") => Workers::Auto,
+            text => Workers::Number(text.and_then(number).unwrap_or(1)),
+        },
+        worker_descriptors: value("worker_rlimit_nofile").and_then(number),
+        worker_connections: connections.unwrap_or(512),
+        upstreams: Vec::new(),
+        passes: Vec::new(),
+        error_logs: Vec::new(),
+        on_no_upgrade: HashMap::new(),
+        unread: Vec::new(),
+        http_unread: None,
+        stream_unread: None,
+        by_name: HashMap::new(),
+    };
+    facts.http_unread = facts.part(whole, "http", false);
+    facts.stream_unread = facts.part(whole, "stream", true);
+    for (index, upstream) in facts.upstreams.iter().enumerate() {
+        let key = (upstream.stream, upstream.name.to_ascii_lowercase());
+        facts.by_name.entry(key).or_insert(index);
+    }
+    facts.scan(whole, true);
+    facts
+}
+
+impl Facts {
+    /// Which of the groups a pass names; `None`: none, as far as the configuration could be read.
+    pub fn index_of(&self, pass: &Pass) -> Option<usize> {
+        let Target::Server { name, has_port: false, .. } = &pass.target else { return None };
+        let key = (pass.is_of_stream(), name.to_ascii_lowercase());
+        self.by_name.get(&key).copied()
+    }
+
+    /// Adds the groups and passes of `http` or `stream`, and returns why some may be missing.
+    fn part(&mut self, whole: &Block, name: &str, stream: bool) -> Option<Unread> {
+        let blocks: Vec<_> = whole.all(name).filter_map(|it| it.block.as_ref()).collect();
+        for block in &blocks {
+            self.upstreams
+                .extend(block.directives.iter().filter_map(|it| Upstream::of(it, stream)));
+            collect(block, &Arc::default(), stream, &mut self.passes);
+            self.maps(block);
+        }
+        blocks.iter().find_map(|block| block.unread.clone())
+    }
+
+    fn maps(&mut self, block: &Block) {
+        for map in block.all("map") {
+            let Some(entries) = &map.block else { continue };
+            let name = map.argument(1).trim_start_matches('$').to_owned();
+            let value = |key| entries.get(key).map(|it| it.argument(0).to_owned());
+            let is_whole = entries.unread.is_none() && entries.get("include").is_none();
+            let value = value("").or_else(|| value("default")).unwrap_or_default();
+            self.on_no_upgrade.insert(name, is_whole.then_some(value));
+        }
+    }
+
+    /// Adds the logs, and what could not be read, of all blocks.
+    fn scan(&mut self, block: &Block, outermost: bool) {
+        if let Some(unread) = &block.unread
+            && self.unread.len() < MOST_UNREAD
+            && !self.unread.contains(unread)
+        {
+            self.unread.push(unread.clone());
+        }
+        for directive in &block.directives {
+            if directive.name() == "error_log" && self.error_logs.len() < MOST_LOGS {
+                self.error_logs.push(ErrorLog {
+                    target: directive.argument(0).to_owned(),
+                    level: directive.argument(1).to_owned(),
+                    outermost,
+                    at: directive.at.clone(),
+                });
+            }
+            if let Some(inner) = &directive.block {
+                self.scan(inner, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What a finding is about.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// A network namespace.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Place {
+    /// Its inode number.
+    pub inum: u32,
+    /// Its name in /run/netns; `None`: it has none.
+    pub name: Option<String>,
+    /// Whether it is the namespace of this process.
+    pub own: bool,
+}
+
+/// A process.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Process {
+    /// Its id as this process sees it.
+    pub pid: u32,
+    /// Its name (/proc/PID/comm); empty: not known.
+    pub name: String,
+    /// Its container or systemd unit; `None`: neither, or not known.
+    pub container: Option<String>,
+}
+
+/// What a finding is about.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Subject {
+    /// The whole host.
+    Host,
+    /// A network namespace.
+    Netns(Place),
+    /// The connections from one source address to one destination.
+    Tuple { place: Place, source: IpAddr, destination: SocketAddr },
+    /// An address and port of a namespace: of a listener, or of a NAT towards which port 0 is no port.
+    Address { place: Place, address: SocketAddr },
+    /// A process.
+    Process(Process),
+}
+
+impl Subject {
+    /// The namespace that it is in; `None`: the whole host, or not known.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Host | Self::Process(_) => None,
+            Self::Netns(place) | Self::Tuple { place, .. } | Self::Address { place, .. } => {
+                Some(place)
+            }
+        }
+    }
+}

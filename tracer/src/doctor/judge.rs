@@ -1,0 +1,149 @@
+//! Judges what was seen: pure functions from facts to findings, one file for each kind.
+
+pub mod conntrack;
+pub mod descriptors;
+pub mod explanation;
+mod flows;
+pub mod haproxy;
+mod lingering;
+pub mod listeners;
+pub mod logs;
+pub mod nat_behind;
+pub mod nginx;
+mod ports;
+pub mod proxies;
+pub mod queues;
+mod remedies;
+mod search;
+mod set;
+mod silent;
+mod space;
+pub mod squid;
+pub mod sysctls;
+#[cfg(test)]
+mod test_kernel;
+#[cfg(test)]
+mod test_seen;
+#[cfg(test)]
+mod test_sockets;
+mod text;
+pub mod time_wait;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    time::Duration,
+};
+
+pub(super) use text::subject;
+use tracer_common::Addr;
+
+use super::{
+    activity::Activity,
+    finding::{Finding, Place, Process, Subject},
+    flow::Flow,
+    snapshot::Details,
+    tuples::{Ends, Settings, Tuple, Tuples},
+};
+use crate::host::counters::Counters;
+
+/// What was seen in a network namespace.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub place: Place,
+    pub settings: Settings,
+    /// The sockets at the end of the window.
+    pub now: Tuples,
+    /// The sockets at its beginning, and how long before that was; `None`: there was one look.
+    pub before: Option<(Tuples, Duration)>,
+    /// How long a TIME_WAIT lasts at most on this host, in seconds.
+    pub time_wait_s: f64,
+    /// What happened during the window, by tuple; empty if the hooks were not attached.
+    pub activity: BTreeMap<Ends, Activity>,
+    /// Addresses at which bind(address, 0) takes ports; empty if the hooks were not attached.
+    pub bound: Vec<BoundAddress>,
+    /// What else was read of the namespace; `None`: it has few sockets.
+    pub details: Option<Details>,
+    /// By how much the counters grew over the window, and how long that was in seconds; `None`: not known.
+    pub growth: Option<(Counters, f64)>,
+}
+
+/// What was seen of the host that the findings in a namespace depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Around {
+    /// Where the tuples of all namespaces lead.
+    pub destinations: BTreeSet<(Addr, u16)>,
+    /// The processes that have sockets open, by inode; without those that could not be found.
+    pub owners: HashMap<u32, listeners::Owner>,
+    /// Whether a kubelet runs on this host.
+    pub kubelet: bool,
+    /// Whether a rule of `tracer spread` is active: it binds ports, too.
+    pub spreads: bool,
+}
+
+/// An address at which bind(address, 0) or listen() takes ports of the range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundAddress {
+    pub address: Addr,
+    /// Ports in use there, and how many can be; `None`: not known.
+    pub ports: Option<(u64, u32)>,
+    /// Calls that failed during the window because no port was free.
+    pub failed: u64,
+    /// How long the window was, in seconds.
+    pub seconds: f64,
+    /// The process whose call failed last; `None`: none failed.
+    pub caller: Option<Process>,
+}
+
+impl Seen {
+    /// How long a TIME_WAIT holds its port against connect(), in seconds: as long as it lasts, or until `tcp_tw_reuse` lets
+    /// connect() take it over.
+    fn held_by_time_wait_s(&self, ends: &Ends) -> f64 {
+        let loopback = crate::host::capacity::is_loopback;
+        let reuse = self.settings.reuse;
+        let local = loopback(ends.source) || loopback(ends.destination);
+        if reuse.timestamps && reuse.is_on(local) {
+            f64::from(reuse.delay_ms.unwrap_or(1_000)) / 1e3
+        } else {
+            self.time_wait_s
+        }
+    }
+
+    /// The connections of a tuple, as they came and went during the window; `None`: programs wanted none, or nothing watched.
+    fn flow(&self, ends: &Ends) -> Option<Flow> {
+        let waiting = self.now.by_ends.get(ends).map_or(0.0, Tuple::waiting);
+        self.activity.get(ends)?.flow(self.held_by_time_wait_s(ends), waiting)
+    }
+
+    /// The same tuple at the beginning of the window; `None`: it was not there, or there was one look.
+    fn earlier(&self, ends: &Ends) -> Option<&Tuple> {
+        self.before.as_ref()?.0.by_ends.get(ends)
+    }
+
+    /// A tuple as the subject of a finding.
+    fn tuple(&self, ends: &Ends) -> Subject {
+        Subject::Tuple {
+            place: self.place.clone(),
+            source: text::ip(ends.source),
+            destination: SocketAddr::new(text::ip(ends.destination), ends.port),
+        }
+    }
+
+    /// The command that looks at this namespace again.
+    fn look_again(&self) -> String {
+        format!("tracer doctor{}", text::netns_option(&self.place))
+    }
+}
+
+/// The findings in a namespace, in no order.
+pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
+    let mut findings = ports::exhausted(seen);
+    findings.extend(ports::bound(seen));
+    findings.extend(search::slow(seen));
+    findings.extend(silent::black_holes(seen));
+    findings.extend(lingering::held(seen));
+    findings.extend(flows::flows(seen));
+    findings.extend(space::of_settings(seen, around));
+    findings.extend(space::of_details(seen, around));
+    findings
+}

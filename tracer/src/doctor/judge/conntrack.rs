@@ -1,0 +1,130 @@
+//! `conntrack_full` and `snat_exhausted`: this host itself drops connections, because it cannot track or translate them.
+
+mod full;
+mod snat;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use crate::{
+    doctor::{
+        finding::{Finding, Place},
+        nat::{Look, Translated, Unread},
+        verdict::{Check, Missing},
+    },
+    host::conntrack::Counters,
+};
+
+/// What was seen of conntrack in a network namespace.
+#[derive(Clone, Debug)]
+pub struct Tracking {
+    pub place: Place,
+    /// At the end of the window.
+    pub now: Look,
+    /// The counters at its beginning, and how long before that was; `None`: it was looked at once.
+    pub before: Option<(Counters, Duration)>,
+    /// How many SYNs were sent again without an answer, in every namespace of the host, by destination. A destination of which no
+    /// socket was looked at must not be here: 0 says that all its SYNs have an answer.
+    pub unanswered: BTreeMap<SocketAddr, u32>,
+}
+
+/// By how much the counters grew, and in how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Growth {
+    counters: Counters,
+    seconds: f64,
+}
+
+impl Growth {
+    /// Packets that were dropped because the table was full: the others that were dropped could not be inserted.
+    fn dropped_as_full(&self) -> u32 {
+        self.counters.drop.saturating_sub(self.counters.insert_failed)
+    }
+
+    /// How long it was watched, in whole seconds.
+    fn time(&self) -> String {
+        format!("{:.0} s", self.seconds.max(1.0))
+    }
+}
+
+impl Tracking {
+    /// By how much the counters grew; nothing if that is not known.
+    fn growth(&self) -> Growth {
+        let Some(((before, elapsed), now)) = self.before.zip(self.now.counters.as_ref().ok())
+        else {
+            return Growth::default();
+        };
+        Growth { counters: now.since(&before), seconds: elapsed.as_secs_f64() }
+    }
+
+    /// SYNs without an answer to this destination; `None`: not known.
+    fn unanswered(&self, destination: SocketAddr) -> Option<u32> {
+        self.unanswered.get(&destination).copied()
+    }
+}
+
+/// The findings in a namespace, in no order.
+pub fn judge(seen: &Tracking) -> Vec<Finding> {
+    let mut findings = snat::exhausted(seen);
+    findings.extend(full::full(seen));
+    findings
+}
+
+/// The checks "conntrack", which a verdict cannot do without, and "snat", of the entries. `looks`: what each namespace's look
+/// returned; a namespace in which nothing is tracked is well.
+pub fn checks<'a>(
+    looks: impl IntoIterator<Item = (&'a Place, Result<Option<&'a Look>, &'a Unread>)>,
+) -> [Check; 2] {
+    let (mut table, mut entries) = (Reasons::default(), Reasons::default());
+    for (place, look) in looks {
+        match look {
+            Err(unread) => table.add(place, &unread.why, unread.needs),
+            Ok(None) => {}
+            Ok(Some(look)) => {
+                if let Err(unread) = &look.counters {
+                    table.add(place, &unread.why, unread.needs);
+                }
+                match &look.translated {
+                    Err(unread) => entries.add(place, &unread.why, unread.needs),
+                    Ok(Translated { part: Some(why), .. }) => entries.add(place, why, None),
+                    Ok(_) => {}
+                }
+            }
+        }
+    }
+    [
+        Check { id: "conntrack", core: true, missing: table.missing() },
+        Check { id: "snat", core: false, missing: entries.missing() },
+    ]
+}
+
+/// Why namespaces could not be looked at.
+#[derive(Default)]
+struct Reasons {
+    first: Option<String>,
+    more: usize,
+    needs: Option<&'static str>,
+}
+
+impl Reasons {
+    fn add(&mut self, place: &Place, why: &str, needs: Option<&'static str>) {
+        self.needs = self.needs.or(needs);
+        if self.first.is_some() {
+            self.more += 1;
+            return;
+        }
+        let name = place.name.clone().unwrap_or_else(|| place.inum.to_string());
+        let text =
+            if place.own { why.to_owned() } else { format!("network namespace {name}: {why}") };
+        self.first = Some(text);
+    }
+
+    fn missing(self) -> Option<Missing> {
+        let why = match self.more {
+            0 => self.first?,
+            more => format!("{}, and {more} more", self.first?),
+        };
+        Some(Missing { why, needs: self.needs.map(str::to_owned) })
+    }
+}

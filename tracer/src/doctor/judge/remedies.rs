@@ -1,0 +1,136 @@
+//! What helps a tuple that lacks ports, with what it gives: the surest and strongest first.
+
+use super::{
+    Seen,
+    text::{command_in, netns_option, number, rate, seconds},
+};
+use crate::doctor::{finding::Advice, flow::Flow, tuples::Ends};
+
+/// A range that is wider than the default one, and leaves the ports of services below it alone.
+const WIDE: (u16, u16) = (10_240, 65_535);
+/// By how much a wider range must help to be named.
+const WORTH_WIDENING: f64 = 1.1;
+
+/// What a tuple needs.
+pub(super) struct Need<'a> {
+    pub(super) seen: &'a Seen,
+    pub(super) ends: &'a Ends,
+    /// Ports that the tuple can hold.
+    pub(super) capacity: u32,
+    pub(super) flow: Flow,
+    /// Whether the flow was measured; else it says only who closes.
+    pub(super) measured: bool,
+}
+
+impl Need<'_> {
+    /// For a tuple whose ports are in TIME_WAIT.
+    pub(super) fn of_time_waits(&self) -> Vec<Advice> {
+        let mut all: Vec<Advice> = self.take_over().into_iter().collect();
+        all.push(self.keep_connections());
+        all.push(self.more_addresses());
+        all.extend(self.widen());
+        all
+    }
+
+    /// For a tuple whose ports are held by open connections.
+    pub(super) fn of_open_connections(&self) -> Vec<Advice> {
+        let fewer = Advice::new(
+            "keep fewer connections open at the same time (connection limits and pools of the program)",
+            "each closed connection is a port",
+        );
+        let mut all = vec![self.more_addresses()];
+        all.extend(self.widen());
+        all.push(fewer);
+        all
+    }
+
+    /// `tcp_tw_reuse`, where it is not on yet and can work.
+    fn take_over(&self) -> Option<Advice> {
+        let reuse = self.seen.settings.reuse;
+        if !reuse.timestamps || self.flow.time_wait_s < self.seen.time_wait_s {
+            return None;
+        }
+        let with = Flow { time_wait_s: 1.0, ..self.flow };
+        let gain = format!(
+            "ports are free after 1 s instead of {}: about {} connections/s",
+            seconds(self.seen.time_wait_s),
+            rate(with.largest_rate(self.capacity))
+        );
+        let command = command_in(&self.seen.place, "sysctl -w net.ipv4.tcp_tw_reuse=1");
+        let advice = Advice::new("let connect() take over TIME_WAITs older than a second", gain)
+            .command(command)
+            .factor(self.flow.held_s() / with.held_s())
+            .until_reboot()
+            .risk("the other end must use TCP timestamps, too, or its ports stay in TIME_WAIT");
+        Some(advice)
+    }
+
+    /// Reuse of connections, or the other end closing first.
+    pub(super) fn keep_connections(&self) -> Advice {
+        let what = "reuse connections (keepalive), or let the other end close first";
+        if !self.measured {
+            return Advice::new(what, "no port stays in TIME_WAIT here");
+        }
+        let requests = self.flow.requests_per_connection(self.flow.rate, self.capacity.max(1));
+        let gain = format!(
+            "{requests} requests on each connection are enough for {} requests/s",
+            rate(self.flow.rate)
+        );
+        let without = Flow { closes_first: 0.0, ..self.flow };
+        Advice::new(what, gain).factor(self.flow.held_s() / without.held_s())
+    }
+
+    fn more_addresses(&self) -> Advice {
+        if !self.measured {
+            let gain =
+                format!("{} more ports with each address", number(self.seen.now.usable.into()));
+            return spread(self.seen, "", &gain);
+        }
+        let count = self.flow.addresses(self.capacity.max(1));
+        let all = self.flow.largest_rate(self.capacity) * f64::from(count);
+        let gain = format!(
+            "{count} addresses in all give {} connections/s, {} below the slow half",
+            rate(all),
+            rate(all * crate::doctor::flow::FAST_SHARE)
+        );
+        spread(self.seen, "", &gain).factor(f64::from(count))
+    }
+
+    /// A wider range, if it helps.
+    fn widen(&self) -> Option<Advice> {
+        let range = &self.seen.settings.range;
+        let size = |low: u16, high: u16| f64::from(high) - f64::from(low) + 1.0;
+        let more = size(WIDE.0, WIDE.1) - size(range.low, range.high);
+        let factor = (f64::from(self.capacity) + more) / f64::from(self.capacity.max(1));
+        if factor < WORTH_WIDENING || range.low < WIDE.0 {
+            return None;
+        }
+        let setting = format!("net.ipv4.ip_local_port_range=\"{} {}\"", WIDE.0, WIDE.1);
+        let advice = Advice::new("widen the range of source ports", format!("× {factor:.2} for each destination"))
+            .command(command_in(&self.seen.place, &format!("sysctl -w {setting}")))
+            .factor(factor)
+            .until_reboot()
+            .risk("services on ports of the wider range must be reserved (net.ipv4.ip_local_reserved_ports)");
+        Some(advice)
+    }
+}
+
+/// For a namespace in which connect() can be given no port.
+pub(super) fn no_port_at_all(seen: &Seen) -> Vec<Advice> {
+    let what = "leave ports of the range unreserved (net.ipv4.ip_local_reserved_ports), and keep programs from binding them";
+    let size = u32::from(seen.settings.range.high) + 1 - u32::from(seen.settings.range.low);
+    vec![Advice::new(
+        what,
+        format!("{} ports towards each destination at most", number(size.into())),
+    )]
+}
+
+/// `tracer spread`, as a command that changes nothing yet.
+pub(super) fn spread(seen: &Seen, option: &str, gain: &str) -> Advice {
+    let command =
+        format!("tracer spread --pool auto --all {option}--dry-run{}", netns_option(&seen.place));
+    Advice::new("spread connections over more source addresses (add them with ip addr first)", gain)
+        .command(command)
+        .until_reboot()
+        .risk("a NAT behind this host may map all addresses to one")
+}

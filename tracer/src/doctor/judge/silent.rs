@@ -1,0 +1,67 @@
+//! `black_hole`: the connections of a tuple wait for answers that do not come.
+
+use super::{
+    Seen, ports,
+    text::{number, percent, rounded},
+};
+use crate::doctor::{
+    finding::{Advice, Finding, Id, Severity},
+    flow::FAST_SHARE,
+    tuples::{Ends, Tuple},
+};
+
+/// Share of a tuple's ports in SYN_SENT from which on the rest of it does not matter.
+const MOST: f64 = 0.5;
+/// From which on it matters, if nothing else gets through.
+const SOME: f64 = 0.2;
+/// Fewer connections than this prove nothing: one host that is switched off.
+const FEW: u32 = 5;
+
+/// A finding for each tuple whose connections mostly wait for an answer.
+pub(super) fn black_holes(seen: &Seen) -> Vec<Finding> {
+    seen.now.by_ends.iter().filter_map(|(ends, tuple)| of_tuple(seen, ends, tuple)).collect()
+}
+
+fn of_tuple(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Finding> {
+    if tuple.unanswered < FEW || tuple.held == 0 {
+        return None;
+    }
+    let share = f64::from(tuple.syn_sent) / f64::from(tuple.held);
+    let much = f64::from(tuple.in_use()) >= FAST_SHARE * f64::from(tuple.capacity);
+    let severity = if share >= MOST && (much || ports::is_exhausted(seen, ends, tuple)) {
+        Severity::Critical
+    } else if share >= SOME && tuple.established == 0 {
+        Severity::Warning
+    } else {
+        return None;
+    };
+    let what = format!(
+        "{} of {} ports wait in SYN_SENT ({}), {} after their SYN was sent again: no answer comes",
+        number(tuple.syn_sent.into()),
+        number(tuple.held.into()),
+        percent(share),
+        number(tuple.unanswered.into())
+    );
+    let finding = Finding::new(Id::BlackHole, severity, seen.tuple(ends), what)
+        .with("ports.syn_sent", tuple.syn_sent)
+        .with("ports.unanswered", tuple.unanswered)
+        .with("ports.in_use", tuple.in_use())
+        .with("ports.capacity", tuple.capacity)
+        .with("syn_sent.share", rounded(share));
+    let advice = [
+        Advice::new(
+            "find out why no answer comes: the route, a firewall on the way, the destination itself",
+            "",
+        ),
+        Advice::new(
+            "let the program give up sooner (nginx proxy_connect_timeout, HAProxy timeout connect)",
+            "ports in use = connections/s × time-out",
+        ),
+    ];
+    Some(finding.advise(advice).verify_by(seen.look_again()).but_not(
+        "more ports, more source addresses, tcp_tw_reuse: they would wait in the same way",
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! Numbers and names as the findings show them.
+
+use std::fmt::Write as _;
+
+use crate::doctor::finding::{Place, Process, Subject};
+pub(super) use crate::{doctor::tuples::ip, format::number::number};
+
+/// A number of something, or a factor: one digit after the point below 10.
+pub(super) fn short(number: f64) -> String {
+    if !number.is_finite() {
+        return "unlimited".to_owned();
+    }
+    if number < 10.0 {
+        return format!("{number:.1}");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+    self::number(number.round() as u64)
+}
+
+/// A rate per second: two digits after the point below 1, one below 100.
+pub(super) fn rate(rate: f64) -> String {
+    match rate {
+        ..1.0 => format!("{rate:.2}"),
+        1.0..100.0 => format!("{rate:.1}"),
+        _ => short(rate),
+    }
+}
+
+/// A time in seconds, as people say it: `0.02 s`, `62 s`, `9 min`.
+pub(super) fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..1.0 => format!("{seconds:.2} s"),
+        1.0..10.0 => format!("{seconds:.1} s"),
+        10.0..120.0 => format!("{:.0} s", seconds.ceil()),
+        120.0..7_200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.0} h", seconds / 3_600.0),
+    }
+}
+
+/// A time in nanoseconds, as people say it: `740 µs`, `2.1 ms`.
+pub(super) fn duration_ns(ns: f64) -> String {
+    match ns {
+        ..1e5 => format!("{:.1} µs", ns / 1e3),
+        1e5..1e6 => format!("{:.0} µs", ns / 1e3),
+        _ => format!("{:.1} ms", ns / 1e6),
+    }
+}
+
+/// A number with four digits after the point, for programs.
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+/// A share in percent: `97 %`. Never 100 % for less than all, nor 0 % for more than none.
+pub(super) fn percent(share: f64) -> String {
+    let rounded = (share * 100.0).round();
+    let shown = if share < 1.0 && rounded >= 100.0 {
+        99.0
+    } else if share > 0.0 && rounded < 1.0 {
+        1.0
+    } else {
+        rounded
+    };
+    format!("{shown} %")
+}
+
+/// The options that lead a command of `tracer` to this namespace; empty for the own one.
+pub(super) fn netns_option(place: &Place) -> String {
+    if place.own {
+        return String::new();
+    }
+    let name = place.name.clone().unwrap_or_else(|| place.inum.to_string());
+    format!(" --netns {}", quoted(&name))
+}
+
+/// A command that runs in this namespace. Of one without a name, PID stands for a process in it: without it, the command
+/// would act on the namespace of the shell.
+pub(super) fn command_in(place: &Place, command: &str) -> String {
+    match &place.name {
+        _ if place.own => command.to_owned(),
+        Some(name) => format!("ip netns exec {} {command}", quoted(name)),
+        None => format!("nsenter -t PID -n {command}"),
+    }
+}
+
+/// A word as a shell reads it. Whoever may name a namespace must not choose what is pasted into a shell.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// `10.0.0.8 → 10.0.1.7:8080 in netns proxy`; empty for the whole host.
+pub(in crate::doctor) fn subject(subject: &Subject) -> String {
+    let mut text = match subject {
+        Subject::Host | Subject::Netns(_) => String::new(),
+        Subject::Tuple { source, destination, .. } => format!("{source} → {destination}"),
+        Subject::Address { address, .. } if address.port() == 0 => address.ip().to_string(),
+        Subject::Address { address, .. } => address.to_string(),
+        Subject::Process(process) => self::process(process),
+    };
+    if let Some(place) = subject.place().filter(|place| !place.own) {
+        let space = if text.is_empty() { "" } else { " in " };
+        write!(text, "{space}netns {}", name(place)).unwrap_or_default();
+    }
+    text
+}
+
+/// `nginx (process 123, nginx.service)`.
+fn process(process: &Process) -> String {
+    let container = process.container.as_deref();
+    let container = container.map_or_else(String::new, |it| format!(", {}", it.escape_debug()));
+    format!("{} (process {}{container})", process.name.escape_debug(), process.pid)
+}
+
+/// The name of a namespace, or its inode number.
+fn name(place: &Place) -> String {
+    match &place.name {
+        Some(name) => name.escape_debug().to_string(),
+        None => place.inum.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_at_a_glance() {
+        assert_eq!(
+            [0.04, 9.96, 454.9, f64::INFINITY].map(short),
+            ["0.0", "10.0", "455", "unlimited"]
+        );
+        assert_eq!([0.016, 15.94, 454.9].map(rate), ["0.02", "15.9", "455"]);
+        assert_eq!([0.02, 62.05, 600.0].map(seconds), ["0.02 s", "63 s", "10 min"]);
+        assert_eq!([9_000.0, 740_000.0, 2.1e6].map(duration_ns), ["9.0 µs", "740 µs", "2.1 ms"]);
+        assert_eq!(
+            [0.0, 0.001, 0.5, 0.999, 1.0].map(percent),
+            ["0 %", "1 %", "50 %", "99 %", "100 %"]
+        );
+    }
+
+    #[test]
+    fn a_namespace_cannot_put_a_command_into_a_shell() {
+        let place = |name: &str| Place { inum: 7, name: Some(name.to_owned()), own: false };
+        assert_eq!(netns_option(&place("blue-1")), " --netns blue-1");
+        assert_eq!(netns_option(&place("a;rm -rf 'x'")), r" --netns 'a;rm -rf '\''x'\'''");
+        assert_eq!(netns_option(&place("-h")), " --netns '-h'");
+        assert_eq!(netns_option(&Place { own: true, ..place("blue") }), "");
+        let of = |place: &Place| command_in(place, "sysctl x");
+        assert_eq!(of(&place("blue")), "ip netns exec blue sysctl x");
+        assert_eq!(of(&Place { own: true, ..place("blue") }), "sysctl x");
+        // The shell that it is pasted into is in another namespace.
+        assert_eq!(of(&Place { name: None, ..place("") }), "nsenter -t PID -n sysctl x");
+        assert_eq!(netns_option(&Place { name: None, ..place("") }), " --netns 7");
+    }
+}

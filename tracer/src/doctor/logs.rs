@@ -1,0 +1,159 @@
+//! Logs of nginx, HAProxy and Squid: how often they say that a port, an address, a descriptor or an upstream was missing, and
+//! when.
+//!
+//! A log is text that other programs wrote, and in parts their clients. A line counts only for what its program puts at the
+//! beginning of the message: the verb and the number of the error, never its text, which depends on the language and the C
+//! library. What clients can choose (requests, paths, headers) stands after it, and at most becomes the name of an upstream.
+
+mod blame;
+mod given;
+mod haproxy;
+mod nginx;
+pub mod pods;
+mod prefix;
+mod reader;
+mod report;
+mod scan;
+mod squid;
+mod time;
+mod wrap;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+pub use blame::Blamed;
+pub use given::given;
+pub use reader::Reader;
+pub use report::{Group, Kind, Program, Report};
+
+use super::verdict::{Check, Missing};
+#[cfg(test)]
+use crate::host::files::Memory;
+use crate::host::files::{Contents, Files};
+
+/// How many bytes of a log are read at most, from its end.
+const MOST: usize = 64 << 20;
+/// How many are read first; more only if these begin within the window. A log can be large, and the window is its last seconds.
+const FIRST: usize = 1 << 20;
+/// How many names of a log's folder are looked at.
+const NAMES: usize = 10_000;
+/// By how much lines may be out of the order of time, in seconds: processes and streams that write to one file buffer.
+const DISORDER_S: i64 = 60;
+
+/// Which lines count, and how their times are read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Asked {
+    /// The first second of the window, since 1970.
+    pub from_s: i64,
+    /// Its last second, usually the current one: later lines are counted as of the future.
+    pub to_s: i64,
+    /// How far local time is ahead of UTC, in seconds, for lines that say local time.
+    pub offset_s: i32,
+}
+
+impl Asked {
+    /// The second before which lines matter for nothing.
+    fn earliest_s(&self) -> i64 {
+        self.from_s.saturating_sub(blame::WITHIN_S)
+    }
+}
+
+/// Reads the end of a log, as far back as the window asks for, and what was renamed away from its path within the window.
+///
+/// # Errors
+/// It cannot be opened or read, or is no regular file.
+pub fn read(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
+    let report = read_one(files, path, asked, MOST)?;
+    let since = report.first_s.unwrap_or(i64::MAX);
+    if report.cut || since < asked.earliest_s() {
+        return Ok(report);
+    }
+    // The log is new: the lines before are in the file that a rotation renamed.
+    let before = rotated(files, path).map(|path| read_one(files, &path, asked, MOST));
+    Ok(match before {
+        Some(Ok(before)) => before.and(report),
+        Some(Err(_)) | None => report,
+    })
+}
+
+/// Reads the last MiB of a log, for where there is no time for more. The report says if that is not all of the window.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_end(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
+    read_one(files, path, asked, FIRST)
+}
+
+/// The file that was at this path before: `error.log.1`, else the latest of `error.log-20261129` and `0.log.20261129-191515`.
+/// `None`: there is none that is not compressed.
+fn rotated(files: &dyn Files, path: &Path) -> Option<PathBuf> {
+    let (folder, name) = (path.parent()?, path.file_name()?.to_str()?);
+    let (names, _) = files.names(folder, NAMES).ok()?;
+    let suffix = |other: &String| {
+        let suffix = other.strip_prefix(name)?.strip_prefix(['.', '-'])?;
+        let number = suffix.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        (number && !suffix.is_empty()).then(|| suffix.to_owned())
+    };
+    let last = |name: &&String| suffix(name).map(|suffix| (suffix == "1", suffix));
+    let latest = names.iter().filter(|name| last(name).is_some()).max_by_key(last)?;
+    Some(folder.join(latest))
+}
+
+/// Reads the end of a log. `limit`: how many bytes at most.
+fn read_one(files: &dyn Files, path: &Path, asked: &Asked, limit: usize) -> io::Result<Report> {
+    let mut most = FIRST;
+    loop {
+        let contents = files.tail(path, most)?;
+        let asked = Asked { offset_s: offset_s(&contents, asked.offset_s), ..*asked };
+        let report = parse(&contents.bytes, contents.whole, &asked);
+        let earliest = asked.earliest_s().saturating_sub(DISORDER_S);
+        if contents.whole || most >= limit || report.first_s.is_some_and(|first| first < earliest) {
+            return Ok(report);
+        }
+        drop(contents);
+        most = most.saturating_mul(8).min(limit);
+    }
+}
+
+/// What these lines say. `whole`: whether they begin where the log begins; if not, the first line is left out, because it is not
+/// whole either.
+pub fn parse(bytes: &[u8], whole: bool, asked: &Asked) -> Report {
+    let mut reader = Reader::new(*asked, whole);
+    reader.feed(bytes);
+    reader.finish()
+}
+
+/// How far the local time in a log is ahead of UTC, in seconds. A container can have another time zone than the host: so it is
+/// taken from the last line and from when the file was last written, if these are a whole number of quarters of an hour apart.
+fn offset_s(contents: &Contents, assumed: i32) -> i32 {
+    let written = contents.modified.duration_since(UNIX_EPOCH).ok();
+    let written = written.and_then(|since| i64::try_from(since.as_secs()).ok());
+    let implied = written.and_then(|at| time::offset_s(reader::last_local(&contents.bytes)?, at));
+    implied.unwrap_or(assumed)
+}
+
+/// The check of the logs: whether all of them could be read, back to the beginning of the window.
+pub fn check(read: &[(PathBuf, Result<Report, String>)], asked: &Asked) -> Check {
+    let lacks = |(path, result): &(PathBuf, Result<Report, String>)| {
+        let why = match result {
+            Err(why) => why.clone(),
+            Ok(report) => report.shortcoming(asked.from_s)?,
+        };
+        Some(format!("{}: {why}", path.display()))
+    };
+    let all: Vec<_> = read.iter().filter_map(lacks).collect();
+    let missing = all.first().map(|first| {
+        let more = match all.len() {
+            1 => String::new(),
+            all => format!(", and {} more", all.saturating_sub(1)),
+        };
+        Missing { why: format!("{first}{more}"), needs: None }
+    });
+    Check { id: "logs", core: false, missing }
+}
+
+#[cfg(test)]
+mod tests;

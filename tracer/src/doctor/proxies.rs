@@ -1,0 +1,349 @@
+//! The proxies of the judged namespaces: what their configurations, counters and logs say. Reads only.
+//!
+//! Other processes decide what is read here, and how long that takes: so there is a limit to the number of proxies, and each
+//! step ends after some time with what was read by then.
+
+mod find;
+mod read;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    config::{haproxy, nginx::Nginx, squid},
+    finding::{Place, Process},
+    logs::{self, Asked, Program, Report},
+};
+use crate::{
+    error::reason,
+    host::{
+        files::Files,
+        inside::Inside,
+        limited::within,
+        netns::{Netns, Worker},
+    },
+    runtime::{beat, clock},
+};
+
+/// How many proxies are read.
+const MOST: usize = 64;
+/// How long all of one kind may take: the configurations, the counters, the logs.
+const TIME: Duration = Duration::from_secs(2);
+/// How long one of them may take.
+const TIME_OF_ONE: Duration = Duration::from_secs(1);
+/// How far back logs are read if no window is made, in seconds: as long as a TIME_WAIT lasts.
+const BACK_S: i64 = 60;
+/// How many logs of a proxy are read.
+const MOST_LOGS: usize = 8;
+/// How many source addresses of a namespace are tried.
+const MOST_SOURCES: usize = 256;
+
+/// What a log says; or why it was not read.
+pub type Log = (PathBuf, Result<Report, String>);
+
+/// What the configuration of a proxy says, and its counters.
+#[derive(Clone, Debug)]
+pub enum Config {
+    Nginx(Box<Nginx>),
+    Haproxy(Box<haproxy::Config>, Option<Counters>),
+    Squid(Box<squid::Config>, Option<squid::Version>),
+}
+
+/// What a HAProxy counted.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    pub now: haproxy::stats::Stats,
+    /// At the beginning of the window, and how long before that was; `None`: not known.
+    pub before: Option<(haproxy::stats::Stats, Duration)>,
+}
+
+/// A running proxy.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    pub program: Program,
+    /// Its master process, or the only one.
+    pub process: Process,
+    /// All of its processes.
+    pub pids: BTreeSet<u32>,
+    /// How many of them serve, at least 1.
+    pub workers: u32,
+    pub place: Place,
+    pub config: Config,
+    pub logs: Vec<Log>,
+}
+
+/// All proxies, and what was not read.
+#[derive(Clone, Debug)]
+pub struct Proxies {
+    pub all: Vec<Proxy>,
+    /// What was not read of configurations and counters, each with the reason, as a text for people.
+    pub unread: Vec<String>,
+    /// Whether more would be read with CAP_SYS_PTRACE.
+    pub hidden: bool,
+    /// Source addresses of configurations that cannot be bound, by the inode number of the namespace.
+    pub not_here: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// The logs that the user names.
+    pub given: Vec<Log>,
+    /// Which lines of logs count.
+    pub asked: Asked,
+}
+
+/// What is read at the beginning of the window.
+#[derive(Debug)]
+pub struct Begun {
+    read: Vec<Read>,
+    unread: Vec<String>,
+    hidden: bool,
+    from_s: i64,
+}
+
+/// A proxy whose configuration was read.
+#[derive(Debug)]
+struct Read {
+    found: find::Found,
+    config: Config,
+    /// Its files.
+    inside: Arc<Inside>,
+    /// The first counters, and when they were read.
+    counters: Option<(haproxy::stats::Stats, Instant)>,
+}
+
+/// Finds the proxies of these namespaces, and reads their configurations and counters. In 4 s at most.
+pub fn begin(worker: &Worker, all: &[Netns]) -> Begun {
+    let inums: BTreeSet<u32> = all.iter().map(|netns| netns.inum).collect();
+    let begun = worker.run(move || Ok(read_all(&inums)));
+    begun.unwrap_or_else(|error| Begun {
+        read: Vec::new(),
+        unread: vec![format!("the proxies of this host: {}", reason(&error))],
+        hidden: false,
+        from_s: now_s(),
+    })
+}
+
+fn read_all(inums: &BTreeSet<u32>) -> Begun {
+    let from_s = now_s();
+    let until = Instant::now() + TIME;
+    let search = within(TIME_OF_ONE, {
+        let inums = inums.clone();
+        move || find::find(&inums, TIME_OF_ONE / 2)
+    });
+    let search = search.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+    let (found, mut unread, hidden) = match search {
+        Ok(search) => (search.found, search.unread, search.hidden),
+        Err(error) => {
+            (Vec::new(), vec![format!("the processes of this host: {}", reason(&error))], false)
+        }
+    };
+    if found.len() > MOST {
+        unread.push(format!("there are {} proxies: {MOST} were read", found.len()));
+    }
+    let mut read = Vec::new();
+    for found in found.into_iter().take(MOST) {
+        beat::beat();
+        let name = found.named();
+        match limited(until, move || read::read(found)) {
+            Ok((it, counters)) => {
+                unread.extend(counters.map(|why| format!("{name}: its counters: {why}")));
+                unread.extend(not_read(&it.config).map(|why| format!("{name}: {why}")));
+                read.push(it);
+            }
+            Err(why) => unread.push(format!("{name}: {why}")),
+        }
+    }
+    Begun { read, unread, hidden, from_s }
+}
+
+/// The result of work that another process decides about.
+fn limited<T: Send + 'static>(
+    until: Instant,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let left = until.saturating_duration_since(Instant::now()).min(TIME_OF_ONE);
+    let result = if left.is_zero() { None } else { within(left, work) };
+    result.unwrap_or_else(|| Err("reading it takes too long".into()))
+}
+
+/// The first part of a configuration that was not read.
+fn not_read(config: &Config) -> Option<String> {
+    let of = |unread: &super::config::Unread| {
+        let (at, why) = unread.places.first()?;
+        Some(format!("{at}: {why}"))
+    };
+    match config {
+        Config::Nginx(nginx) => nginx.facts.unread.first().map(ToString::to_string),
+        Config::Haproxy(config, _) => of(&config.unread),
+        Config::Squid(config, _) => of(&config.unread),
+    }
+}
+
+/// What is read at the end of the window.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The namespaces that were looked at.
+    pub places: &'a [Place],
+    pub all: &'a [Netns],
+    /// Inode number of this process's own namespace.
+    pub own: u32,
+    /// Whether a window was made, so that lines of logs before it do not count.
+    pub window: bool,
+    /// The logs that the user names.
+    pub logs: &'a [PathBuf],
+}
+
+impl Begun {
+    /// Reads the counters again, the logs, and whether source addresses can be bound. In some seconds at most.
+    pub fn end(self, worker: &Worker, wanted: &Wanted<'_>) -> Proxies {
+        let from_s = if wanted.window { self.from_s } else { self.from_s.saturating_sub(BACK_S) };
+        let asked = Asked { from_s, to_s: now_s(), offset_s: local_offset_s() };
+        let mut unread = self.unread;
+        let places: BTreeMap<u32, Place> =
+            wanted.places.iter().map(|place| (place.inum, place.clone())).collect();
+        let read: Vec<Read> =
+            self.read.into_iter().filter(|it| places.contains_key(&it.found.inum)).collect();
+        let all = worker.run(move || Ok(finish(read, &places, &asked)));
+        let all = all.unwrap_or_else(|error| {
+            unread.push(format!("the logs of this host's proxies: {}", reason(&error)));
+            Vec::new()
+        });
+        let given = given(worker, wanted.logs, &asked);
+        let not_here = not_here(worker, wanted, &all);
+        Proxies { all, unread, hidden: self.hidden, not_here, given, asked }
+    }
+}
+
+fn finish(read: Vec<Read>, places: &BTreeMap<u32, Place>, asked: &Asked) -> Vec<Proxy> {
+    let until = Instant::now() + TIME;
+    let mut again = Vec::new();
+    for it in &read {
+        beat::beat();
+        again.push(counters(it, until));
+    }
+    let until = Instant::now() + TIME;
+    let finished = read.into_iter().zip(again).filter_map(|(it, counters)| {
+        beat::beat();
+        let logs = of_proxy(&it, until, asked);
+        let Read { found, mut config, .. } = it;
+        if let Config::Haproxy(_, of_config) = &mut config {
+            *of_config = counters;
+        }
+        let workers = u32::try_from(found.workers.len().max(1)).unwrap_or(u32::MAX);
+        Some(Proxy {
+            program: found.program,
+            place: places.get(&found.inum)?.clone(),
+            process: found.process,
+            pids: found.pids,
+            workers,
+            config,
+            logs,
+        })
+    });
+    finished.collect()
+}
+
+/// The counters of now, with those of the beginning.
+fn counters(read: &Read, until: Instant) -> Option<Counters> {
+    let (before, at) = read.counters.clone()?;
+    let Config::Haproxy(config, _) = &read.config else { return None };
+    let (inside, config) = (Arc::clone(&read.inside), config.clone());
+    let now = limited(until, move || read::counters(&inside, &config));
+    let seconds = at.elapsed();
+    match now {
+        Ok(now) => Some(Counters { now, before: Some((before, seconds)) }),
+        Err(_) => Some(Counters { now: before, before: None }),
+    }
+}
+
+/// The logs of a proxy.
+fn of_proxy(read: &Read, until: Instant, asked: &Asked) -> Vec<Log> {
+    let Config::Nginx(nginx) = &read.config else { return Vec::new() };
+    let logs = nginx.error_logs.iter().take(MOST_LOGS).cloned();
+    let read = logs.map(|path| {
+        let report = log(&read.inside, &path, until, asked);
+        (path, report)
+    });
+    read.collect()
+}
+
+/// Reads a log: its end, and the rest of the window if there is time for it. A log grows fast while every request fails.
+fn log(inside: &Arc<Inside>, path: &Path, until: Instant, asked: &Asked) -> Result<Report, String> {
+    type Way = fn(&dyn Files, &Path, &Asked) -> io::Result<Report>;
+    let read = |way: Way| {
+        let (inside, path, asked) = (Arc::clone(inside), path.to_owned(), *asked);
+        limited(until, move || way(&*inside, &path, &asked).map_err(|error| reason(&error)))
+    };
+    let end = read(logs::read_end)?;
+    beat::beat();
+    if end.cut && end.shortcoming(asked.from_s).is_none() {
+        return Ok(end);
+    }
+    Ok(read(logs::read).unwrap_or(end))
+}
+
+/// Reads the logs that the user names.
+fn given(worker: &Worker, paths: &[PathBuf], asked: &Asked) -> Vec<Log> {
+    let read = paths.iter().map(|path| {
+        let (asked, log) = (*asked, path.clone());
+        let report = worker.run(move || logs::given(Path::new(&log), &asked, TIME_OF_ONE));
+        (path.clone(), report.map_err(|error| reason(&error)))
+    });
+    read.collect()
+}
+
+/// Which source addresses of the configurations cannot be bound: neither an interface nor a route has them, and
+/// `ip_nonlocal_bind` is off. A UDP socket is bound and closed at once: it sends nothing, and takes no port of TCP.
+fn not_here(
+    worker: &Worker,
+    wanted: &Wanted<'_>,
+    all: &[Proxy],
+) -> BTreeMap<u32, BTreeSet<IpAddr>> {
+    let mut sources: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+    for proxy in all {
+        let of_place = sources.entry(proxy.place.inum).or_default();
+        match &proxy.config {
+            Config::Nginx(_) => {}
+            Config::Haproxy(config, _) => {
+                of_place.extend(config.sources().iter().map(|it| it.source.address));
+            }
+            Config::Squid(config, _) => {
+                of_place.extend(config.outgoing.iter().map(|it| it.address));
+            }
+        }
+    }
+    let tried = sources.into_iter().filter(|(_, sources)| !sources.is_empty()).filter_map(
+        |(inum, sources)| {
+            let netns = wanted.all.iter().find(|netns| netns.inum == inum)?;
+            let try_all =
+                move || Ok(sources.into_iter().take(MOST_SOURCES).filter(is_not_here).collect());
+            let missing = if inum == wanted.own {
+                worker.run(try_all)
+            } else {
+                worker.run_in(netns, try_all)
+            };
+            Some((inum, missing.ok()?))
+        },
+    );
+    tried.collect()
+}
+
+fn is_not_here(address: &IpAddr) -> bool {
+    let bound = UdpSocket::bind((*address, 0));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+fn now_s() -> i64 {
+    i64::try_from(clock::wall_ns() / 1_000_000_000).unwrap_or(i64::MAX)
+}
+
+/// How far local time is ahead of UTC, in seconds.
+fn local_offset_s() -> i32 {
+    jiff::Zoned::now().offset().seconds()
+}
+
+#[cfg(test)]
+mod tests;

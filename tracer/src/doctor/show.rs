@@ -1,0 +1,63 @@
+//! Shows a diagnosis: as text for people, as JSON, and as one line for monitoring systems.
+
+mod json;
+mod plugin;
+#[cfg(test)]
+mod test_diagnosis;
+mod text;
+
+use std::time::Duration;
+
+pub use json::{json, json_line};
+pub use plugin::plugin;
+pub use text::text;
+
+use super::{
+    activity::Activity,
+    finding::Finding,
+    judge::Seen,
+    verdict::{Check, Verdict},
+};
+
+/// What `tracer doctor` found out in one round.
+#[derive(Clone, Debug)]
+pub struct Diagnosis {
+    /// When it ended, in ns since 1970.
+    pub wall_ns: u64,
+    pub host: String,
+    pub kernel: String,
+    /// How long it watched; zero: it looked once.
+    pub window: Duration,
+    pub metrics: Metrics,
+    /// Causes before consequences, the worst first.
+    pub findings: Vec<Finding>,
+    /// How many findings of the same kinds are not in it.
+    pub left_out: usize,
+    pub checks: Vec<Check>,
+    pub verdict: Verdict,
+}
+
+/// The numbers that monitoring systems draw.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Share of its ports that the fullest tuple has in use, 0 to 1.
+    pub saturation: f64,
+    /// Calls that failed for lack of a port during the window; `None`: nothing watched.
+    pub failed: Option<u64>,
+    /// How long the slowest tuple's port searches took on average, in ms; `None`: there was none.
+    pub search_ms: Option<f64>,
+}
+
+impl Metrics {
+    /// The numbers of these namespaces. `watched`: whether the hooks were attached.
+    pub fn of(seen: &[Seen], watched: bool) -> Self {
+        let tuples = seen.iter().flat_map(|it| it.now.by_ends.values());
+        let saturation = tuples.map(|it| it.saturation().min(1.0)).fold(0.0, f64::max);
+        let all = || seen.iter().flat_map(|it| it.activity.values());
+        let bound = seen.iter().flat_map(|it| &it.bound).map(|it| it.failed);
+        let failed = all().map(Activity::exhausted).chain(bound).sum();
+        let search_ms =
+            all().filter_map(Activity::search_ns).map(|it| it.mean / 1e6).reduce(f64::max);
+        Self { saturation, failed: watched.then_some(failed), search_ms }
+    }
+}

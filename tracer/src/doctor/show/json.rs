@@ -1,0 +1,179 @@
+//! A diagnosis as one JSON object with flat keys: `tracer/schema/doctor-v1.json`.
+
+use serde_json::{Map, Value};
+
+use super::Diagnosis;
+use crate::{
+    doctor::{
+        finding::{Advice, Finding, Subject},
+        verdict::Check,
+    },
+    error::Error,
+    format::{json::terminal_safe, timestamp::Timestamp},
+};
+
+/// The object, by the schema. Values that are not known are left out.
+pub fn json(diagnosis: &Diagnosis) -> Value {
+    let findings: Vec<_> = diagnosis.findings.iter().map(finding).collect();
+    let checks: Vec<_> = diagnosis.checks.iter().map(|it| check(it, &diagnosis.findings)).collect();
+    let metrics = diagnosis.metrics;
+    let mut object = Map::new();
+    let mut add = |key: &str, value: Value| {
+        if !value.is_null() {
+            object.insert(key.to_owned(), value);
+        }
+    };
+    add("v", 1.into());
+    add("ts", String::from_utf8_lossy(&Timestamp::default().text(diagnosis.wall_ns)).into());
+    add("host.name", diagnosis.host.clone().into());
+    add("kernel", diagnosis.kernel.clone().into());
+    add("version", env!("CARGO_PKG_VERSION").into());
+    add("verdict", diagnosis.verdict.name().into());
+    add("exit", (diagnosis.verdict as u8).into());
+    add("window_s", diagnosis.window.as_secs_f64().into());
+    add("saturation", metrics.saturation.into());
+    add("failed", metrics.failed.into());
+    add("search.mean_ms", metrics.search_ms.into());
+    add("checks", checks.into());
+    add("findings", findings.into());
+    add("findings.left_out", diagnosis.left_out.into());
+    object.into()
+}
+
+/// The object as one line, safe to print on a terminal.
+///
+/// # Errors
+/// It cannot be written, which does not occur with these types.
+pub fn json_line(diagnosis: &Diagnosis) -> Result<String, Error> {
+    let bytes = terminal_safe(&json(diagnosis))
+        .map_err(|error| Error::Failure(format!("cannot write the diagnosis as JSON: {error}")))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned() + "\n")
+}
+
+fn check(check: &Check, findings: &[Finding]) -> Value {
+    let mut object = Map::new();
+    object.insert("id".into(), check.id.into());
+    object.insert("core".into(), check.core.into());
+    let found = findings.iter().any(|it| check.is_about(it.id));
+    let status = match check.missing {
+        Some(_) => "not_made",
+        None if found => "finding",
+        None => "ok",
+    };
+    object.insert("status".into(), status.into());
+    if let Some(missing) = &check.missing {
+        object.insert("why".into(), missing.why.clone().into());
+        if let Some(needs) = &missing.needs {
+            object.insert("needs".into(), needs.clone().into());
+        }
+    }
+    object.into()
+}
+
+fn finding(finding: &Finding) -> Value {
+    let mut object = Map::new();
+    object.insert("id".into(), finding.id.name().into());
+    object.insert("severity".into(), finding.severity.name().into());
+    object.insert("certainty".into(), finding.certainty.name().into());
+    if let Some(place) = finding.subject.place() {
+        object.insert("netns".into(), place.inum.into());
+        if let Some(name) = &place.name {
+            object.insert("netns.name".into(), name.clone().into());
+        }
+    }
+    match &finding.subject {
+        Subject::Host | Subject::Netns(_) => {}
+        Subject::Tuple { source, destination, .. } => {
+            object.insert("network.local.address".into(), source.to_string().into());
+            object.insert("network.peer.address".into(), destination.ip().to_string().into());
+            object.insert("network.peer.port".into(), destination.port().into());
+        }
+        Subject::Address { address, .. } => {
+            object.insert("address".into(), address.ip().to_string().into());
+            if address.port() != 0 {
+                object.insert("port".into(), address.port().into());
+            }
+        }
+        Subject::Process(process) => {
+            object.insert("process.pid".into(), process.pid.into());
+            object.insert("process.name".into(), process.name.clone().into());
+            if let Some(container) = &process.container {
+                object.insert("container.id".into(), container.clone().into());
+            }
+        }
+    }
+    object.insert("what".into(), finding.what.clone().into());
+    object.insert("evidence".into(), finding.evidence.clone().into());
+    if let Some(why) = &finding.why {
+        object.insert("why".into(), why.clone().into());
+    }
+    if let Some(cause) = finding.consequence_of {
+        object.insert("consequence_of".into(), cause.name().into());
+    }
+    let advice: Vec<_> = finding.advice.iter().map(advice).collect();
+    object.insert("advice".into(), advice.into());
+    if let Some(verify) = &finding.verify {
+        object.insert("verify".into(), verify.clone().into());
+    }
+    if let Some(not) = finding.not {
+        object.insert("not".into(), not.into());
+    }
+    object.into()
+}
+
+fn advice(advice: &Advice) -> Value {
+    let mut object = Map::new();
+    object.insert("do".into(), advice.what.clone().into());
+    if let Some(command) = &advice.command {
+        object.insert("command".into(), command.clone().into());
+    }
+    object.insert("gain".into(), advice.gain.clone().into());
+    if let Some(factor) = advice.factor {
+        object.insert("gain.factor".into(), factor.into());
+    }
+    object.insert("persists".into(), advice.persists.into());
+    if let Some(risk) = advice.risk {
+        object.insert("risk".into(), risk.into());
+    }
+    object.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::test_diagnosis::{diagnosis, healthy},
+        *,
+    };
+
+    const SCHEMA: &str = include_str!("../../../schema/doctor-v1.json");
+
+    #[test]
+    fn every_diagnosis_is_by_the_schema() {
+        let schema = serde_json::from_str(SCHEMA).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        for diagnosis in [diagnosis(), healthy()] {
+            let line = json_line(&diagnosis).unwrap();
+            let value: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(
+                validator.validate(&value).map_err(|error| error.to_string()),
+                Ok(()),
+                "{line}"
+            );
+            assert!(line.ends_with("}\n") && !line.contains('\u{1b}'), "{line}");
+        }
+        let mut wrong = json(&diagnosis());
+        wrong["exit"] = 4.into();
+        assert!(!validator.is_valid(&wrong));
+    }
+
+    #[test]
+    fn checks_say_whether_they_found_something() {
+        let all = json(&diagnosis());
+        let status = |id: &str| {
+            let checks = all["checks"].as_array().unwrap();
+            checks.iter().find(|it| it["id"] == id).unwrap()["status"].clone()
+        };
+        assert_eq!((status("fill"), status("window")), ("finding".into(), "not_made".into()));
+        assert_eq!(json(&healthy())["checks"][0]["status"], "ok");
+    }
+}

@@ -1,0 +1,156 @@
+//! A diagnosis for people: one line of verdict, the findings, and what was not checked. No line is longer than 100 columns.
+
+use std::fmt::Write as _;
+
+use super::Diagnosis;
+use crate::{
+    doctor::{
+        finding::{Advice, Finding, Severity},
+        judge::subject,
+        verdict::Verdict,
+    },
+    format::text as safe,
+};
+
+/// The most columns of a line.
+const WIDTH: usize = 100;
+/// The columns before the text of a line of a finding.
+const INDENT: usize = 8;
+
+/// The diagnosis as text, with a newline at its end. All that others named is shown without control characters.
+pub fn text(diagnosis: &Diagnosis) -> String {
+    let mut out = String::new();
+    line(&mut out, &headline(diagnosis));
+    for finding in &diagnosis.findings {
+        out.push('\n');
+        show(&mut out, finding);
+    }
+    if diagnosis.left_out > 0 {
+        let more = format!("and {} of the same kinds", counted(diagnosis.left_out, "more finding"));
+        out.push('\n');
+        line(&mut out, &more);
+    }
+    let missing: Vec<_> = diagnosis.checks.iter().filter(|check| check.missing.is_some()).collect();
+    if !missing.is_empty() {
+        out.push_str("\nnot checked:\n");
+    }
+    for check in missing {
+        let Some(missing) = &check.missing else { continue };
+        let mut text = format!("{}: {}", check.id, missing.why);
+        if let Some(needs) = &missing.needs {
+            write!(text, " (needs {needs})").unwrap_or_default();
+        }
+        wrapped(&mut out, "  ", "    ", &text);
+    }
+    out
+}
+
+fn headline(diagnosis: &Diagnosis) -> String {
+    let count = |severity| diagnosis.findings.iter().filter(|it| it.severity == severity).count();
+    let (critical, warnings) = (count(Severity::Critical), count(Severity::Warning));
+    let not_made = diagnosis.checks.iter().filter(|check| check.missing.is_some()).count();
+    let mut text = match diagnosis.verdict {
+        Verdict::Healthy => "healthy: no sign of port exhaustion".to_owned(),
+        Verdict::Unknown => "unknown: nothing found, but a core check was not made".to_owned(),
+        Verdict::Warning => format!("warning: {}", counted(warnings, "warning")),
+        Verdict::Critical => format!("critical: {}", counted(critical, "critical finding")),
+    };
+    if diagnosis.verdict == Verdict::Critical && warnings > 0 {
+        write!(text, ", {}", counted(warnings, "warning")).unwrap_or_default();
+    }
+    if not_made > 0 {
+        write!(text, "; {} not made", counted(not_made, "check")).unwrap_or_default();
+    }
+    text
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+fn show(out: &mut String, finding: &Finding) {
+    let severity = finding.severity.name().to_uppercase();
+    let about = subject(&finding.subject);
+    let head = format!("{severity} {} ({})", finding.id, finding.certainty.name());
+    let head = if about.is_empty() { head } else { format!("{head}  {about}") };
+    line(out, &head);
+    wrapped(out, "  ", "  ", &finding.what);
+    if let Some(cause) = finding.consequence_of {
+        labelled(out, "why", &format!("a consequence of {cause}"));
+    } else if let Some(why) = &finding.why {
+        labelled(out, "why", why);
+    }
+    let mut then = "then";
+    for (index, advice) in finding.advice.iter().enumerate() {
+        let label = match (index, advice.persists) {
+            (0, _) => "now",
+            (_, true) => std::mem::replace(&mut then, "or"),
+            (_, false) => "or",
+        };
+        show_advice(out, label, advice);
+    }
+    if let Some(verify) = &finding.verify {
+        labelled(out, "check", verify);
+    }
+    if let Some(not) = finding.not {
+        labelled(out, "not", not);
+    }
+}
+
+fn show_advice(out: &mut String, label: &str, advice: &Advice) {
+    match &advice.command {
+        Some(command) => {
+            // A command is one line, however long, so that it can be copied.
+            labelled_whole(out, label, command);
+            labelled(out, "", &with_gain(advice));
+        }
+        None => labelled(out, label, &with_gain(advice)),
+    }
+    if let Some(risk) = advice.risk {
+        labelled(out, "", &format!("but {risk}"));
+    }
+}
+
+fn with_gain(advice: &Advice) -> String {
+    if advice.gain.is_empty() {
+        return advice.what.clone();
+    }
+    format!("{}: {}", advice.what, advice.gain)
+}
+
+fn labelled(out: &mut String, label: &str, text: &str) {
+    wrapped(out, &format!("  {label:<width$}", width = INDENT - 2), &" ".repeat(INDENT), text);
+}
+
+fn labelled_whole(out: &mut String, label: &str, text: &str) {
+    line(out, &format!("  {label:<width$}{text}", width = INDENT - 2));
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(&safe::line(text));
+    out.push('\n');
+}
+
+/// Breaks the text between words. `first` begins the first line, `rest` the others.
+fn wrapped(out: &mut String, first: &str, rest: &str, text: &str) {
+    let mut current = first.to_owned();
+    let mut empty = true;
+    for word in text.split(' ') {
+        let width = current.chars().count() + 1 + word.chars().count();
+        if !empty && width > WIDTH {
+            line(out, &current);
+            current.clear();
+            current.push_str(rest);
+            empty = true;
+        }
+        if !empty {
+            current.push(' ');
+        }
+        current.push_str(word);
+        empty = false;
+    }
+    line(out, &current);
+}
+
+#[cfg(test)]
+mod tests;

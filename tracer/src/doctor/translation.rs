@@ -1,0 +1,218 @@
+//! NAT and connection tracking in all namespaces that are looked at: at both ends of the window, and what follows from that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use super::{
+    finding::{Finding, Place},
+    judge::{
+        Seen,
+        conntrack::{self, Tracking},
+        nat_behind::{self, Outgoing, Syns, Vendor},
+    },
+    nat::{self, Look, Unread},
+    snapshot::in_netns,
+    tuples::{Ends, Tuple},
+    verdict::Check,
+};
+use crate::host::{
+    conntrack::Counters,
+    dmi,
+    netns::{Netns, Worker},
+};
+
+/// The counters of each namespace at the beginning of the window, by its inode number, and when they were read. Namespaces in which
+/// connections are not tracked, or whose counters cannot be read, are missing.
+pub type Begin = BTreeMap<u32, (Counters, Instant)>;
+
+/// Reads the counters of these namespaces. `own`: inode number of this process's own one.
+pub fn begin(all: &[Netns], own: u32, worker: &Worker) -> Begin {
+    let read = |netns: &Netns| {
+        let counters = in_netns(worker, netns, own, || Ok(nat::counters())).ok()??;
+        Some((netns.inum, (counters, Instant::now())))
+    };
+    all.iter().filter_map(read).collect()
+}
+
+/// A namespace, what the look saw, and its counters at the beginning of the window.
+type Looked = (Place, Result<Option<Look>, Unread>, Option<(Counters, Instant)>);
+
+/// What was seen at the end of the window.
+#[derive(Debug)]
+pub struct Translation {
+    looks: Vec<Looked>,
+    at: Instant,
+}
+
+impl Translation {
+    /// Looks at these namespaces until this time. `begin`: see [`begin`]; empty if there is one look only.
+    pub fn look(
+        all: &[Netns],
+        own: u32,
+        worker: &Worker,
+        (begin, until): (&Begin, Instant),
+    ) -> Self {
+        let look = |netns: &Netns| {
+            let place =
+                Place { inum: netns.inum, name: netns.name.clone(), own: netns.inum == own };
+            if Instant::now() > until {
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                return (place, Err(Unread::outside(&late)), None);
+            }
+            let before = begin.get(&netns.inum).copied();
+            let counters = before.map(|(counters, _)| counters);
+            let seen = in_netns(worker, netns, own, move || nat::look(counters));
+            match seen {
+                // It has ended: nothing is tracked there.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    (place, Ok(None), None)
+                }
+                seen => (place, seen.map_err(|error| Unread::outside(&error)), before),
+            }
+        };
+        Self { looks: all.iter().map(look).collect(), at: Instant::now() }
+    }
+
+    /// The checks of connection tracking, and of its entries.
+    pub fn checks(&self) -> [Check; 2] {
+        let looks = self.looks.iter();
+        conntrack::checks(looks.map(|(place, look, _)| (place, look.as_ref().map(Option::as_ref))))
+    }
+
+    /// The findings. `seen`: the namespaces' sockets.
+    pub fn judge(&self, seen: &[Seen]) -> Vec<Finding> {
+        let unanswered = unanswered(seen);
+        let mut findings = Vec::new();
+        for (place, look, before) in &self.looks {
+            let Ok(Some(look)) = look else { continue };
+            let before = before.map(|(counters, at)| (counters, self.at.duration_since(at)));
+            findings.extend(conntrack::judge(&Tracking {
+                place: place.clone(),
+                now: look.clone(),
+                before,
+                unanswered: unanswered.clone(),
+            }));
+        }
+        let vendor = Vendor::of(dmi::sys_vendor().as_deref());
+        let insert_failed = self.insert_failed();
+        let translated_here = self.destinations();
+        for seen in seen.iter().filter(|it| it.before.is_some()) {
+            findings.extend(nat_behind::judge(&Outgoing {
+                place: seen.place.clone(),
+                syns: seen.now.by_ends.iter().map(|it| syns(seen, it)).collect(),
+                insert_failed: Some(insert_failed),
+                translated_here: translated_here.clone(),
+                vendor,
+            }));
+        }
+        findings
+    }
+
+    /// By how much `insert_failed` grew, in all namespaces together.
+    fn insert_failed(&self) -> u32 {
+        let grown = self.looks.iter().filter_map(|(_, look, before)| {
+            let now = look.as_ref().ok()?.as_ref()?.counters.as_ref().ok()?;
+            Some(now.since(&before.as_ref()?.0).insert_failed)
+        });
+        grown.fold(0, u32::saturating_add)
+    }
+
+    /// Where the connections lead whose source this host translates.
+    fn destinations(&self) -> BTreeSet<SocketAddr> {
+        let looks = self.looks.iter().filter_map(|(_, look, _)| look.as_ref().ok()?.as_ref());
+        let translated = looks.filter_map(|look| look.translated.as_ref().ok());
+        translated.flat_map(|it| &it.mappings).map(|it| it.snat.destination).collect()
+    }
+}
+
+/// SYNs that were sent again without an answer, by destination, of all namespaces whose sockets were listed.
+fn unanswered(seen: &[Seen]) -> BTreeMap<SocketAddr, u32> {
+    let mut all: BTreeMap<SocketAddr, u32> = BTreeMap::new();
+    for (ends, tuple) in seen.iter().flat_map(|it| &it.now.by_ends) {
+        let count = all.entry(ends.peer()).or_default();
+        *count = count.saturating_add(tuple.unanswered);
+    }
+    all
+}
+
+/// What became of a tuple's SYNs in the window.
+fn syns(seen: &Seen, (ends, tuple): (&Ends, &Tuple)) -> ((IpAddr, SocketAddr), Syns) {
+    let opened = seen.activity.get(ends).map_or(0, |it| it.opened);
+    let opened = u32::try_from(opened).unwrap_or(u32::MAX);
+    let syns = Syns {
+        unanswered: tuple.unanswered,
+        // Those that were opened and do not wait have had their answer.
+        established: opened.saturating_sub(tuple.syn_sent),
+        fill: tuple.saturation(),
+        connections: tuple.held,
+    };
+    ((ends.from(), ends.peer()), syns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        doctor::finding::Id,
+        host::{conntrack::Fill, netns},
+    };
+
+    fn place() -> Place {
+        Place { inum: 7, name: None, own: false }
+    }
+
+    fn tracked(drop: u32, insert_failed: u32) -> (Place, Result<Option<Look>, Unread>) {
+        let counters = Counters { drop, insert_failed, ..Counters::default() };
+        let fill = Fill { count: 100, max: Some(100), ..Fill::default() };
+        let look =
+            Look { fill, counters: Ok(counters), translated: Ok(nat::Translated::default()) };
+        (place(), Ok(Some(look)))
+    }
+
+    #[test]
+    fn a_table_that_drops_in_the_window_is_found() {
+        let of = |before: u32| {
+            let (place, look) = tracked(50, 0);
+            let begin = Counters { drop: before, ..Counters::default() };
+            let at = Instant::now();
+            let looks = vec![(place, look, Some((begin, at)))];
+            let found = Translation { looks, at }.judge(&[]);
+            found.into_iter().map(|it| (it.id, it.severity.name())).collect::<Vec<_>>()
+        };
+        assert_eq!(of(10), [(Id::ConntrackFull, "critical")]);
+        assert_eq!(of(50), [(Id::ConntrackFull, "warning")]);
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_entered_is_a_check_that_was_not_made() {
+        let error = std::io::Error::from_raw_os_error(libc::EPERM);
+        let looks = vec![(place(), Err(Unread::outside(&error)), None)];
+        let [table, entries] = Translation { looks, at: Instant::now() }.checks();
+        assert!(table.core && table.missing.is_some() && !entries.core, "{table:?}");
+    }
+
+    #[test]
+    fn entries_that_could_not_be_inserted_are_counted_over_all_namespaces() {
+        let (place, look) = tracked(9, 9);
+        let at = Instant::now();
+        let one = (place, look, Some((Counters { insert_failed: 4, ..Counters::default() }, at)));
+        let unknown = (self::place(), tracked(9, 9).1, None);
+        assert_eq!(Translation { looks: vec![one, unknown], at }.insert_failed(), 5);
+    }
+
+    #[test]
+    fn the_own_namespace_needs_no_privilege() {
+        let worker = Worker::spawn().unwrap();
+        let own = netns::own().unwrap();
+        let all = std::slice::from_ref(&own);
+        let begin = begin(all, own.inum, &worker);
+        let look = |until| Translation::look(all, own.inum, &worker, (&begin, until));
+        let seen = look(Instant::now() + std::time::Duration::from_mins(1));
+        assert!(seen.looks[0].1.is_ok(), "{seen:?}");
+        let late = look(Instant::now().checked_sub(std::time::Duration::from_secs(1)).unwrap());
+        assert!(late.checks()[0].missing.is_some(), "{late:?}");
+    }
+}

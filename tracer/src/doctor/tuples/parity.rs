@@ -1,0 +1,60 @@
+//! The ports of a tuple by parity, which shows who chose them: connect() begins with the ports of the range that have the
+//! parity of its first one, bind(address, 0) with the others.
+
+use crate::host::{
+    capacity::PortRange,
+    sockdiag::{DiagSocket, tcp_state},
+};
+
+/// How many ports of the range a tuple holds, by parity.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Parity {
+    /// Of the parity that connect() tries first.
+    pub first: u32,
+    /// Of the other one.
+    pub second: u32,
+    /// Of `first`: those that were taken or closed in the last 10 s.
+    pub recent_first: u32,
+    /// The same of `second`.
+    pub recent_second: u32,
+}
+
+/// Connections that are open, and TIME_WAITs that are not older than this, show what the program does now, in ms. Older ones may
+/// be left from a time when connect() had to use both parities.
+const RECENT_MS: u32 = 10_000;
+/// How long a TIME_WAIT lasts, in ms (TCP_TIMEWAIT_LEN).
+const TIME_WAIT_MS: u32 = 60_000;
+/// bind() chose the ports of a tuple if it holds this many times as many recent ones of the second parity. connect() in a
+/// range of the socket's own (IP_LOCAL_PORT_RANGE) takes as many of either.
+const CLEARLY: u32 = 4;
+
+impl Parity {
+    /// Counts a port of the tuple.
+    pub(super) fn add(&mut self, socket: &DiagSocket, range: &PortRange) {
+        if !range.contains(socket.source_port) {
+            return;
+        }
+        let recent = u32::from(is_recent(socket));
+        let is_first = (socket.source_port ^ range.low) & 1 == 0;
+        let (all, of_late) = if is_first {
+            (&mut self.first, &mut self.recent_first)
+        } else {
+            (&mut self.second, &mut self.recent_second)
+        };
+        *all += 1;
+        *of_late += recent;
+    }
+
+    /// Ports of the second parity that bind() took, by what the program does now; `fast` of these are the spreader's. 0:
+    /// connect() chose them, or that is not known.
+    pub fn bound(&self, fast: u32) -> u32 {
+        let recent = self.recent_second.saturating_sub(fast);
+        let clear = recent > 0 && recent >= self.recent_first.saturating_mul(CLEARLY);
+        if clear { self.second.saturating_sub(fast) } else { 0 }
+    }
+}
+
+fn is_recent(socket: &DiagSocket) -> bool {
+    let age = TIME_WAIT_MS.saturating_sub(socket.expires_ms);
+    !socket.time_wait || socket.state == tcp_state::TIME_WAIT && age <= RECENT_MS
+}

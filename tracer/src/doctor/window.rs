@@ -1,0 +1,205 @@
+//! What the tracer sees during a window: how connections came and went, which calls failed, how long port searches took.
+
+mod ports;
+
+use std::{collections::BTreeMap, time::Instant};
+
+pub use ports::Ports;
+use tracer_common::{Addr, Cause, Filter, Kind, Loss, TupleCount};
+
+use super::{activity::Activity, finding::Process, judge::BoundAddress, tuples::Ends};
+use crate::{
+    config::KernelConfig,
+    error::Error,
+    format::text::until_nul,
+    host::{callers::Callers, process::Called},
+    ledger::{
+        decode::{Typed, decode, typed},
+        stats::Earlier,
+        trace::{self, Tracer},
+    },
+    runtime::sandbox::User,
+};
+
+/// Losses after which a tuple's counters lack something: a table, or a user's share of it, had no room.
+const NO_ROOM: [Loss; 4] = [Loss::ConnsFull, Loss::TuplesFull, Loss::ConnsShare, Loss::TuplesShare];
+
+/// How many records of the buffer for events are read at once.
+const BATCH: usize = 4_096;
+/// The most addresses whose failed bind() calls are counted.
+const MOST_ADDRESSES: usize = 4_096;
+
+/// An attached tracer, and its reading at the beginning of the window.
+pub struct Window {
+    tracer: Tracer,
+    callers: Callers,
+    before: Earlier,
+    /// bind() calls that found no port, by network namespace and address; at most [`MOST_ADDRESSES`].
+    failed: BTreeMap<(u32, Addr), Failed>,
+    lost_before: u64,
+    began: Instant,
+}
+
+/// What was seen during the window.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    /// How long it was, in seconds.
+    pub seconds: f64,
+    /// By inode number of the network namespace.
+    pub namespaces: BTreeMap<u32, Activities>,
+    /// Name of the backend.
+    pub backend: &'static str,
+    /// What does not work as well as it could on this kernel, and why.
+    pub degraded: Vec<String>,
+    /// How many ports were not counted because a table was full.
+    pub lost: u64,
+}
+
+/// What was seen in one network namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Activities {
+    pub tuples: BTreeMap<Ends, Activity>,
+    pub bound: Vec<BoundAddress>,
+}
+
+impl Watched {
+    /// The activity of a tuple to which nothing happened.
+    pub fn nothing(&self) -> Activity {
+        Activity { seconds: self.seconds, ..Activity::default() }
+    }
+}
+
+impl Window {
+    /// Attaches the tracer. The calling thread, and those that it starts later, can only read maps from then on.
+    ///
+    /// # Errors
+    /// Missing privileges (exit code 77), no backend that can run (69), any other failure (1). Nothing stays attached.
+    pub fn open(kernel: &KernelConfig) -> Result<Self, Error> {
+        let names = trace::cgroup_names(kernel)?;
+        let tracer =
+            trace::start(kernel, Kind::BindFailed.bit(), &Filter::default(), User::nobody())?;
+        Ok(Self {
+            tracer,
+            callers: Callers::new(names),
+            before: Earlier::default(),
+            failed: BTreeMap::new(),
+            lost_before: 0,
+            began: Instant::now(),
+        })
+    }
+
+    /// Begins a window.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn begin(&mut self) -> Result<(), Error> {
+        self.tracer.reconcile_if_due()?;
+        self.tracer.read(true)?;
+        self.lost_before = self.lost()?;
+        self.tracer.keep_tuples(&mut self.before);
+        self.drain();
+        self.failed.clear();
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    /// Reads the calls that failed since the last time. To be called often enough that the buffer for events does not fill up.
+    pub fn drain(&mut self) {
+        let Self { tracer, callers, failed, .. } = self;
+        loop {
+            let taken = tracer.session.events.drain(BATCH, |record| {
+                let Ok(event) = decode(record) else { return };
+                if typed(&event) != Ok(Typed::BindFailed(Cause::BindExhausted)) {
+                    return;
+                }
+                let place = (event.tuple.netns, event.tuple.source);
+                if failed.len() >= MOST_ADDRESSES && !failed.contains_key(&place) {
+                    return;
+                }
+                let called = callers.of(&event);
+                let known = failed.entry(place).or_default();
+                known.count += 1;
+                known.caller = Some(process(callers, event.pid, event.cgroup, &called));
+            });
+            if taken < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Ends the window, and returns what was seen since it began.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn end(&mut self) -> Result<Watched, Error> {
+        self.drain();
+        self.tracer.read(true)?;
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-3);
+        let mut namespaces: BTreeMap<u32, Activities> = BTreeMap::new();
+        for (key, count) in self.tracer.tuples() {
+            let activity = Activity::between(self.before.get(key), count, seconds);
+            if activity.opened == 0 && activity.failed.iter().all(|count| *count == 0) {
+                continue;
+            }
+            let caller = caller(&mut self.callers, count);
+            let ends = Ends {
+                source: key.source,
+                destination: key.destination,
+                port: key.destination_port,
+            };
+            let here = namespaces.entry(key.netns).or_default();
+            here.tuples.insert(ends, Activity { caller, ..activity });
+        }
+        let mut failed = std::mem::take(&mut self.failed);
+        for (key, count, of) in self.tracer.bind_rows() {
+            let failed = failed.remove(&(of.netns, of.address)).unwrap_or_default();
+            let ports = Some((count.in_use(), of.limits.unreserved()));
+            let bound = failed.bound(of.address, ports, seconds);
+            namespaces.entry(key.netns).or_default().bound.push(bound);
+        }
+        for ((netns, address), failed) in failed {
+            let bound = failed.bound(address, None, seconds);
+            namespaces.entry(netns).or_default().bound.push(bound);
+        }
+        let lost = self.lost()?.saturating_sub(self.lost_before);
+        let backend = self.tracer.session.backend.name();
+        Ok(Watched { seconds, namespaces, backend, degraded: self.tracer.degraded(), lost })
+    }
+
+    /// How many ports were not counted so far because a table was full.
+    fn lost(&self) -> Result<u64, Error> {
+        let totals = self.tracer.totals()?;
+        let lost =
+            Loss::ALL.into_iter().zip(totals.lost).filter(|(loss, _)| NO_ROOM.contains(loss));
+        Ok(lost.map(|(_, count)| count).sum())
+    }
+}
+
+/// bind() calls that found no port at an address.
+#[derive(Clone, Debug, Default)]
+struct Failed {
+    count: u64,
+    /// The process of the newest one.
+    caller: Option<Process>,
+}
+
+impl Failed {
+    fn bound(self, address: Addr, ports: Option<(u64, u32)>, seconds: f64) -> BoundAddress {
+        BoundAddress { address, ports, failed: self.count, seconds, caller: self.caller }
+    }
+}
+
+/// The process that connected last; `None`: not known.
+fn caller(callers: &mut Callers, count: &TupleCount) -> Option<Process> {
+    let called = (count.pid != 0).then(|| callers.last(count))?;
+    Some(process(callers, count.pid, count.cgroup, &called))
+}
+
+fn process(callers: &mut Callers, pid: u32, cgroup: u64, called: &Called) -> Process {
+    let place = callers.cgroups.get(cgroup, Instant::now()).and_then(|name| name.place().cloned());
+    Process {
+        pid,
+        name: String::from_utf8_lossy(until_nul(&called.name)).into_owned(),
+        container: place.map(|it| it.to_string()),
+    }
+}

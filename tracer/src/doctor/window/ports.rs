@@ -1,0 +1,35 @@
+//! The ports that destinations have now, while a window is open.
+
+use std::collections::BTreeMap;
+
+use tracer_common::Addr;
+
+use super::Window;
+use crate::error::Error;
+
+/// The ports of all source addresses towards one destination.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Ports {
+    /// Of connections that are open.
+    pub open: u64,
+    /// In TIME_WAIT.
+    pub waiting: u64,
+}
+
+impl Window {
+    /// The ports that the destinations of this network namespace have now, by address and port.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn ports(&mut self, netns: u32) -> Result<BTreeMap<(Addr, u16), Ports>, Error> {
+        self.tracer.read(false)?;
+        let mut found: BTreeMap<_, Ports> = BTreeMap::new();
+        for (key, count) in self.tracer.tuples().iter().filter(|(key, _)| key.netns == netns) {
+            let waiting = count.time_wait();
+            let ports = found.entry((key.destination, key.destination_port)).or_default();
+            ports.open = ports.open.saturating_add(count.in_use().saturating_sub(waiting));
+            ports.waiting = ports.waiting.saturating_add(waiting);
+        }
+        Ok(found)
+    }
+}
