@@ -3,15 +3,20 @@
 use std::{
     io::{self, Write},
     path::Path,
+    process::ExitCode,
 };
 
 use tracer_common::Kind;
 
 use crate::{
     cli::{self, Cli, Command, StreamFormat},
-    commands::{record, replay, report, top, tuples},
-    config::{KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig, TuplesConfig},
-    error::Error,
+    commands::{advise::Advice, doctor::Doctor, record, replay, report, top, tuples},
+    config::{
+        AdviseConfig, DoctorConfig, KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig,
+        TuplesConfig,
+    },
+    doctor::verdict::Verdict,
+    error::{Error, Exit},
     export::sink::Sink,
     host::callers::Callers,
     kernel::object::{BPF_OBJECT, MISSING},
@@ -20,21 +25,26 @@ use crate::{
     spread::{self, Agent},
 };
 
+/// The name of the command whose exit codes are verdicts.
+const DOCTOR: &str = "doctor";
+
 /// To be called before anything else: sets up the heap and the signals.
 pub fn begin() {
     memory::share_heap();
     shutdown::begin();
 }
 
-/// Runs the command line.
+/// Runs the command line. Returns the exit code of a command that did what it was asked: 0, except for the verdict of
+/// `tracer doctor`.
 ///
 /// # Errors
 /// See [`Error`]; each has an exit code.
-pub fn run(cli: &Cli) -> Result<(), Error> {
+pub fn run(cli: &Cli) -> Result<ExitCode, Error> {
     log::start(cli.global.verbose, cli.global.log_format)?;
     let kernel = KernelConfig::try_from(cli)?;
     note_old_spelling(&cli.command);
-    match Task::try_from(&cli.command)? {
+    let done = match Task::try_from(&cli.command)? {
+        Task::Doctor(config) => return run_doctor(&kernel, config),
         Task::Top(config) => run_top(&kernel, config),
         Task::Replay(config) => replay::run(&config),
         Task::Record(config) => run_record(&kernel, config),
@@ -43,9 +53,48 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
         Task::Spread(config) => run_spread(&kernel, config),
         Task::Release(rule) => release(&rule),
         Task::Status(config) => stdout::print(&spread::status::run(&config)?).map(drop),
+        Task::Advise(config) => run_advise(&kernel, config),
         Task::Completions(shell) => stdout::print(&cli::completions(shell)).map(drop),
         Task::Man(dir) => man(dir.as_deref()),
+    };
+    done.map(|()| Exit::Ok.into())
+}
+
+fn run_doctor(kernel: &KernelConfig, config: DoctorConfig) -> Result<ExitCode, Error> {
+    let doctor = Doctor::start(kernel, config)?;
+    let verdict = shutdown::run(move |signals| doctor.run(&signals))?;
+    Ok((verdict as u8).into())
+}
+
+fn run_advise(kernel: &KernelConfig, config: AdviseConfig) -> Result<(), Error> {
+    let advice = Advice::start(kernel, config)?;
+    if advice.measures() {
+        shutdown::run(move |signals| advice.run(&signals))
+    } else {
+        advice.print()
     }
+}
+
+/// Prints what is wrong with a command line that could not be parsed, or the help that it asks for, and returns the exit
+/// code.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody can read it if stdout and stderr are closed.
+    _ = error.print();
+    let doctor = std::env::args_os().skip(1).any(|word| word == DOCTOR);
+    match error.exit_code() {
+        0 => Exit::Ok.into(),
+        _ if doctor => (Verdict::Unknown as u8).into(),
+        _ => Exit::Usage.into(),
+    }
+}
+
+/// The exit code of an error of this command.
+pub fn exit(cli: &Cli, error: &Error) -> ExitCode {
+    // A monitoring system takes 1 and 2 for verdicts.
+    if matches!(cli.command, Command::Doctor(_)) {
+        return (Verdict::Unknown as u8).into();
+    }
+    error.exit().into()
 }
 
 fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> {

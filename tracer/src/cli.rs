@@ -2,7 +2,9 @@
 //!
 //! [`crate::config`] turns it into checked, typed configuration.
 
+mod advise;
 mod args;
+mod doctor;
 mod kernel;
 mod output;
 mod report;
@@ -14,9 +16,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub use advise::{AdviseArgs, Advised};
 pub use args::{
     Compression, EventKind, FilterArgs, RecordArgs, TableArgs, TableFormat, TuplesArgs,
 };
+pub use doctor::{DoctorArgs, DoctorFormat};
 pub use kernel::{Backend, KernelArgs, RingArgs};
 pub use output::{JsonArgs, StreamArgs, StreamFormat, TextFormat};
 pub use report::ReportArgs;
@@ -42,11 +46,13 @@ Examples:
   tracer tuples --sort ports             who holds how many source ports, now
   tracer tuples -i 2 --dst 10.0.0.0/8    the same every two seconds
   tracer report ev.jsonl*                what ran out, when, who failed and why
+  tracer doctor                          is this port exhaustion? what to do, with numbers
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup system.slice/nginx.service
   tracer status                          which rules spread, how full their pools are
+  tracer advise nginx --to 10.0.1.7:8080 --rate 1000
 
-The options of the kernel side are for top, record, tuples and spread; they may also follow the \
-command.
+The options of the kernel side are for top, record, tuples, doctor, spread and advise; they may also \
+follow the command.
 
 Exit codes:
   0   success, or stdout was closed by its reader
@@ -55,7 +61,8 @@ Exit codes:
   69  no backend can run here (each one's reason is printed)
   75  already running
   77  privileges are missing (they are named)
-  78  bad configuration";
+  78  bad configuration
+tracer doctor has others: see its help.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -116,10 +123,14 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Summarise a recording: what ran out of ports, when, which calls failed and why
     Report(ReportArgs),
+    /// Name the cause of failing or slow connections, and what to do
+    Doctor(DoctorArgs),
     /// Spread outgoing connections over a pool of source addresses
     Spread(Box<SpreadArgs>),
     /// Show the rules of `spread`, and how full their pools are
     Status(StatusArgs),
+    /// Print configuration that gives a load enough ports: of nginx, HAProxy, Envoy, Squid, the host
+    Advise(Box<AdviseArgs>),
     /// Print a completion script for a shell
     Completions {
         #[arg(value_enum, value_name = "SHELL")]
@@ -139,7 +150,9 @@ impl Command {
             Self::Top(args) => Some(&args.kernel),
             Self::Record(args) => Some(&args.kernel),
             Self::Tuples(args) => Some(&args.kernel),
+            Self::Doctor(args) => Some(&args.kernel),
             Self::Spread(args) => Some(&args.kernel),
+            Self::Advise(args) => Some(&args.kernel),
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
-//! The commands that trace, or read a recording. Each module has the name of its command.
+//! The commands that trace, read a recording or advise. Each module has the name of its command.
 
+pub mod advise;
+pub mod doctor;
 pub mod record;
 pub mod replay;
 pub mod report;

@@ -1,5 +1,7 @@
 //! Turns the command line into checked, typed configuration. Nothing is looked up on the host.
 
+mod advise;
+mod doctor;
 mod filter;
 mod spread;
 mod view;
@@ -9,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+pub use advise::{AdviseConfig, NOT_MEASURED};
+pub use doctor::DoctorConfig;
 pub use filter::{FilterSpec, RowFilter};
 pub use spread::SpreadConfig;
 use tracer_common::Kind;
@@ -255,10 +259,12 @@ pub enum Task {
     Record(RecordConfig),
     Tuples(TuplesConfig),
     Report(ReportConfig),
+    Doctor(DoctorConfig),
     Spread(SpreadConfig),
     /// `tracer spread --release`: ends the rule of this name.
     Release(String),
     Status(StatusConfig),
+    Advise(AdviseConfig),
     Completions(clap_complete::Shell),
     /// `tracer man`: writes all pages to this folder; `None`: writes the page of `tracer` to stdout.
     Man(Option<PathBuf>),
@@ -274,11 +280,13 @@ impl TryFrom<&Command> for Task {
             Command::Record(args) => Self::Record(args.try_into()?),
             Command::Tuples(args) => Self::Tuples(args.try_into()?),
             Command::Report(args) => Self::Report(args.into()),
+            Command::Doctor(args) => Self::Doctor(args.into()),
             Command::Spread(args) if args.release => Self::Release(args.rule.clone()),
             Command::Spread(args) => Self::Spread(args.as_ref().try_into()?),
             Command::Status(args) => {
                 Self::Status(StatusConfig { json: args.output.is_json(), rule: args.rule.clone() })
             }
+            Command::Advise(args) => Self::Advise(args.as_ref().try_into()?),
             Command::Completions { shell } => Self::Completions(*shell),
             Command::Man { dir } => Self::Man(dir.clone()),
         })

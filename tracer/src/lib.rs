@@ -1,9 +1,11 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod advise;
 pub mod app;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod format;

@@ -12,6 +12,7 @@ pub mod auto;
 mod decision_log;
 pub mod dry_run;
 pub mod health;
+pub mod listing;
 pub mod missing_connects;
 mod netns_sockets;
 mod notes;

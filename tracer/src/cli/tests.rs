@@ -52,6 +52,11 @@ fn the_help_of_report_reads_well() {
 }
 
 #[test]
+fn the_help_of_advise_reads_well() {
+    insta::assert_snapshot!(help(&["advise"]));
+}
+
+#[test]
 fn bad_values_are_refused_with_what_is_expected() {
     let lines = [
         "tracer top -i 0.01",
@@ -81,6 +86,8 @@ fn bad_values_are_refused_with_what_is_expected() {
         "tracer tuples -o xml",
         "tracer report",
         "tracer report --limit 0 ev.jsonl",
+        "tracer advise apache",
+        "tracer advise nginx --rate 0",
     ];
     let errors: Vec<_> = lines.iter().map(|line| format!("$ {line}\n{}", error(line))).collect();
     insta::assert_snapshot!(errors.join("\n"));
@@ -165,8 +172,10 @@ fn completions_and_man_pages_name_every_command() {
             "tracer-tuples.1",
             "tracer-replay.1",
             "tracer-report.1",
+            "tracer-doctor.1",
             "tracer-spread.1",
             "tracer-status.1",
+            "tracer-advise.1",
             "tracer-completions.1",
             "tracer-man.1"
         ]

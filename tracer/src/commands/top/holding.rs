@@ -220,6 +220,8 @@ mod tests {
             time_wait: false,
             expires_ms: 0,
             sent_again: 0,
+            receive_queue: 0,
+            send_queue: 0,
             v6_only: false,
             cgroup: 0,
         }

@@ -1,0 +1,60 @@
+//! Destinations that one upstream, backend or cluster has: those with the same port.
+
+use std::collections::BTreeMap;
+
+use super::{Destination, Plan};
+
+/// Destinations that are taken for the servers of one service.
+#[derive(Clone, Debug)]
+pub(super) struct Group<'a> {
+    /// A name that is unique in the text: letters, digits and underscores.
+    pub(super) name: String,
+    pub(super) destinations: Vec<&'a Destination>,
+}
+
+impl Group<'_> {
+    /// Whether it has destinations of this family.
+    pub(super) fn has(&self, v4: bool) -> bool {
+        self.destinations.iter().any(|it| it.address.is_ipv4() == v4)
+    }
+
+    /// Of its families, the one for which the pool has fewer addresses, but several: true is IPv4.
+    pub(super) fn scarcest(&self, plan: &Plan) -> bool {
+        let families =
+            [true, false].into_iter().filter(|v4| self.has(*v4) && plan.pool_size(*v4) > 1);
+        families.min_by_key(|v4| plan.pool_size(*v4)).unwrap_or(self.has(true))
+    }
+
+    /// The most connections to all destinations together that are open at the same time.
+    pub(super) fn peak(&self) -> f64 {
+        self.destinations.iter().map(|it| it.peak).sum()
+    }
+
+    /// Connections to all destinations together, per second.
+    pub(super) fn rate(&self) -> f64 {
+        self.destinations.iter().map(|it| it.flow.rate).sum()
+    }
+}
+
+/// The plan's destinations by port. `by_family`: the IPv4 and the IPv6 ones of a port are groups of their own.
+pub(super) fn groups(plan: &Plan, by_family: bool) -> Vec<Group<'_>> {
+    let mut found: BTreeMap<(u16, bool), Vec<&Destination>> = BTreeMap::new();
+    for destination in &plan.destinations {
+        let second = by_family && !destination.address.is_ipv4();
+        found.entry((destination.port, second)).or_default().push(destination);
+    }
+    let several = found.len() > 1;
+    let both: Vec<u16> =
+        found.keys().filter(|(_, second)| *second).map(|(port, _)| *port).collect();
+    let named = |((port, second), destinations): ((u16, bool), Vec<_>)| {
+        let mixed = both.contains(&port)
+            && plan.destinations.iter().any(|it| it.port == port && it.address.is_ipv4());
+        let name = match (several, mixed) {
+            (false, _) => "app".to_owned(),
+            (true, false) => format!("app_{port}"),
+            (true, true) => format!("app_{port}_v{}", if second { 6 } else { 4 }),
+        };
+        Group { name, destinations }
+    };
+    found.into_iter().map(named).collect()
+}
