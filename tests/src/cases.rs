@@ -1,8 +1,10 @@
 //! The tests, each with a name, and the plan by which they are chosen.
 
 pub mod abuse;
+pub mod advise;
 pub mod attach;
 mod depth;
+mod doctor;
 pub mod drift;
 pub mod ending;
 pub mod errors;
@@ -93,6 +95,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
     cases.extend(ledger::cases(plan));
     if plan.tracing_backends().next().is_some() {
         cases.extend(drift::cases(plan));
+        cases.extend(doctor::cases(plan));
         cases.extend(room::cases(plan));
         cases.extend(events::cases(plan));
         cases.extend(filters::cases(plan));
@@ -103,6 +106,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(sizes::cases(plan));
         cases.extend(output::cases(plan));
         cases.extend(proxies::cases(plan));
+        cases.extend(advise::cases(plan));
         cases.extend(spread::cases(plan));
         cases.extend(top::cases(plan));
         cases.extend(who::cases(plan));

@@ -42,9 +42,12 @@ pub(crate) struct Toolchain {
 }
 
 /// Programs that the tests run, and the Debian packages that have them.
-const TEST_PROGRAMS: [(&str, &str); 7] = [
+const TEST_PROGRAMS: [(&str, &str); 10] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("squid", "squid"),
     ("wrk", "wrk"),
     ("ip", "iproute2"),
     ("tmux", "tmux"),

@@ -1,5 +1,6 @@
 //! Runs the `tracer` program as a user does: `tuples --interval`, `record`, `spread` and `status`.
 
+pub mod doctor;
 pub mod record;
 pub mod shared;
 pub mod shared_record;

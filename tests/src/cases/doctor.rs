@@ -1,0 +1,60 @@
+//! `doctor::*`: each finding of `tracer doctor` in a situation made for it, and the healthy situation that looks most like it.
+
+mod command;
+mod conntrack;
+pub(super) mod edge;
+mod proxies;
+mod states;
+mod window;
+
+use super::{Case, Plan};
+
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("doctor")
+        .once(&[
+            ("full_of_time_waits", states::full_of_time_waits),
+            ("nearly_full", states::nearly_full),
+            ("taken_over_time_waits", states::taken_over_time_waits),
+            ("black_hole", states::black_hole),
+            ("connections_not_closed_here", states::held_open),
+            ("connections_not_closed_there", states::fin_wait2_held),
+            ("failing_calls", window::failing_calls),
+        ])
+        .waiting()
+        .once(&[
+            ("first_half_full", window::first_half_full),
+            ("every_port_reserved", window::every_port_reserved),
+            ("bound_addresses", window::bound_addresses),
+            ("a_load_that_fits", window::a_load_that_fits),
+        ])
+        .only_host()
+        .waiting()
+        .once(&[
+            ("snat_exhausted", conntrack::snat_exhausted),
+            ("snat_shared_with_own_connections", conntrack::snat_shared_with_own_connections),
+            ("conntrack_not_in_use", conntrack::not_in_use),
+        ])
+        .needs(&["nft"])
+        .waiting()
+        .once(&[("conntrack_full", conntrack::conntrack_full)])
+        .needs(&["nft", "conntrack"])
+        .once(&[
+            ("nginx_closes_first", proxies::nginx_closes_first),
+            ("nginx_with_old_defaults", proxies::nginx_with_old_defaults),
+            ("blamed_upstream", proxies::blamed_upstream),
+        ])
+        .needs(&["nginx", "wrk"])
+        .once(&[
+            ("haproxy_at_its_limit", proxies::haproxy_at_its_limit),
+            ("haproxy_without_its_source", proxies::haproxy_without_its_source),
+        ])
+        .needs(&["nginx", "haproxy", "wrk"])
+        .once(&[("log_that_is_named", proxies::log_that_is_named)])
+        .once(&[
+            ("exit_codes", command::exit_codes),
+            ("without_privileges", command::without_privileges),
+            ("leaves_nothing_behind", command::leaves_nothing_behind),
+        ])
+        .kernel_independent()
+        .cases()
+}

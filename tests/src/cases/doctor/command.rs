@@ -1,0 +1,84 @@
+//! The command itself: its exit codes, what it needs, and what it leaves behind.
+
+use std::{fs, path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use super::edge::Edge;
+use crate::harness::{
+    probe::Place,
+    tracer::{
+        command,
+        doctor::{doctor, doctor_of_nobody},
+        run, run_into,
+    },
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Whatever goes wrong is 3, because a monitoring system takes 1 and 2 for verdicts. A closed stdout changes nothing.
+pub(super) fn exit_codes() -> Result<()> {
+    let code = |arguments: &[&str]| -> Result<i32> {
+        Ok(run(&mut command(arguments)?, Place::get().limit(LIMIT))?.code())
+    };
+    for (arguments, expected) in [
+        (["doctor", "--help"], 0),
+        (["doctor", "--bogus"], 3),
+        (["doctor", "--window=x"], 3),
+        (["doctor", "--netns=/no/such/file"], 3),
+        (["doctor", "--ring-size=1M"], 3),
+        (["tuples", "--bogus"], 2),
+    ] {
+        let code = code(&arguments)?;
+        ensure!(code == expected, "{arguments:?} ended with {code}");
+    }
+    let edge = Edge::new(10)?;
+    edge.leave_time_waits(10)?;
+    let inum = edge.here.inum().to_string();
+    let full = ["doctor", "--window", "0", "--netns", &inum];
+    for format in ["text", "json", "plugin"] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let mut command = command(&full)?;
+        let ended = run_into(command.args(["-o", format]), Stdio::from(writer), LIMIT)?;
+        ensure!(ended.code() == 2, "-o {format}: {ended:?}");
+    }
+    Ok(())
+}
+
+/// A user without privileges sees that his own namespace is full, and never that it is healthy if the window is missing.
+pub(super) fn without_privileges() -> Result<()> {
+    let edge = Edge::new(20)?;
+    let found = doctor_of_nobody(&edge.here, &["--window", "0"])?;
+    ensure!(found.exit == 0 && found.check("namespaces")?.status == "not_made", "{found:?}");
+    let found = doctor_of_nobody(&edge.here, &["--window", "0.2"])?;
+    let window = found.check("window")?;
+    ensure!(
+        found.exit == 3 && found.verdict == "unknown" && window.status == "not_made",
+        "{found:?}"
+    );
+    ensure!(window.needs.as_deref().is_some_and(|it| it.contains("CAP_BPF")), "{found:?}");
+    edge.leave_time_waits(20)?;
+    let found = doctor_of_nobody(&edge.here, &["--window", "0.2"])?;
+    ensure!(found.exit == 2 && found.causes() == ["ports_exhausted"], "{found:?}");
+    Ok(())
+}
+
+/// Nothing is pinned, written or left attached, and two at once see the same.
+pub(super) fn leaves_nothing_behind() -> Result<()> {
+    let edge = Edge::new(50)?;
+    let _held = edge.open(41)?;
+    let window = ["--window", "1"];
+    let (one, other) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| doctor(&edge.here, &window));
+        let one = doctor(&edge.here, &window);
+        (one, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (one, other) = (one?, other?);
+    ensure!(one.exit == 1 && one.causes() == ["ports_exhausted"], "{one:?}");
+    ensure!(one.causes() == other.causes(), "{one:?} {other:?}");
+    let pins = Path::new("/sys/fs/bpf/tracer");
+    let pinned = fs::read_dir(pins).map_or(0, Iterator::count);
+    ensure!(pinned == 0 || Place::get() == Place::Host, "{pinned} folders in {}", pins.display());
+    Ok(())
+}

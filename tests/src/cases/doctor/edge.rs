@@ -1,0 +1,118 @@
+//! A host with few source ports, and an upstream.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::harness::{netns::NetNs, sock::Sock};
+
+const HERE: &str = "10.2.0.1/24";
+const THERE: &str = "10.2.0.2/24";
+
+/// Two namespaces that a veth pair joins; the upstream listens in the second one.
+pub(in crate::cases) struct Edge {
+    pub(in crate::cases) here: NetNs,
+    there: NetNs,
+    listener: Sock,
+    pub(in crate::cases) upstream: SocketAddr,
+}
+
+/// What a load did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::cases) struct Load {
+    pub(in crate::cases) opened: u64,
+    pub(in crate::cases) failed: u64,
+    /// How long it went on, in seconds.
+    pub(in crate::cases) seconds: f64,
+}
+
+impl Edge {
+    /// A host with this many source ports, from 40000 on.
+    pub(in crate::cases) fn new(ports: u16) -> Result<Self> {
+        let (here, there) = (NetNs::new()?, NetNs::new()?);
+        here.veth(&[HERE], &there, &[THERE])?;
+        here.sysctl("ipv4/ip_local_port_range", &format!("40000 {}", 40_000 + ports - 1))?;
+        let upstream: SocketAddr = "10.2.0.2:8081".parse()?;
+        let listener = there.run(|| -> Result<Sock> {
+            let listener = Sock::tcp(upstream)?;
+            listener.bind(upstream)?;
+            listener.listen(4_096)?;
+            Ok(listener)
+        })?;
+        Ok(Self { here, there, listener, upstream })
+    }
+
+    /// Another upstream, at this port.
+    pub(in crate::cases) fn another(&self, port: u16) -> Result<(SocketAddr, Sock)> {
+        let address = SocketAddr::new(self.upstream.ip(), port);
+        let listener = self.there.run(|| -> Result<Sock> {
+            let listener = Sock::tcp(address)?;
+            listener.bind(address)?;
+            listener.listen(4_096)?;
+            Ok(listener)
+        })?;
+        Ok((address, listener))
+    }
+
+    /// Opens this many connections: the ends of this host, and those of the upstream.
+    pub(in crate::cases) fn open(&self, count: usize) -> Result<Vec<(Sock, Sock)>> {
+        self.here.run(|| {
+            let pair = |_| Ok((Sock::connected(self.upstream)?, self.listener.accept()?));
+            (0..count).map(pair).collect()
+        })
+    }
+
+    /// Opens this many connections and closes this host's ends first, so that their ports are in TIME_WAIT.
+    pub(in crate::cases) fn leave_time_waits(&self, count: usize) -> Result<()> {
+        for (here, there) in self.open(count)? {
+            drop(here);
+            drop(there);
+        }
+        Ok(())
+    }
+
+    /// Opens connections to `peer` at this rate, one after the other, each closed at once by this host, while `work` runs.
+    pub(in crate::cases) fn under_load<T: Send>(
+        &self,
+        (peer, listener): (SocketAddr, &Sock),
+        per_second: u32,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(T, Load)> {
+        let ends = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let loader = scope.spawn(|| {
+                self.here.run(|| {
+                    let mut load = Load::default();
+                    let began = Instant::now();
+                    let pause = Duration::from_secs(1) / per_second;
+                    let mut next = began;
+                    while !ends.load(Relaxed) {
+                        if Sock::connected(peer).is_ok() {
+                            load.opened += 1;
+                            drop(listener.accept());
+                        } else {
+                            load.failed += 1;
+                        }
+                        next += pause;
+                        thread::sleep(next.saturating_duration_since(Instant::now()));
+                    }
+                    Load { seconds: began.elapsed().as_secs_f64(), ..load }
+                })
+            });
+            let result = work();
+            ends.store(true, Relaxed);
+            let load = loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((result?, load))
+        })
+    }
+
+    /// The listener of the first upstream.
+    pub(in crate::cases) fn first(&self) -> (SocketAddr, &Sock) {
+        (self.upstream, &self.listener)
+    }
+}

@@ -1,0 +1,128 @@
+//! Findings that the kernel's list of sockets is enough for.
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use super::edge::Edge;
+use crate::harness::{
+    sock::Sock,
+    tracer::{
+        doctor::{Diagnosis, doctor},
+        wait_for,
+    },
+};
+
+const SNAPSHOT: &[&str] = &["--window", "0"];
+const SHORT: &[&str] = &["--window", "0.5"];
+
+fn expect(found: &Diagnosis, exit: i32, causes: &[&str]) -> Result<()> {
+    ensure!(
+        found.exit_but_for_the_range() == exit && found.causes() == causes,
+        "not {exit} {causes:?}: {found:?}"
+    );
+    Ok(())
+}
+
+/// All ports are in TIME_WAIT, and nothing connects any more.
+pub(super) fn full_of_time_waits() -> Result<()> {
+    let edge = Edge::new(100)?;
+    edge.leave_time_waits(100)?;
+    let found = doctor(&edge.here, SNAPSHOT)?;
+    expect(&found, 2, &["ports_exhausted"])?;
+    let full = found.finding("ports_exhausted")?;
+    for (key, number) in [("ports.in_use", 100), ("ports.capacity", 100), ("ports.time_wait", 100)]
+    {
+        ensure!(full.count(key)? == number, "{key}: {full:?}");
+    }
+    ensure!(full.certainty == "measured", "{full:?}");
+    ensure!(full.what.contains("the ports come back within"), "{full:?}");
+    ensure!(
+        full.advice[0].command.as_deref().is_some_and(|it| it.ends_with("net.ipv4.tcp_tw_reuse=1")),
+        "{full:?}"
+    );
+    // As the first advice says: the ports are free from the second on.
+    edge.here.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    wait_for("the ports to be free", Duration::from_secs(10), || {
+        let found = doctor(&edge.here, SNAPSHOT)?;
+        Ok((found.exit_but_for_the_range() == 0).then_some(()))
+    })
+}
+
+/// 80 % is a warning, and 79 % is none.
+pub(super) fn nearly_full() -> Result<()> {
+    let edge = Edge::new(100)?;
+    let _held = edge.open(79)?;
+    expect(&doctor(&edge.here, SNAPSHOT)?, 0, &[])?;
+    let _one_more = edge.open(1)?;
+    let found = doctor(&edge.here, SNAPSHOT)?;
+    expect(&found, 1, &["ports_exhausted"])?;
+    let full = found.finding("ports_exhausted")?;
+    ensure!(full.advice.iter().all(|it| !it.what.contains("TIME_WAIT")), "{full:?}");
+    Ok(())
+}
+
+/// A full range of TIME_WAITs that connect() takes over is as good as empty.
+pub(super) fn taken_over_time_waits() -> Result<()> {
+    let edge = Edge::new(100)?;
+    edge.here.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    edge.leave_time_waits(100)?;
+    thread::sleep(Duration::from_millis(2_100));
+    expect(&doctor(&edge.here, SNAPSHOT)?, 0, &[])?;
+    edge.here.sysctl("ipv4/tcp_timestamps", "0")?;
+    let found = doctor(&edge.here, SNAPSHOT)?;
+    ensure!(found.exit == 2, "without timestamps, none is taken over: {found:?}");
+    Ok(())
+}
+
+/// An upstream that answers nothing fills the ports: more ports would not help.
+pub(super) fn black_hole() -> Result<()> {
+    let edge = Edge::new(20)?;
+    // No interface has this hardware address: whatever is sent to it is dropped.
+    edge.here.ip("neigh add 10.2.0.9 lladdr 02:00:00:00:00:09 dev t0")?;
+    let peer: SocketAddr = "10.2.0.9:443".parse()?;
+    let begin = |_| -> Result<Sock> {
+        let sock = Sock::tcp(peer)?;
+        sock.set_nonblocking()?;
+        // It fails with EINPROGRESS.
+        _ = sock.connect(peer);
+        Ok(sock)
+    };
+    let _waiting: Vec<Sock> = edge.here.run(|| (0..20).map(begin).collect::<Result<_>>())?;
+    // The SYNs are sent again after a second.
+    thread::sleep(Duration::from_millis(1_300));
+    let found = doctor(&edge.here, SNAPSHOT)?;
+    expect(&found, 2, &["black_hole"])?;
+    let full = found.finding("ports_exhausted")?;
+    let consequence = full.consequence_of.as_deref() == Some("black_hole");
+    ensure!(consequence && full.advice.is_empty(), "{full:?}");
+    ensure!(found.finding("black_hole")?.count("ports.syn_sent")? == 20, "{found:?}");
+    Ok(())
+}
+
+/// A program that does not close connections whose other end is closed; the same number that it closes soon is no leak.
+pub(super) fn held_open() -> Result<()> {
+    let edge = Edge::new(100)?;
+    let (held, theirs): (Vec<Sock>, Vec<Sock>) = edge.open(20)?.into_iter().unzip();
+    drop(theirs);
+    let found = doctor(&edge.here, SHORT)?;
+    expect(&found, 1, &["held_open"])?;
+    let leak = found.finding("held_open")?;
+    ensure!(leak.certainty == "measured" && leak.count("ports.close_wait")? == 20, "{leak:?}");
+    let found = doctor(&edge.here, SNAPSHOT)?;
+    ensure!(found.finding("held_open")?.certainty == "inferred", "{found:?}");
+    drop(held);
+    expect(&doctor(&edge.here, SHORT)?, 0, &[])
+}
+
+/// An upstream that does not close its end.
+pub(super) fn fin_wait2_held() -> Result<()> {
+    let edge = Edge::new(100)?;
+    let (closed, _held): (Vec<Sock>, Vec<Sock>) = edge.open(20)?.into_iter().unzip();
+    drop(closed);
+    let found = doctor(&edge.here, SHORT)?;
+    expect(&found, 1, &["fin_wait2_held"])?;
+    ensure!(found.finding("fin_wait2_held")?.count("ports.fin_wait2")? == 20, "{found:?}");
+    edge.here.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    expect(&doctor(&edge.here, SHORT)?, 0, &[])
+}

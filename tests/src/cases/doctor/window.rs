@@ -1,0 +1,127 @@
+//! Findings that need the window: failures, the rate of connections, the time of port searches.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+
+use super::edge::{Edge, Load};
+use crate::harness::{
+    sock::Sock,
+    tracer::doctor::{Finding, doctor},
+};
+
+const WINDOW: &[&str] = &["--window", "2"];
+
+/// How far a rate that was measured may be from the load's own count, because the window is a part of the time that the load
+/// ran, on a machine that may be busy.
+const EXACT: f64 = 0.10;
+
+fn has_rate(finding: &Finding, load: &Load) -> Result<()> {
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let wanted = (load.opened + load.failed) as f64 / load.seconds;
+    let seen = finding.number("connects_per_s")?;
+    ensure!(
+        (seen / wanted - 1.0).abs() < EXACT,
+        "{seen}/s, and the load made {wanted}/s: {finding:?}"
+    );
+    Ok(())
+}
+
+/// A full tuple to which programs still connect: how many calls fail, at which rate, and what one address can give.
+pub(super) fn failing_calls() -> Result<()> {
+    let edge = Edge::new(100)?;
+    edge.leave_time_waits(100)?;
+    let (found, load) = edge.under_load(edge.first(), 50, || doctor(&edge.here, WINDOW))?;
+    ensure!(found.exit == 2 && found.causes().first() == Some(&"ports_exhausted"), "{found:?}");
+    let full = found.finding("ports_exhausted")?;
+    ensure!(full.number("failed")? > 0.0 && load.failed > 0, "{load:?} {full:?}");
+    has_rate(full, &load)?;
+    // 100 ports, each held for a TIME_WAIT: 60 s and a step of the timer.
+    let largest = full.number("connects_per_s.largest")?;
+    ensure!((1.5..=100.0 / 60.0).contains(&largest), "{full:?}");
+    ensure!(full.number("addresses.needed")? > 1.0, "{full:?}");
+    ensure!(found.check("window")?.status != "not_made", "{found:?}");
+    Ok(())
+}
+
+/// More than half of a large range is in use: each connect() searches the first half in vain.
+pub(super) fn first_half_full() -> Result<()> {
+    let edge = Edge::new(8_000)?;
+    edge.leave_time_waits(4_200)?;
+    let (other, listener) = edge.another(8_082)?;
+    let (found, _) = edge.under_load((other, &listener), 50, || {
+        let (found, _) = edge.under_load(edge.first(), 200, || doctor(&edge.here, WINDOW))?;
+        Ok(found)
+    })?;
+    ensure!(found.causes().first() == Some(&"slow_search"), "{found:?}");
+    let slow = found.finding("slow_search")?;
+    ensure!(slow.severity == "critical" && slow.certainty == "measured", "{slow:?}");
+    ensure!(slow.number("search.mean_ms")? > 0.05, "{slow:?}");
+    Ok(())
+}
+
+/// No port is held, and yet every call fails.
+pub(super) fn every_port_reserved() -> Result<()> {
+    let edge = Edge::new(10)?;
+    edge.here.sysctl("ipv4/ip_local_reserved_ports", "40000-40009")?;
+    let (found, load) = edge.under_load(edge.first(), 20, || doctor(&edge.here, WINDOW))?;
+    ensure!(load.opened == 0 && found.exit == 2, "{load:?} {found:?}");
+    ensure!(found.causes() == ["ports_exhausted"], "{found:?}");
+    let full = found.finding("ports_exhausted")?;
+    ensure!(full.count("ports.capacity")? == 0 && full.number("saturation")? < 0.01, "{full:?}");
+    Ok(())
+}
+
+/// A program binds an address before each connect(), so that ports run out for all destinations together.
+pub(super) fn bound_addresses() -> Result<()> {
+    let edge = Edge::new(20)?;
+    let bound = || -> Result<Sock> {
+        let sock = Sock::tcp(edge.upstream)?;
+        sock.bind("10.2.0.1:0".parse()?)?;
+        Ok(sock)
+    };
+    let ends = AtomicBool::new(false);
+    let (found, failed) = thread::scope(|scope| {
+        let binder = scope.spawn(|| {
+            edge.here.run(|| {
+                let mut failed = 0;
+                while !ends.load(Relaxed) {
+                    let (held, refused): (Vec<_>, Vec<_>) =
+                        (0..25).map(|_| bound()).partition(Result::is_ok);
+                    failed += refused.len();
+                    thread::sleep(Duration::from_millis(100));
+                    drop(held);
+                }
+                failed
+            })
+        });
+        let found = doctor(&edge.here, WINDOW);
+        ends.store(true, Relaxed);
+        (found, binder.join().unwrap_or(0))
+    });
+    let found = found?;
+    ensure!(failed > 0 && found.exit == 2, "{failed} {found:?}");
+    let full = found.finding("ports_exhausted")?;
+    ensure!(full.number("failed")? > 0.0 && full.what.contains("bind()"), "{full:?}");
+    let spread = full
+        .advice
+        .iter()
+        .any(|it| it.command.as_deref().is_some_and(|it| it.contains("--rebind")));
+    ensure!(spread, "{full:?}");
+    Ok(())
+}
+
+/// A load that needs a tenth of its ports is healthy.
+pub(super) fn a_load_that_fits() -> Result<()> {
+    let edge = Edge::new(20_000)?;
+    let (found, load) = edge.under_load(edge.first(), 30, || doctor(&edge.here, WINDOW))?;
+    ensure!(
+        load.failed == 0 && found.exit_but_for_the_range() == 0 && found.causes().is_empty(),
+        "{load:?} {found:?}"
+    );
+    Ok(())
+}

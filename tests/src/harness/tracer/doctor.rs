@@ -1,0 +1,134 @@
+//! A run of `tracer doctor`, and its diagnosis.
+
+use std::{fs, os::unix::process::CommandExt, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Ended, command, run};
+use crate::harness::{netns::NetNs, probe::Place};
+
+/// How long a run may take, its window included.
+const LIMIT: Duration = Duration::from_secs(40);
+
+const SCHEMA: &str = include_str!("../../../../tracer/schema/doctor-v1.json");
+
+/// What `tracer doctor -o json` printed.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Diagnosis {
+    pub verdict: String,
+    pub exit: i32,
+    pub checks: Vec<Check>,
+    pub findings: Vec<Finding>,
+}
+
+/// A check, with the keys that tests look at.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Check {
+    pub id: String,
+    pub status: String,
+    pub why: Option<String>,
+    pub needs: Option<String>,
+}
+
+/// A finding, with the keys that tests look at.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Finding {
+    pub id: String,
+    pub severity: String,
+    pub certainty: String,
+    pub what: String,
+    pub evidence: Map<String, Value>,
+    pub why: Option<String>,
+    pub consequence_of: Option<String>,
+    pub advice: Vec<Advice>,
+}
+
+/// One thing to do, with the keys that tests look at.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Advice {
+    #[serde(rename = "do")]
+    pub what: String,
+    pub command: Option<String>,
+}
+
+impl Finding {
+    /// A number of the evidence; an error if it is not there.
+    pub fn number(&self, key: &str) -> Result<f64> {
+        let number = self.evidence.get(key).and_then(Value::as_f64);
+        number.with_context(|| format!("no number {key} in {self:?}"))
+    }
+
+    /// A whole number of the evidence; an error if it is not there.
+    pub fn count(&self, key: &str) -> Result<u64> {
+        let number = self.evidence.get(key).and_then(Value::as_u64);
+        number.with_context(|| format!("no count {key} in {self:?}"))
+    }
+
+    /// A text of the evidence; an error if it is not there.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        let text = self.evidence.get(key).and_then(Value::as_str);
+        text.with_context(|| format!("no text {key} in {self:?}"))
+    }
+}
+
+impl Diagnosis {
+    /// The ids of the findings above `info`, in their order, without consequences and without `small_range`: each test makes its
+    /// range small.
+    pub fn causes(&self) -> Vec<&str> {
+        let all = self.findings.iter();
+        let causes = all.filter(|it| it.severity != "info" && it.consequence_of.is_none());
+        causes.map(|it| it.id.as_str()).filter(|id| *id != "small_range").collect()
+    }
+
+    /// The exit code without `small_range`.
+    pub fn exit_but_for_the_range(&self) -> i32 {
+        if self.exit == 1 && self.causes().is_empty() { 0 } else { self.exit }
+    }
+
+    /// The finding of this id; an error if there is none.
+    pub fn finding(&self, id: &str) -> Result<&Finding> {
+        let found = self.findings.iter().find(|it| it.id == id);
+        found.with_context(|| format!("no {id} in {self:?}"))
+    }
+
+    /// The check of this id; an error if there is none.
+    pub fn check(&self, id: &str) -> Result<&Check> {
+        let found = self.checks.iter().find(|it| it.id == id);
+        found.with_context(|| format!("no check {id} in {self:?}"))
+    }
+}
+
+/// Runs `tracer doctor -o json` for this namespace with these options. The output must be by the schema, and its exit code the
+/// program's.
+pub fn doctor(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
+    let mut command = command(&["doctor", "-o", "json", "--netns", &netns.path()])?;
+    diagnosis(&run(command.args(options), Place::get().limit(LIMIT))?)
+}
+
+/// Runs `tracer doctor -o json` in this namespace as a user without privileges.
+pub fn doctor_of_nobody(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
+    /// No other process runs as this user. (Threads of tracers run as nobody.)
+    const NOBODY: u32 = 64_123;
+    // This user may not read the folder in which the program was built.
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("tracer");
+    fs::copy(super::program()?, &program).context("cannot copy the program")?;
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let mut command = Command::new(&program);
+    command.args(["doctor", "-o", "json"]).args(options).uid(NOBODY).gid(NOBODY).current_dir("/");
+    diagnosis(&netns.run(|| run(&mut command, Place::get().limit(LIMIT)))?)
+}
+
+fn diagnosis(ended: &Ended) -> Result<Diagnosis> {
+    let value: Value = serde_json::from_str(&ended.stdout).with_context(|| format!("{ended:?}"))?;
+    let schema = serde_json::from_str(SCHEMA).context("the schema")?;
+    let validator = jsonschema::validator_for(&schema)?;
+    if let Some(error) = validator.iter_errors(&value).next() {
+        bail!("not by the schema: {error} at {} of {value}", error.instance_path());
+    }
+    let diagnosis: Diagnosis = serde_json::from_value(value)?;
+    ensure!(diagnosis.exit == ended.code(), "it ended with {}: {diagnosis:?}", ended.code());
+    Ok(diagnosis)
+}
