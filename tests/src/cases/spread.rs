@@ -161,7 +161,8 @@ impl Host {
         Ok(server)
     }
 
-    /// Starts `tracer spread` for its application, with this pool: see [`Application::spread_in`].
+    /// Starts `tracer spread` for the host's application, in the host's namespace, with this pool: see
+    /// [`Application::spread_in`].
     pub(super) fn spread(&self, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
         self.spread_in(&self.stage.netns, pool, arguments)
     }

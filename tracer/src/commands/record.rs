@@ -32,9 +32,10 @@ use crate::{
 
 /// The most records that are read from the ring buffer before other work gets its turn.
 const BATCH: usize = 4096;
-/// How long to wait for records if the last read found some.
+/// The longest pause before the ring buffer is read again, if the last read found fewer than [`BATCH`] records but at least
+/// one; a ring buffer that fills up ends the pause early.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
-/// How long to wait for records if the last read found none.
+/// As [`SHORT_WAIT`], if the last read found none.
 const LONG_WAIT: Duration = Duration::from_millis(50);
 /// How long a line may wait in the buffer.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
@@ -46,7 +47,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// not take are dropped and counted; the recording continues.
 ///
 /// # Errors
-/// A BPF map cannot be read; the ledger refuses a command; lines were dropped (returned at the end).
+/// A BPF map cannot be read, or the ledger refuses a command. Else, at the end of the recording: the output did not take some
+/// lines. It is no error that its reader is gone, or that lines could not be compressed.
 pub fn run(
     tracer: Tracer,
     config: &RecordConfig,

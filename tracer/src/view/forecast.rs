@@ -158,12 +158,14 @@ fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [
         each.for_each(|(end, begun)| *end = f64::from(*begun) * part);
     }
     let older = (now - sum(seen)).max(0.0);
-    // Those that are older than a TIME_WAIT lasts end with the next batch.
+    // TIME_WAITs older than [`TIME_WAIT_S`] are overdue: the kernel ends them with its next batch of timers, so they count in
+    // the first second.
     let due = older.min(sum(late));
     if let Some(first) = ends.first_mut() {
         *first += due;
     }
-    // The others can have any age beyond the known ones; or segments of the peer restarted their timers.
+    // The other older TIME_WAITs can have any age beyond the known ones: their beginning was not seen, or a segment of the peer
+    // restarted their timers.
     let known_s = if begun.known_s >= BEGUN_S { 0 } else { begun.known_s };
     let within = TIME_WAIT_S.saturating_sub(known_s).max(1);
     let mut unseen = [0.0; TIME_WAIT_S];

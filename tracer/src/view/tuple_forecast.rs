@@ -278,9 +278,9 @@ struct Eta {
 }
 
 impl Eta {
-    /// A new forecast moves the shown one by this part of their difference.
+    /// A new forecast that is not [`Self::FAR`] from the shown one moves it by this part of their difference.
     const WEIGHT: f64 = 0.3;
-    /// One that differs by more than this part of itself replaces the shown one.
+    /// A new forecast replaces the shown one, unsmoothed, if their difference is more than this part (20 %) of the new one.
     const FAR: f64 = 0.2;
 
     fn add(&mut self, now_ms: u32, eta_s: Option<f64>) {
