@@ -1,4 +1,4 @@
-//! The addresses of a network namespace, and when they change (rtnetlink(7)).
+//! The addresses of a network namespace, when they change, and how it reaches destinations (rtnetlink(7)).
 
 mod routes;
 #[cfg(test)]
@@ -23,8 +23,8 @@ pub use watch::Watch;
 
 use super::reach::AutoChoice;
 
-/// Limit of interfaces, addresses or routes in one answer of the kernel: a host can have tens of thousands of
-/// addresses, and a router has a million routes.
+/// Limit of interfaces, addresses, routes or rules in one answer of the kernel; more are an error. A host can have tens
+/// of thousands of addresses, and a router has a million routes.
 const MAX_ANSWERS: usize = 1_000_000;
 
 /// The interfaces and addresses of a network namespace.
@@ -36,7 +36,7 @@ pub struct Host {
     /// Of the addresses that [`Self::read`] was given: the IPv4 ones that no interface has, but that a route of
     /// type local makes the host's own (`ip route add local`).
     pub routed: Vec<Ipv4Addr>,
-    /// The interfaces whose addresses `--pool auto` takes. The default until the routes have been read.
+    /// The interfaces whose addresses `--pool auto` takes. The default (none) until the routes have been read.
     pub auto: AutoChoice,
 }
 
@@ -45,8 +45,9 @@ pub struct Host {
 pub struct HostAddress {
     /// Never v4-mapped.
     pub address: IpAddr,
+    /// Name of its interface. `interface 7` (its index) if the interface was added after the interfaces were listed.
     pub interface: String,
-    /// `RT_SCOPE_*`: 0 is global.
+    /// `RT_SCOPE_*`: 0 is global, higher numbers are narrower.
     pub scope: u8,
     /// [`flag`] bits.
     pub flags: u32,
@@ -68,8 +69,8 @@ pub mod flag {
 }
 
 impl Host {
-    /// The interfaces and addresses of the calling thread's network namespace. Of `wanted`, the IPv4 addresses
-    /// that no interface has are looked up in the routes.
+    /// The interfaces and addresses of the calling thread's network namespace. The IPv4 addresses of `wanted` that no
+    /// interface has are looked up in the routes, and are in [`Self::routed`] if they are the host's own.
     ///
     /// # Errors
     /// The interfaces or addresses cannot be listed.
@@ -119,7 +120,7 @@ impl Host {
 pub(super) struct QuerySocket(Socket);
 
 impl QuerySocket {
-    /// Opens one in the network namespace of the calling thread.
+    /// Opens such a socket in the network namespace of the calling thread.
     ///
     /// # Errors
     /// The kernel grants no such socket.
@@ -130,7 +131,7 @@ impl QuerySocket {
 
 /// All answers to a request: to a dump, or to a question about one route. `socket`: asks about its network namespace;
 /// `None`: about the calling thread's. `things`: what is asked for, for errors. `reply`: the type of the messages that
-/// answer. `parse` returns `None` for a damaged one.
+/// answer. `parse` returns `None` for a damaged message, and then this is an error.
 fn list<T>(
     socket: Option<&QuerySocket>,
     things: &'static str,

@@ -1,4 +1,6 @@
-//! The agent of one rule: it updates the rule when the host changes. The hooks spread connections without it.
+//! The agent of one rule: it activates the rule, and updates it when the host changes. It keeps the ledger right,
+//! leaves out addresses that fail, and writes decisions as lines. The hooks spread connections without it, until the
+//! lease ends.
 
 mod health_check;
 mod keeper;
@@ -50,11 +52,14 @@ use crate::{
     },
 };
 
-/// How often decisions are read: an address that the kernel refuses can stay in the rule for this long.
+/// Longest pause between two readings of the hooks' decisions: an address that the kernel refuses can stay in the rule
+/// for this long. A change of addresses ends the pause.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often the health of addresses, cgroups and losses are checked, and the ledger is compared if that is due.
+/// Shortest time between two checks of the health of addresses, of cgroups and of losses; the ledger is compared then,
+/// too, if that is due.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Size of the ring buffer for the ledger's events, in bytes. The spreader reads none of them: the smallest will do.
+/// Size of the ring buffer for the ledger's events, in bytes: one page, the smallest that the kernel takes, because the
+/// spreader reads no events.
 const RING_SIZE: u32 = 4096;
 
 /// A running spreader, and all that its agent knows.
@@ -76,18 +81,19 @@ pub struct Agent {
     unrouted: VecDeque<TupleKey>,
     /// Pairs of a source and a destination that the hooks do not use, and why.
     left_out: HashMap<TupleKey, LeftOut>,
-    /// The rule as the hooks got it at the last refresh.
+    /// The rule as the hooks got it at the last refresh; since then, the keeper may have removed addresses from it.
     rule: Rule,
-    /// One bit for each port that the hooks must not hand out.
+    /// One bit for each port (bit `port % 64` of word `port / 64`); 1: the hooks must not hand it out.
     excluded: Box<[u64; 1024]>,
     routes: RouteReads,
     random: u64,
     /// Each tuple's counters at the last health check.
     baselines: HashMap<TupleKey, TupleBaseline>,
     decision_log: DecisionLog,
+    /// Paths of `--cgroup` that could not be opened at the last check.
     cgroups_gone: Vec<PathBuf>,
     stream_counters: StreamCounters,
-    /// What `tracer status` shows.
+    /// The state that `tracer status` shows, as last published; the default before that.
     published: State,
     #[expect(dead_code, reason = "held until the agent ends")]
     lock: Option<Lock>,
@@ -194,7 +200,9 @@ impl Agent {
         }
     }
 
-    /// Updates the rule when the host changes, until a signal asks to stop; with `--detach`, returns at once.
+    /// Updates the rule when the host changes and writes the stream's lines, until a signal asks to stop; with
+    /// `--detach`, does neither. After that, removes the rule from the kernel if `--on-exit` is `release` and there is
+    /// no `--detach`. Returns when all lines are written.
     ///
     /// # Errors
     /// A BPF map cannot be read or written; waiting for running hooks fails; the ledger refuses a command; the keeper's
@@ -253,8 +261,8 @@ impl Agent {
         spreader.ok_or_else(bug)
     }
 
-    /// Takes over the keeper's list of addresses; true if it has a new one. The keeper has removed missing addresses
-    /// from the rule already.
+    /// Takes over the keeper's list of addresses, and has the routes read again; true if there was a new list. False,
+    /// too, once the namespace is gone. The keeper has removed missing addresses from the rule already.
     fn addresses_changed(&mut self) -> Result<bool, Error> {
         let changed = self.keeper.take_changes()?.filter(|_| !self.namespace_gone);
         let Some(host) = changed else { return Ok(false) };
@@ -270,8 +278,8 @@ impl Agent {
         Ok(true)
     }
 
-    /// Attaches to cgroups that were removed and made again: their links went with the removed ones. Logs which cgroups are
-    /// newly gone.
+    /// Attaches to cgroups that were removed and made again: the kernel removed their links with them. Logs which
+    /// cgroups are newly gone, and an error of attaching.
     fn reattach(&mut self) {
         let mut gone: Vec<PathBuf> = Vec::new();
         let mut targets = Vec::new();

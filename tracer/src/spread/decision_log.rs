@@ -1,4 +1,4 @@
-//! The spreader's decisions as JSON Lines.
+//! The agent's stream as JSON Lines: the spreader's decisions, and the agent's other lines.
 
 mod writer;
 
@@ -33,7 +33,7 @@ use crate::{
 /// Shortest time between two lines about a full pool, ns, unless every decision has a line (`sample` is 1).
 const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
-/// Writes decisions. It writes nothing before [`DecisionLog::begin`], and nothing after its reader is gone.
+/// Writes the stream. It writes nothing before [`DecisionLog::begin`], and nothing after its reader is gone.
 pub(super) struct DecisionLog {
     /// `None`: the reader is gone.
     writer: Option<Writer>,
@@ -41,11 +41,12 @@ pub(super) struct DecisionLog {
     begun: bool,
     rule: Arc<str>,
     callers: Callers,
-    /// 1: every decision has a line. Else decisions about full pools have lines, at most one in [`FULL_PAUSE_NS`]. Of the
-    /// other decisions those have lines that the hooks record with this [`tracer_common::Rule::sample`]; 0: none of these.
+    /// 1: every decision has a line. Else decisions about full pools have lines, at most one in [`FULL_PAUSE_NS`]. N:
+    /// other decisions have a line if the hooks record them (about 1 in N, [`tracer_common::Rule::sample`]); 0: they
+    /// have none.
     sample: u32,
-    /// When the last decision about a full pool that was given a line was taken, CLOCK_MONOTONIC, ns; `None`: there was none. Not
-    /// kept if `sample` is 1.
+    /// When the last decision about a full pool that got a line was made, CLOCK_MONOTONIC, ns; `None`: none got one
+    /// yet. Not kept if `sample` is 1.
     full_ns: Option<u64>,
     /// Lines of decisions, including those that found no room.
     lines: u64,
@@ -73,7 +74,7 @@ impl DecisionLog {
         })
     }
 
-    /// Begins the stream with this line.
+    /// Begins the stream; `line` writes its first line. Does nothing if the reader is gone.
     pub(super) fn begin(
         &mut self,
         signals: &StopSignals,
@@ -83,7 +84,7 @@ impl DecisionLog {
             writer.begin(signals);
             self.begun = true;
         }
-        // The queue is empty, so this line finds room.
+        // The queue is still empty, so this line finds room.
         self.enqueue(|output| line(output).and_then(|()| output.write()));
     }
 
@@ -168,7 +169,7 @@ impl DecisionLog {
         wanted
     }
 
-    /// How many lines were dropped (none after the reader is gone), and how many decisions this program did not know.
+    /// How many lines were dropped (0 after the reader is gone), and how many decisions this program did not know.
     pub(super) fn dropped(&self) -> (Dropped, u64) {
         (self.writer.as_ref().map(Writer::dropped).unwrap_or_default(), self.undecodable)
     }
@@ -192,14 +193,14 @@ impl DecisionLog {
         }
     }
 
-    /// Waits until everything is written.
+    /// Waits until everything is written, or the reader is gone: as long as the reader takes.
     pub(super) fn wait(mut self) {
         if let Some(writer) = &mut self.writer {
             writer.wait();
         }
     }
 
-    /// Opens the output again (SIGHUP).
+    /// Has the output opened again (SIGHUP), without waiting for that.
     pub(super) fn reopen(&mut self) {
         if let Some(writer) = &self.writer {
             writer.reopen();

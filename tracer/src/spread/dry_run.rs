@@ -33,7 +33,7 @@ use crate::{
 struct Connections {
     /// Those to which it would apply, by tuple.
     tuples: BTreeMap<TupleKey, u64>,
-    /// Of these, those in TIME_WAIT. The kernel does not say to which cgroup they belonged.
+    /// How many of these are in TIME_WAIT. The kernel does not say to which cgroup a TIME_WAIT belonged, so all count.
     time_wait: u64,
     /// Connections to the same destinations from other cgroups.
     others: u64,
@@ -42,8 +42,8 @@ struct Connections {
 /// The text to print: notes on the pool, then each destination as it is and as it would be.
 ///
 /// # Errors
-/// A pool, cgroup, destination or namespace that cannot be used; those of `trace::start`; the namespace, its routes, its
-/// sockets or a BPF map cannot be read; a thread cannot be started.
+/// A pool, cgroup, destination or namespace that cannot be used; those of `trace::start`; the namespace, its routes,
+/// its sockets, the cgroup file system or a BPF map cannot be read; a thread cannot be started.
 pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error> {
     let netns = start::namespace(config.netns.as_ref())?;
     let worker = Worker::spawn()

@@ -17,8 +17,8 @@ use tracer_common::{Addr, TupleKey};
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Length of the longest quarantine.
 const LONGEST: Duration = Duration::from_mins(1);
-/// An address with no more recent results of one kind than this (established, or without an answer) is not judged by that
-/// kind.
+/// An address counts as one that gets answers (or none) only with more than this many recent connections of that kind.
+/// A connection counts for less the older it is.
 const TOLERATED: f64 = 3.0;
 /// At each check (one a second), the counts of earlier results are multiplied by this.
 const DECAY: f64 = 0.875;
@@ -76,8 +76,8 @@ impl<K> Default for Quarantines<K> {
 }
 
 impl<K: Copy + Eq + Hash> Quarantines<K> {
-    /// Leaves `key` out for a while; changes nothing if it is left out already. The quarantine lasts `SHORTEST`, or if
-    /// the last one ended less than twice its length ago, twice as long as that one, at most `LONGEST`.
+    /// Leaves `key` out for a while; changes nothing if it is left out already. The quarantine lasts 1 s; if the last
+    /// one ended less than twice its length ago, twice as long as that one, at most 1 min.
     pub fn begin(&mut self, key: K, now: Instant) {
         let length = match self.0.get(&key) {
             Some(before) if now < before.until => return,

@@ -15,12 +15,13 @@ use crate::error::Error;
 pub struct Listing {
     /// The pool's addresses, IPv4 first; those that cannot be used now included.
     pub members: Vec<Member>,
-    /// The interface by which connections to all destinations leave; `None`: none, several, or not known.
+    /// The interface by which connections to all destinations leave (where one destination is reached over several,
+    /// that of most of its addresses); `None`: none, several, or not known.
     pub interface: Option<String>,
 }
 
 impl Listing {
-    /// Whether the host has this address of the pool, deprecated or not.
+    /// Whether the host has this address of the pool, usable or not. False, too, if the pool does not have it.
     pub fn is_here(&self, address: IpAddr) -> bool {
         let is_here = |it: &Member| it.trouble != Some(Trouble::Missing);
         self.members.iter().any(|it| it.address == address && is_here(it))

@@ -20,7 +20,7 @@ const PAIRS_MAX: usize = 64;
 /// How many chosen sources have no connection, and the check that is in progress.
 #[derive(Debug, Default)]
 pub struct MissingConnects {
-    /// Sources chosen up to the last reading; `None`: there was none yet.
+    /// How many sources had been chosen at the last reading; `None`: there was none yet.
     chosen: Option<u64>,
     /// Chosen sources for which no connection was opened, since the last check began; never below 0.
     missing: u64,
@@ -33,8 +33,8 @@ pub struct MissingConnects {
 }
 
 impl MissingConnects {
-    /// Adds a reading: sources `chosen` since the rule began, and connections `opened` since the last reading whose source
-    /// was chosen.
+    /// Adds a reading: sources `chosen` since the rule began, and connections `opened` since the last reading whose
+    /// source was chosen. Begins a check if too many chosen sources have no connection.
     pub fn add_reading(&mut self, chosen: u64, opened: u64) {
         self.readings_left = self.readings_left.saturating_sub(1);
         let Some(before) = self.chosen.replace(chosen) else { return };
@@ -44,7 +44,7 @@ impl MissingConnects {
             self.missing = 0;
             self.readings_left = CHECK_READINGS;
             self.checked.clear();
-            // Samples some tens of choices until the next reading.
+            // At this rate, about 32 to 127 choices are sampled until the next reading; all, if they are fewer.
             self.sample = u32::try_from(newly / INEXACT).unwrap_or(u32::MAX >> 1);
             self.sample = self.sample.next_power_of_two();
         }

@@ -22,7 +22,7 @@ pub struct Notes {
     pub taken: Vec<Candidate>,
     /// Addresses that `--pool auto` did not take, each with the reason; at most [`LIST_MAX`].
     pub passed_over: Vec<Candidate>,
-    /// How many addresses it did not take in addition to those in `passed_over`.
+    /// How many addresses `--pool auto` did not take in addition to those in `passed_over`.
     pub passed_over_more: usize,
     /// Networks to which connections are not spread, because they are reached over other interfaces.
     pub left_alone: Vec<Elsewhere>,
@@ -48,8 +48,8 @@ impl Notes {
         }
     }
 
-    /// The notes for people, each with the word that names its kind; of each list of addresses the first eight, and how many
-    /// more there are.
+    /// The notes for people, each with the word for its kind (`taken`, `passed over`, `not spread` or `warning`); of
+    /// each list of addresses the first eight, and how many more there are.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let named = |it: &Candidate| format!("{} ({})", it.address, it.interface);
         let mut lines = Vec::new();

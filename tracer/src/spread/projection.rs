@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_common::{Addr, TupleKey};
 
-/// How full one destination's addresses are, now and with the pool.
+/// How full the source addresses are towards one destination, now and with the pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
     pub destination: Addr,

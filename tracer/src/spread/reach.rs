@@ -20,6 +20,7 @@ pub type Interfaces = BTreeSet<String>;
 /// A route of a table.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Route {
+    /// Number of the table. 0: this is no route, but stands for a rule of policy routing.
     pub table: u32,
     pub network: IpNet,
     pub action: RouteAction,
@@ -45,9 +46,11 @@ pub enum RouteType {
     Unicast(Interfaces),
     /// They stay on this host, which has the address on this interface.
     Local(String),
-    /// No TCP connection is routed there: broadcast, multicast, link-local, unspecified.
+    /// Not looked up, or of no use to a pool: unspecified, multicast, link-local or broadcast addresses; a route of
+    /// another type, or of type local without an interface.
     NotUnicast,
-    /// There is no route, or one that refuses packets (unreachable, blackhole, prohibit, throw).
+    /// There is no route, one that refuses packets (unreachable, blackhole, prohibit, throw), or no answer of the
+    /// kernel.
     Unreachable,
 }
 
@@ -71,8 +74,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether it means the whole Internet. Then the interfaces over which most of it is reached count, and what is
-    /// reached over others is not spread.
+    /// Whether this target stands for the whole Internet. Then `--pool auto` takes the interfaces over which most of it
+    /// is reached, and connections to what is reached over others are not spread.
     pub fn is_wide(&self) -> bool {
         match self.network {
             IpNet::V4(net) => net.prefix_len() == 0,
@@ -125,7 +128,7 @@ pub(super) fn from_bits(bits: u128, like: &IpNet) -> IpAddr {
     }
 }
 
-/// The interfaces whose addresses `--pool auto` takes.
+/// The interfaces whose addresses `--pool auto` takes, and what the rule exempts because of that. The default: none.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AutoChoice {
     pub(super) v4: OfFamily,
@@ -235,7 +238,7 @@ pub fn ranges(
     ranges
 }
 
-/// Whether no route leads TCP connections to this address: unspecified, multicast, broadcast or link-local.
+/// Whether the kernel is not asked for this address: it is unspecified, multicast, link-local or (IPv4) broadcast.
 fn is_not_unicast(address: IpAddr) -> bool {
     match address {
         _ if address.is_unspecified() || address.is_multicast() => true,

@@ -45,7 +45,7 @@ pub struct State {
     pub taken_by: String,
     /// Every address of the pool, with its weight.
     pub pool: Vec<(IpAddr, u16)>,
-    /// Addresses that are left out, each with the reason.
+    /// Addresses that are left out towards all destinations, each with the reason.
     pub left_out: Vec<(IpAddr, String)>,
     /// Cgroups of `cgroups` that do not exist now.
     pub cgroups_gone: Vec<PathBuf>,
@@ -82,7 +82,8 @@ pub struct LeftOutTowards {
     pub destination: IpAddr,
     pub port: u16,
     pub reason: String,
-    /// When it ends, by CLOCK_MONOTONIC, ns; absent: it lasts as long as the reason (a missing route).
+    /// When the quarantine ends, by CLOCK_MONOTONIC, ns; absent: none, the address is left out as long as the reason
+    /// lasts (a missing route).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_mono_ns: Option<u64>,
 }
@@ -206,7 +207,7 @@ impl State {
         read_in(Path::new(FOLDER), &name(rule, "json"))
     }
 
-    /// Removes all files of a rule. Only for the holder of the rule's lock.
+    /// Removes all files of a rule; those that cannot be removed stay. Only for the holder of the rule's lock.
     pub fn remove(rule: &str) {
         let Ok(folder) = folder() else { return };
         for end in ["json", "json.new", "lock"] {

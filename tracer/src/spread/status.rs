@@ -94,7 +94,7 @@ pub struct Use {
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
-    /// Ports in use, and those that connect() can still be given.
+    /// Number of ports: those in use, and those that connect() can still be given.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
     /// Of the ports in use that take room: those of the second parity, which the kernel tries last.
@@ -162,7 +162,7 @@ impl From<Foreign> for ForeignRule {
     }
 }
 
-/// In place of the folder of pins, for a rule that is active without any that can be found.
+/// In place of the folder of pins, for an active rule of which no pins can be found.
 const NOT_FOUND: &str = "not found in any reachable bpffs";
 
 /// Reads a rule that has pins.

@@ -12,8 +12,8 @@ use crate::spread::reach::{self, Interfaces, Reach, Route, RouteAction, RouteTyp
 /// destinations come first. `host`: what that namespace has.
 ///
 /// # Errors
-/// The interfaces, routes or rules of policy routing cannot be read; one destination has more than
-/// [`reach::RANGES_MAX`] ranges that may be reached by different routes (kind `QuotaExceeded`).
+/// No netlink socket can be opened; the interfaces, routes or rules of policy routing cannot be read; one destination
+/// has more than [`reach::RANGES_MAX`] ranges that may be reached by different routes (kind `QuotaExceeded`).
 pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<Vec<Reach>> {
     let socket = QuerySocket::open()?;
     let links = list(Some(&socket), "interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
@@ -68,14 +68,14 @@ impl Kernel<'_> {
         let range_starts = rules.into_iter().flatten().zip(1..).map(|(network, number)| Route {
             table: NO_TABLE,
             network,
-            // A number of its own: it equals no other route.
+            // A different number for each rule, so that its action equals that of no other route.
             action: RouteAction { nexthop: number, ..RouteAction::default() },
         });
         Ok(range_starts.collect())
     }
 
     /// The kernel's answer to a request for one route, which can be of type unreachable, blackhole or prohibit. `None`:
-    /// it has no route, or did not answer.
+    /// the kernel has no route, or did not answer with one that can be read.
     fn ask(&self, request: &[u8]) -> Option<Route> {
         let found = list(Some(&self.socket), "routes", request, wire::RTM_NEWROUTE, wire::route);
         found.ok()?.into_iter().flatten().next()
@@ -98,7 +98,7 @@ impl Kernel<'_> {
             _ => return RouteType::NotUnicast,
         }
         let mut interfaces = self.named(route);
-        // The route names a source: the administrator wants connections to come from this address.
+        // The route names a source (`src`): the administrator wants connections to come from this address.
         if let Some(source) = route.action.source {
             let owners = self.owners(source);
             if !owners.is_empty() && owners.is_disjoint(&interfaces) {
@@ -109,7 +109,8 @@ impl Kernel<'_> {
             let of_it = self.host.addresses.iter().filter(|it| it.interface == *name);
             of_it.filter(|it| it.scope == 0).any(|it| it.address.is_ipv4() == to.is_ipv4())
         };
-        // The interfaces have no address: the kernel uses one of another interface, and says which.
+        // None of the interfaces has a global address: the kernel uses an address of another interface, and names it as
+        // the source when it is asked for the route of a connection.
         if !interfaces.iter().any(has_address)
             && let Some(route) = self.ask(&wire::route_to(to, None))
         {
@@ -128,12 +129,12 @@ impl Kernel<'_> {
             .map_or(RouteType::NotUnicast, RouteType::Local)
     }
 
-    /// The names of a route's interfaces.
+    /// The names of a route's interfaces; without those that were added after the interfaces were listed.
     fn named(&self, route: &Route) -> Interfaces {
         route.action.interfaces.iter().filter_map(|index| self.names.get(index).cloned()).collect()
     }
 
-    /// The interfaces that have an address.
+    /// The names of the interfaces that have this address.
     fn owners(&self, address: IpAddr) -> Interfaces {
         let on = self.host.addresses.iter().filter(|it| it.address == address);
         on.map(|it| it.interface.clone()).collect()

@@ -1,4 +1,4 @@
-//! The kernel's messages that addresses of a network namespace have changed.
+//! The kernel's messages that addresses of a network namespace, or its routes of type local, have changed.
 
 use std::{
     io,
@@ -16,17 +16,18 @@ const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 /// How many messages one call of [`Watch::drain`] reads at most. After that many, addresses are taken to have changed.
 const MESSAGES_MAX: usize = 4096;
 
-/// A socket that becomes readable when an address is added, changed or removed. It stays in the network
-/// namespace that it was opened in, whichever thread uses it, and keeps that namespace alive.
+/// A socket that becomes readable when an address is added, changed or removed (if opened for that, also an IPv4
+/// route). It stays in the network namespace that it was opened in, whichever thread uses it, and keeps that namespace
+/// alive.
 #[derive(Debug)]
 pub struct Watch {
     socket: Socket,
 }
 
 impl Watch {
-    /// Opens one in the network namespace of the calling thread. It reports only changes after this call, so open it
-    /// before the addresses are read. With `routes`, it reports changes of [`super::Host::routed`], too; then each
-    /// change of any other IPv4 route costs reading its message.
+    /// Opens such a socket in the network namespace of the calling thread. It reports only changes after this call, so
+    /// open it before the addresses are read. With `routes`, it reports changes of [`super::Host::routed`], too; then
+    /// each change of any other IPv4 route costs reading its message.
     ///
     /// # Errors
     /// The kernel grants no such socket.

@@ -40,7 +40,7 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_NH_ID: u16 = 30;
 /// Length of `struct rtnexthop`, bytes: its length with its attributes (2 bytes), flags (1), hops (1), index of the
-/// interface (4). The attributes follow.
+/// interface (4). Attributes follow it.
 const NEXTHOP_LEN: usize = 8;
 /// Answer with the route as the table has it, instead of the one that the kernel derives from it for one connection.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
@@ -104,7 +104,7 @@ fn ask_for_route(destination: IpAddr, source: Option<IpAddr>, flags: u32) -> Vec
     netlink::request(RTM_GETROUTE, NLM_F_ACK, &body)
 }
 
-/// Index and name of an interface. `None`: the message is damaged.
+/// Index and name of an interface. `None`: the message is damaged, or has no name.
 pub(super) fn link(bytes: &[u8]) -> Option<(u32, String)> {
     let index = u32_at(bytes, 4)?;
     let (_, name) = attributes(bytes.get(LINK_LEN..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?;

@@ -21,7 +21,8 @@ use crate::error::Error;
 
 /// How many pairs of a source and a destination without a route are remembered; of more, the oldest are dropped.
 const UNROUTED_MAX: usize = 256;
-/// When an address has no route to one destination, the destinations of other tuples are checked, too, at most this many.
+/// When an address has no route to one destination, its routes to the destinations of at most this many other tuples
+/// are checked, too.
 const OTHERS_MAX: usize = 64;
 
 /// The counters of a tuple at the last health check.
@@ -50,8 +51,8 @@ impl TupleBaseline {
 }
 
 impl Agent {
-    /// Reads the decisions that wait: logs them, and checks addresses that the kernel refused and routes that may be
-    /// missing. True if that has changed what is left out.
+    /// Reads the decisions that wait: writes their lines, and checks addresses that the kernel refused and routes that
+    /// may be missing. True if that has changed what is left out.
     pub(super) fn drain_decisions(&mut self) -> bool {
         let now = Instant::now();
         let Some(spreader) = &mut self.tracer.session.spreader else { return false };
@@ -86,7 +87,8 @@ impl Agent {
         changed
     }
 
-    /// Leaves out each of the `refused` addresses that no socket can bind any more. True if there is such an address.
+    /// Leaves out each of the `refused` addresses that no socket can bind any more. True if there is such an address;
+    /// false, too, if the namespace cannot be entered, which is logged.
     fn check_refused(&mut self, mut refused: Vec<Addr>, now: Instant) -> bool {
         // The kernel may have refused the address to that socket only: an IPV6_V6ONLY socket cannot bind an IPv4 one.
         let (_, _, worker, _) = self.tracer.split();
@@ -111,7 +113,8 @@ impl Agent {
     }
 
     /// Compares the addresses of the pool, destination by destination, by what became of the connections whose source
-    /// the spreader chose; updates what the hooks leave out.
+    /// the spreader chose. Counts chosen sources without a connection, checks pairs without a route again, takes over
+    /// what an earlier agent left out, and updates what the hooks leave out.
     ///
     /// # Errors
     /// A BPF map cannot be read, or the ledger refuses a command.
@@ -163,9 +166,9 @@ impl Agent {
         self.leave_out()
     }
 
-    /// Checks the routes of these pairs, and of all pairs that had none at the last check. A source is left out towards a
-    /// destination that the host can reach, but not from this source, even if that leaves no address of the pool. True if
-    /// the pairs that are left out have changed. False, too, if the routes cannot be read: then nothing changes.
+    /// Checks the routes of these pairs, and of all pairs that had none at the last check, and keeps in `unrouted`
+    /// those pairs whose destination the host can reach, but not from this source, even if that leaves no address of
+    /// the pool. True if `unrouted` has changed. False, too, if the routes cannot be read: then nothing changes.
     fn check_routes(&mut self, pairs: Vec<TupleKey>) -> bool {
         if pairs.is_empty() && self.unrouted.is_empty() {
             return false;
@@ -241,8 +244,8 @@ impl Agent {
     }
 }
 
-/// Which routes the calling thread's network namespace has, by destination and source; the kernel is asked once for
-/// each.
+/// Which routes the calling thread's network namespace has, by destination and source (`None`: the source that the
+/// kernel would choose). The kernel is asked once for each.
 #[derive(Default)]
 struct Routes(HashMap<(Addr, Option<Addr>), bool>);
 

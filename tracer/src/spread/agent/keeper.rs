@@ -29,7 +29,7 @@ use crate::{
     runtime::{clock, sandbox::User},
 };
 
-/// How often the lease is renewed, and the longest time until a change of addresses is seen.
+/// Longest pause between two renewals of the lease, and before a failed reading of changed addresses is repeated.
 pub const LEASE_RENEWED: Duration = Duration::from_millis(50);
 
 /// Makes the rule from the pool's usable addresses. Its argument says of an address whether the host has it now: the rule
@@ -131,7 +131,8 @@ impl Keeper {
         state.maps.clear()
     }
 
-    /// The namespace's interfaces and addresses, if they have changed since the last call; `None`: they have not.
+    /// The namespace's interfaces and addresses, if they have changed since the last call; `None`: they have not, or
+    /// the thread has ended.
     ///
     /// # Errors
     /// Why the thread has ended, once.
@@ -150,7 +151,8 @@ impl Keeper {
         drop(self.shared.changes.wait_timeout_while(self.shared.state(), time, quiet));
     }
 
-    /// Makes the thread close its sockets in the namespace, so that the kernel can remove it.
+    /// Makes the thread close its sockets in the namespace, within [`LEASE_RENEWED`], so that the kernel can remove the
+    /// namespace.
     pub(super) fn forget_namespace(&self) {
         self.shared.state().gone = true;
     }
@@ -231,12 +233,12 @@ fn keep(
     }
 }
 
-/// Until when the lease is valid, by CLOCK_MONOTONIC, ns. Without a lease: for ever.
+/// Until when the lease is valid, by CLOCK_MONOTONIC, ns. Without a lease: `u64::MAX`, for ever.
 fn until(lease: Option<Duration>) -> u64 {
     lease.map_or(u64::MAX, |lease| clock::monotonic_ns().saturating_add(clock::as_ns(lease)))
 }
 
-/// Waits until `watch` has a message, at most for [`LEASE_RENEWED`].
+/// Waits until `watch` has a message or a signal arrives, at most for [`LEASE_RENEWED`].
 fn wait(watch: Option<&Watch>) {
     let timeout =
         Timespec::try_from(LEASE_RENEWED).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 50_000_000 });

@@ -26,21 +26,21 @@ use crate::{
     host::capacity::{PortRange, Reuse},
 };
 
-/// How often routes are read where `--pool auto` depends on them. Messages about each change would cost too much on a
-/// router, which has a million routes.
+/// Shortest time between two readings of routes where `--pool auto` depends on them, unless addresses change. Messages
+/// about each change would cost too much on a router, which has a million routes.
 const AUTO_READS: Duration = Duration::from_secs(10);
-/// How often routes are read where only warnings depend on them.
+/// The same where only warnings depend on the routes.
 const READS: Duration = Duration::from_mins(1);
-/// N, if reading routes may take 1/N of the time: a slow reading is repeated less often.
+/// N, if reading routes may take 1/N of the time: after a slow reading, the next one comes later.
 const SHARE: u32 = 50;
 
 /// When the routes are read again.
 #[derive(Debug)]
 pub(super) struct RouteReads {
-    /// When they were last read, and how long that took.
+    /// When the last reading ended (at first: when the agent started), and how long it took.
     last: Instant,
     took: Duration,
-    /// Whether addresses have changed since: then only [`SHARE`] delays the next reading.
+    /// Whether addresses have changed since then: now only [`SHARE`] delays the next reading.
     pub(super) changed: bool,
     /// Why the routes do not say any more which interfaces `--pool auto` means; `None`: they do.
     unclear: Option<String>,
@@ -121,8 +121,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Reads the port range and the reuse of TIME_WAITs. They are sysctls, and the kernel sends no message when one
-    /// changes. If the namespace cannot be entered, looks for another path to it.
+    /// Reads the port range and the reuse of TIME_WAITs; a range that cannot be read stays as it was. They are sysctls,
+    /// and the kernel sends no message when one changes. If the namespace cannot be entered, looks for another path to
+    /// it.
     fn reread_range(&mut self) {
         let (_, _, worker, _) = self.tracer.split();
         let result = worker.run_in(&self.netns, || Ok((PortRange::read(), Reuse::read())));
@@ -142,9 +143,9 @@ impl Agent {
         }
     }
 
-    /// Looks for another path to the pool's network namespace, after the namespace could not be entered. If a
-    /// complete search finds none, the namespace counts as gone: the agent closes its sockets there, which would keep the
-    /// namespace alive.
+    /// Looks for another path to the pool's network namespace, after the namespace could not be entered. If a complete
+    /// search finds none, the namespace counts as gone, and the agent closes its sockets there, which would keep the
+    /// namespace alive. If the search fails or is cut short, nothing changes.
     fn find_namespace(&mut self) {
         if self.namespace_gone {
             return;

@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// What the maps had counted when the stream began (a rule can be older than its agent), and what lines of the stream
-/// have reported since.
+/// What the maps had counted when the stream began (a rule can be older than its agent), what lines of the stream have
+/// reported since, and what earlier agents of the rule counted.
 #[derive(Default)]
 pub(super) struct StreamCounters {
     /// The kernel side's totals when the stream began.
@@ -52,7 +52,7 @@ impl StreamCounters {
 }
 
 impl Agent {
-    /// What was set up, as a text for people.
+    /// What was set up, as a text for people: one line about the rule, then one for each note on the pool.
     pub fn summary(&self) -> String {
         let spreader = self.tracer.session.spreader.as_ref();
         let fast = match spreader.and_then(|spreader| spreader.no_fast_ports.as_deref()) {
@@ -130,7 +130,8 @@ impl Agent {
         Ok(decided.get(Decision::NotTold as usize).copied().unwrap_or(0))
     }
 
-    /// Writes a `lost` line for each reason for which the stream lacks more lines than at the last such line.
+    /// Queues a `lost` line for each reason for which the stream lacks more lines than at the last such line. A line
+    /// that finds no room is tried again by the next call.
     ///
     /// # Errors
     /// A BPF map cannot be read.
@@ -147,7 +148,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Writes a line if the degradations have changed.
+    /// Queues a line if the degradations have changed since the last such line. One that finds no room is tried again
+    /// by the next call.
     pub(super) fn degradation(&mut self) {
         let Some(change) = self.stream_counters.degraded.change(self.degraded()) else { return };
         let now = change.now();
@@ -156,7 +158,7 @@ impl Agent {
         }
     }
 
-    /// Writes the decisions that wait, the losses, and the last line.
+    /// Queues the decisions that wait, changed degradations, the losses and the last line.
     ///
     /// # Errors
     /// A BPF map cannot be read.

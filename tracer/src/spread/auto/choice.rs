@@ -80,7 +80,8 @@ pub fn choose(reaches: &[Reach], room: usize) -> Result<AutoChoice, Unclear> {
     Ok(choice)
 }
 
-/// Whose addresses can be used towards these destinations of one family; `None`: none of the destinations has a route. An
+/// Whose addresses can be used towards these destinations of one family: those of the interfaces over which connections
+/// leave the host; if none leaves, those of the interfaces that have the destinations. `None`: there are neither. An
 /// error if the destinations, or parts of one, are reached over different interfaces.
 fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     let mut found: Option<(&Reach, Interfaces)> = None;
@@ -166,8 +167,8 @@ fn is_default(share: u128, reach: &Reach) -> bool {
 fn parts(reach: &Reach, wanted: impl Fn(&Interfaces) -> bool) -> Vec<Elsewhere> {
     let mut found = Vec::new();
     let mut run: Option<(IpAddr, IpAddr, &Interfaces)> = None;
-    // Where addresses begin that are the host's own or not unicast, and follow no run. If a run follows them, it begins
-    // here.
+    // Where addresses begin that are the host's own or not unicast, while there is no run. A run that follows them
+    // begins there: such addresses do not split a network.
     let mut loose: Option<IpAddr> = None;
     let mut end = |run: Option<(IpAddr, IpAddr, &Interfaces)>| {
         let Some((first, last, interfaces)) = run else { return };
@@ -254,7 +255,8 @@ impl AutoChoice {
         }
     }
 
-    /// The destinations of the rule: `targets`, with what is reached over other interfaces exempted.
+    /// The destinations of the rule: `targets` (empty: all destinations), with what is reached over other interfaces
+    /// exempted.
     pub fn destinations(&self, targets: &[Destination]) -> Vec<Destination> {
         if self.elsewhere.is_empty() {
             return targets.to_vec();

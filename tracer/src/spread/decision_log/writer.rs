@@ -22,9 +22,10 @@ use crate::{
 
 /// How many lines wait for the output at most; each has a few hundred bytes.
 const QUEUE: usize = 8192;
-/// How often lines in the buffer are written.
+/// Shortest time between two flushes of the output's buffer: a line waits there for at most twice this time, unless the
+/// output blocks.
 const FLUSH: Duration = Duration::from_millis(50);
-/// How long dropping a [`Writer`] waits for its thread.
+/// Longest time that dropping a [`Writer`] waits for its thread.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
 /// Writes one line into the output's buffer.
@@ -51,6 +52,7 @@ struct Shared {
     dropped: Counters,
     /// Whether the output is to be opened again.
     reopen: AtomicBool,
+    /// Makes the last line; `None`: the stream has not ended yet, or ends without one.
     last: Mutex<Option<Last>>,
 }
 
@@ -139,7 +141,7 @@ impl Writer {
         self.shared.and_left_out(self.shared.dropped.get())
     }
 
-    /// Opens the output again (SIGHUP), before the next line.
+    /// Has the output opened again (SIGHUP), before the next line, or within [`FLUSH`].
     pub(super) fn reopen(&self) {
         self.shared.reopen.store(true, Relaxed);
     }
@@ -171,7 +173,7 @@ impl Shared {
     }
 }
 
-/// Writes lines until the queue is closed, then the last line.
+/// Writes lines until the queue is closed, then the last line. An error: the reader is gone.
 fn write(mut output: Output, queue: &mpsc::Receiver<Line>, shared: &Shared) -> Result<(), Closed> {
     let mut flushed = Instant::now();
     // Whether the buffer has lines. An empty buffer is not flushed: that would count as progress of the output.

@@ -22,9 +22,10 @@ pub struct Spec {
 pub enum Members {
     /// From the first to the last: of one family, never v4-mapped, at most [`POOL_MAX`].
     Listed { first: IpAddr, last: IpAddr },
-    /// All usable addresses of this interface.
+    /// All usable addresses of this interface, except loopback and link-local ones.
     Interface(String),
-    /// The usable addresses of the interfaces that the routes to the destinations use.
+    /// The usable addresses of the interfaces that the routes to the destinations use: those of global scope, without
+    /// deprecated and (IPv6) temporary ones; loopback addresses only if the destinations are loopback addresses.
     Auto,
 }
 

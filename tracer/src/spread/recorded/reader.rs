@@ -21,7 +21,7 @@ use crate::{
 
 /// First bytes of a zstd frame (RFC 8878).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Longest line, in bytes; `tracer record` writes far shorter ones.
+/// Longest line, in bytes; a longer one is an error. `tracer record` writes far shorter ones.
 const LONGEST: u64 = 1 << 20;
 /// How many tuples of a reading, and how many destinations, are remembered at most; far more than a host has.
 const LIMIT: usize = 200_000;
@@ -68,11 +68,11 @@ pub(super) struct Namespace {
 pub(super) struct Recording {
     destinations: Vec<Destination>,
     found: BTreeMap<u32, Namespace>,
-    /// The reading to which the present lines belong: all tuples at about one time, each of them once.
+    /// The reading to which the present lines belong: all tuples at about one time, each once, with its ports in use.
     reading: Vec<(TupleKey, u64)>,
     /// The tuples of that reading.
     seen: HashSet<TupleKey>,
-    /// When it began, by the recording's `mono_ns`.
+    /// When that reading began, by the recording's `mono_ns`.
     began_ns: u64,
     interval_s: f64,
     readings: u64,

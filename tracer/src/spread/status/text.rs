@@ -97,7 +97,7 @@ fn rule(status: &RuleStatus) -> String {
     out
 }
 
-/// Why a tuple cannot get all ports of the range, to follow their number; empty: it can.
+/// Why a tuple cannot get all ports of the range, to follow their number; empty: it can, or that is not known.
 fn taken_by(state: &State) -> String {
     if state.taken_by.is_empty() {
         return String::new();
