@@ -37,7 +37,8 @@ thread_local! {
     static BEATS: RefCell<Beats> = RefCell::default();
 }
 
-/// Counts a step of the calling thread: its work has made progress. Without [`count_in`] before, nobody sees it.
+/// Counts a step of the calling thread: its work has made progress. Without [`count_in`] before, nothing reads the
+/// count.
 pub(crate) fn beat() {
     BEATS.with_borrow(Beats::step);
 }

@@ -15,7 +15,8 @@ use crate::{cli::LogFormat, error::Error};
 pub const VARIABLE: &str = "TRACER_LOG";
 
 /// Starts the log. `verbosity`: 0 shows warnings and errors, 1 also what is attached, 2 also this program's own
-/// decisions, 3 also those of its libraries, 4 and more everything. If `TRACER_LOG` is set, it decides instead.
+/// decisions, 3 also those of its libraries, 4 and more everything. If `TRACER_LOG` is set and not empty, it decides
+/// instead.
 ///
 /// # Errors
 /// A directive in `TRACER_LOG` is not valid, or a log was started before.

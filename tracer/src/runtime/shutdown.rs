@@ -1,4 +1,5 @@
-//! Turns signals into flags that the working thread reads, and decides how long to wait until it stops.
+//! Turns signals into flags that the working thread reads, decides how long to wait until that thread stops, and writes
+//! the program's last text.
 
 mod early;
 mod last_resort;
@@ -84,7 +85,7 @@ impl StopSignals {
     }
 }
 
-/// After a signal, how long the final report may wait until stderr takes it.
+/// After a signal, how long the final report waits at most until stderr takes it.
 const REPORT_LIMIT: Duration = Duration::from_millis(50);
 
 /// Runs `work` in a new thread until it ends, and returns its result. SIGINT and SIGTERM (with a screen, SIGHUP, too) ask it

@@ -1,9 +1,11 @@
 //! Signals from the first instruction on, until [`super::run`] takes them over: during a start nothing reads flags
 //! yet, and a start can wait for anything.
 //!
-//! They are blocked in every thread, and one thread waits for them. If the start has made nothing that outlives the
-//! program, this thread ends the program immediately. If it has, the start gets a moment to notice that it should
+//! The signals are blocked in every thread, and one thread waits for them. If the start has made nothing that outlives
+//! the program, this thread ends the program immediately. If it has, the start gets a moment to notice that it should
 //! stop; if it does not (because it waits for something), this thread undoes what was made, and ends the program.
+//!
+//! For later, too: what is to be undone, and the end of a program whose work or last steps hang.
 
 use std::{
     io, mem, ptr,
@@ -18,13 +20,13 @@ use std::{
 
 use super::last_resort;
 
-/// How long a start may take to notice that it should stop.
+/// How long a start may take to notice that it should stop, before this module's thread undoes it.
 const GRACE: Duration = Duration::from_millis(400);
-/// How long undoing may take.
+/// How long undoing may take; the program ends without waiting longer.
 const UNDOING: Duration = Duration::from_millis(400);
 /// How long the last steps of the program may take, without undoing.
 const LAST_STEPS: Duration = Duration::from_millis(200);
-/// How often the thread checks whether it is still needed.
+/// Longest wait for a signal, before the thread checks whether the signals were taken over.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 const SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
@@ -55,8 +57,9 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins to wait for SIGINT, SIGTERM and SIGHUP, which end the program until `run` takes them over. To be called before
-/// anything else. If waiting cannot begin, signals have their default actions.
+/// Begins to wait for SIGINT, SIGTERM and SIGHUP, which end the program until `run` takes them over. A SIGHUP that is
+/// ignored now stays ignored. To be called before anything else. If waiting cannot begin, signals have their default
+/// actions.
 pub fn begin() {
     let signals = set(&SIGNALS.into_iter().filter(|it| !is_left_out(*it)).collect::<Vec<_>>());
     if !mask(libc::SIG_BLOCK, &signals) {
@@ -141,7 +144,7 @@ pub(super) fn take_over() -> Option<i32> {
         state.thread.take()
     };
     if let Some(thread) = thread {
-        // It cannot panic, and ends at its next check.
+        // The thread cannot panic, and ends at its next check, after at most 20 ms.
         _ = thread.join();
         mask(libc::SIG_UNBLOCK, &set(&SIGNALS));
     }
@@ -162,7 +165,7 @@ pub(super) fn restore_default_signals() {
     }
 }
 
-/// Ends the process as this signal does by default.
+/// Ends the process as this signal does by default; with exit code 128 + `signal` if the signal does not end it.
 pub fn die(signal: i32) -> ! {
     #[expect(unsafe_code, reason = "signal(2), raise(3) and _exit(2)")]
     // SAFETY: the default action has no handler; raise(3) and _exit(2) take numbers.
