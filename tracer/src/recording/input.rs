@@ -1,4 +1,4 @@
-//! The lines of one file, plain or zstd. Its first bytes say which, not its name.
+//! The lines of one file, plain or zstd. The file's first bytes, not its name, say which of the two it is.
 
 use std::{
     fs::File,
@@ -59,7 +59,7 @@ pub(super) struct Line<'a> {
     /// Where it begins (if it is `too_long`: where the last part of it begins) in the (decompressed) bytes, counted from
     /// where [`Input::open`] began.
     pub(super) offset: u64,
-    /// From 1; `None`: not known after [`Input::go_to`] to an offset above 0.
+    /// Number of the line, from 1; `None`: not known after [`Input::go_to`] to an offset above 0.
     pub(super) number: Option<u64>,
     /// Whether it was skipped because it is too long (see [`LONGEST`]); then `bytes` is empty.
     pub(super) too_long: bool,

@@ -34,7 +34,9 @@ pub struct Tuple<'a> {
     pub count: TupleCount,
     /// Whether `count` says in which states the ports are. Lines `address.stats`, and lines of older versions, do not say it.
     pub has_states: bool,
+    /// Number of ports that the tuple can hold; `None`: the line does not say it.
     pub capacity: Option<u32>,
+    /// The port range, and how many of its ports are reserved and bound; `None`: the line does not say it.
     pub limits: Option<Limits>,
     /// TIME_WAITs that connect() can take over; `None`: connect() takes over none, or the line does not say it.
     pub reusable: Option<u64>,

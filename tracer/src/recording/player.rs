@@ -255,8 +255,9 @@ impl Player {
         }
     }
 
-    /// Counts a failure in a recording without `tuple.stats`. There, a reading has the failures of one second, which begins
-    /// with the first of them.
+    /// Counts a failure in a recording without `tuple.stats`. There, a reading has the failures of one second, which
+    /// begins with the first of them. A failure after that second completes this reading, and if it comes more than
+    /// another second later, also an empty reading that shows that the failures ended.
     fn failure_alone(&mut self, at: At, failure: &reading::Failure) {
         if let Some(since) = self.state.since
             && at.mono_ns >= since.mono_ns.saturating_add(SECOND)
