@@ -153,8 +153,8 @@ impl Sink {
         Ok(sum(account, self.rotate_if_due()?))
     }
 
-    /// Opens the file again by its name (after SIGHUP: another program renamed it), and writes to the new file from now on.
-    /// Stdout is only flushed.
+    /// Opens the file again by its name (after SIGHUP: another program renamed it), and writes to the new file from now
+    /// on. What the old file cannot take now is dropped. Stdout is only flushed.
     ///
     /// # Errors
     /// [`ReopenError::Open`] if the file cannot be opened, or another user may have put it there; [`ReopenError::Closed`] when

@@ -57,7 +57,8 @@ impl Place {
         self.user
     }
 
-    /// Opens the file with the rights of the calling thread. A symbolic link is not followed.
+    /// Opens the file to append to, or creates it with mode 0600, with the rights of the calling thread. A symbolic
+    /// link is not followed.
     pub(super) fn open(&self) -> Result<File, Error> {
         let flags = OFlags::RDWR
             | OFlags::CREATE

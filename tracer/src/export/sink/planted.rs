@@ -1,8 +1,8 @@
 //! Refuses a file that another user may have put where the output is to be.
 //!
-//! In a folder where everybody may create files, another user can create tracer's file first, and then owns it: can
-//! read and change what tracer writes to it. The kernel refuses to open such a file, too, but only in sticky folders,
-//! and only if `fs.protected_regular` is not 0.
+//! In a folder where everybody may create files, another user can create tracer's file first. That user then owns the
+//! file, and can read and change what tracer writes to it. The kernel refuses to open such a file, too, but only in
+//! sticky folders, and only if `fs.protected_regular` is not 0.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
@@ -16,8 +16,8 @@ const OTHERS_WRITE: u32 = 0o022;
 /// accepted.
 ///
 /// # Errors
-/// [`Error::Failure`]: the file belongs neither to this user nor to root nor to the owner of the folder, or is
-/// a hard link.
+/// [`Error::Failure`]: the file belongs neither to this user nor to root nor to the owner of the folder, or has several
+/// names (hard links).
 pub(super) fn refuse(place: &Place, file: &Metadata) -> Result<(), Error> {
     // Does not fail: the same fstat() succeeded when the folder was opened.
     let Ok((owner, mode)) = place.folder() else { return Ok(()) };
