@@ -128,7 +128,7 @@ impl Alike {
 /// Values of a reading that do not belong to a row.
 #[derive(Clone, Debug, Default)]
 pub struct Reading<'a> {
-    /// When it began: wall clock, ns since 1970.
+    /// When the reading began: wall clock, ns since 1970.
     pub ns: u64,
     /// Corrections of the ledger so far, by comparison with the kernel's sockets, that no loss explains.
     pub drift: u64,

@@ -329,8 +329,8 @@ impl Column {
     }
 
     /// The order of a table that is sorted by this column: the row that needs attention most is first, so counts and
-    /// rates fall; texts, process ids and the time left rise. Values that are not known come last, except names of
-    /// processes, which come first.
+    /// rates fall; texts, addresses, process ids and the time left rise. Values that are not known come last, except
+    /// names of processes, which come first.
     pub fn order(self, one: &Row, other: &Row) -> Ordering {
         let key = |row: &Row| (row.key.destination, row.key.destination_port);
         match self {
