@@ -21,7 +21,7 @@ fn limit(bytes: Option<u64>) {
     setrlimit(Resource::Fsize, limit).expect("a lower limit, or the old one");
 }
 
-/// Lines that do not compress well, so that a compressed file fills up, too.
+/// A line that does not compress well, so that a compressed file fills up, too.
 fn line(number: u64) -> String {
     let noise = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!(
