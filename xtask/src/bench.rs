@@ -137,7 +137,8 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Measures what tracing costs. Returns the tables for the document, and prints the details.
+/// Measures what tracing costs. Returns the tables for the document; prints the details, and writes every sample to
+/// `raw.csv`.
 fn tracing(plan: &Plan, options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     let line_ns = reading::line_cost()?;
 

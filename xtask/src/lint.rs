@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: every check that is not a test. It names the checks that cannot run here.
+//! `cargo xtask lint`: every check that is not a test. Prints which checks cannot run here.
 
 use std::process::Command;
 

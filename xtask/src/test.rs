@@ -175,7 +175,7 @@ fn busy(payload: &Payload) -> Result<Suite> {
     Ok(suite)
 }
 
-/// Runs the tests whose length can be chosen, one after the other.
+/// Runs the tests of [`Which::Soak`], one after the other.
 fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     let suite = |(name, filter): &(&str, &str)| {
         let mut command = host(payload);

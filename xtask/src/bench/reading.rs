@@ -16,6 +16,7 @@ use crate::{build, exec, workspace};
 const READINGS: u64 = 8;
 /// A clock tick of /proc/PID/stat, ns (USER_HZ is 100 on every architecture that BPF is built for here).
 const TICK_NS: f64 = 10e6;
+/// Longest time to wait for one step of the measurement.
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// Time to write one JSON line, ns, as the example `line_cost` measures it.
@@ -31,7 +32,7 @@ fn parse_line_cost(text: &str) -> Option<f64> {
         .find_map(|line| line.strip_prefix("by hand")?.split_whitespace().next()?.parse().ok())
 }
 
-/// What reading the table costs: `tracer tuples --interval` with one line of output.
+/// What reading the table costs: `tracer tuples --interval` with one tuple in its output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) tuples: u32,

@@ -32,6 +32,7 @@ pub(crate) struct Row {
     pub(crate) tool: Tool,
     /// In the order of [`CLIENTS`].
     pub(crate) figures: [Figures; CLIENTS.len()],
+    /// What the tool's BPF programs cost; `None` without a tool.
     pub(crate) kernel: Option<PerConnect>,
     /// Resident memory, KiB; `None` without a tool.
     pub(crate) rss: Option<f64>,

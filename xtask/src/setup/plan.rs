@@ -20,7 +20,7 @@ pub(crate) enum Next {
     Stuck(String),
 }
 
-/// One thing to install.
+/// One step of the set-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     AptUpdate,
@@ -33,7 +33,7 @@ pub(crate) enum Step {
     },
 }
 
-/// Decides what to do next: see [`Next`].
+/// The next step towards a complete toolchain, or why there is none.
 pub(crate) fn next(facts: &Facts) -> Next {
     match way(facts) {
         Some(Way::Distribution) => distribution(facts),
