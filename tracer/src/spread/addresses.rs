@@ -45,7 +45,7 @@ pub struct Host {
 pub struct HostAddress {
     /// Never v4-mapped.
     pub address: IpAddr,
-    /// Name of its interface. `interface 7` (its index) if the interface was added after the interfaces were listed.
+    /// Name of the interface. If it was added after the interfaces were listed: `interface 7`, with its index.
     pub interface: String,
     /// `RT_SCOPE_*`: 0 is global, higher numbers are narrower.
     pub scope: u8,
@@ -58,13 +58,13 @@ pub mod flag {
     /// IPv6: a privacy address, which is replaced after a while. IPv4: a secondary address, whose interface already had
     /// one of the same network.
     pub const TEMPORARY: u32 = 0x01;
-    /// Can be used although it is still tentative.
+    /// IPv6: the address can be used although duplicate address detection has not ended.
     pub const OPTIMISTIC: u32 = 0x04;
-    /// Duplicate address detection found another host with it.
+    /// IPv6: duplicate address detection found another host with the address.
     pub const DAD_FAILED: u32 = 0x08;
-    /// Its preferred lifetime is over: not for new connections.
+    /// The preferred lifetime of the address is over: it is not for new connections.
     pub const DEPRECATED: u32 = 0x20;
-    /// Duplicate address detection has not ended.
+    /// IPv6: duplicate address detection has not ended, so another host may have the address.
     pub const TENTATIVE: u32 = 0x40;
 }
 
@@ -129,9 +129,9 @@ impl QuerySocket {
     }
 }
 
-/// All answers to a request: to a dump, or to a question about one route. `socket`: asks about its network namespace;
-/// `None`: about the calling thread's. `things`: what is asked for, for errors. `reply`: the type of the messages that
-/// answer. `parse` returns `None` for a damaged message, and then this is an error.
+/// All answers to a request: to a dump, or to a question about one route. Asks through `socket`, so about the network
+/// namespace in which it was opened; `None`: about the calling thread's. `things`: what is asked for, for errors.
+/// `reply`: the type of the messages that answer. If `parse` returns `None` for a message (damaged), this is an error.
 fn list<T>(
     socket: Option<&QuerySocket>,
     things: &'static str,
@@ -157,8 +157,9 @@ fn is_routed_here(socket: Option<&QuerySocket>, address: Ipv4Addr) -> bool {
     .is_ok_and(|routes| routes.contains(&true))
 }
 
-/// Whether the calling thread's network namespace has a route to this destination from this source; `None`: from
-/// the source that the kernel would choose. False, too, if the kernel does not answer.
+/// Whether the calling thread's network namespace has a route to this destination from this source; `None`: from the
+/// source that the kernel would choose. A route that refuses packets (such as blackhole) counts as none. False, too, if
+/// the kernel does not answer.
 pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
     list(None, "routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_usable)
         .is_ok_and(|routes| routes.contains(&true))

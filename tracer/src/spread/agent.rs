@@ -68,7 +68,7 @@ pub struct Agent {
     tracer: Tracer,
     pins: Pins,
     netns: Netns,
-    /// What was read of the network namespace.
+    /// What was last read of the pool's network namespace.
     view: NetnsView,
     /// The only thread that changes the rule.
     keeper: Keeper,
@@ -87,7 +87,7 @@ pub struct Agent {
     excluded: Box<[u64; 1024]>,
     routes: RouteReads,
     random: u64,
-    /// Each tuple's counters at the last health check.
+    /// The counters at the last health check, of each tuple for which the hooks chose or left out the source.
     baselines: HashMap<TupleKey, TupleBaseline>,
     decision_log: DecisionLog,
     /// Paths of `--cgroup` that could not be opened at the last check.
@@ -255,7 +255,7 @@ impl Agent {
         Ok(())
     }
 
-    /// The spreader's maps and links.
+    /// The spreader's maps and links. An error is a bug: an agent's session has them.
     fn spreader(&mut self) -> Result<&mut Spreader, Error> {
         let spreader = self.tracer.session.spreader.as_mut();
         spreader.ok_or_else(bug)

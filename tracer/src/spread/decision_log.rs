@@ -48,9 +48,9 @@ pub(super) struct DecisionLog {
     /// When the last decision about a full pool that got a line was made, CLOCK_MONOTONIC, ns; `None`: none got one
     /// yet. Not kept if `sample` is 1.
     full_ns: Option<u64>,
-    /// Lines of decisions, including those that found no room.
+    /// Lines of decisions so far, including those that found no room.
     lines: u64,
-    /// Decisions of a kind that this program does not know.
+    /// Decisions so far of a kind that this program does not know.
     undecodable: u64,
 }
 
@@ -105,7 +105,7 @@ impl DecisionLog {
         }
     }
 
-    /// Writes a line of this decision, if one is wanted; counts one that this program does not know.
+    /// Queues a line of this decision, if one is wanted; a decision that this program does not know is only counted.
     pub(super) fn add(&mut self, record: &DecisionRecord) {
         let Some(decision) = Decision::from_wire(record.decision) else {
             self.undecodable += 1;
@@ -174,12 +174,12 @@ impl DecisionLog {
         (self.writer.as_ref().map(Writer::dropped).unwrap_or_default(), self.undecodable)
     }
 
-    /// Writes a line: `count` more were lost for this reason. False: it will not be written.
+    /// Queues a `lost` line: `count` more were lost for this reason. False: it will not be written.
     pub(super) fn lost(&mut self, reason: &'static str, count: u64) -> bool {
         self.enqueue(move |output| output.lost(reason, count))
     }
 
-    /// Writes a line about degradations that began or ended. False: it will not be written.
+    /// Queues a line about degradations that began or ended. False: it will not be written.
     pub(super) fn degraded(&mut self, change: Change) -> bool {
         self.enqueue(move |output| output.degraded(&change.line()))
     }

@@ -143,7 +143,8 @@ fn destination(text: &str) -> Result<Destination, String> {
     Ok(Destination { prefix, ports, exempt: 0 })
 }
 
-/// Splits a value into network and ports; `None`: it has no ports.
+/// Splits a value into network and ports; `None`: it has no ports. An error says how IPv6 networks with ports are
+/// written.
 fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     const BRACKETS: &str =
         "an IPv6 network with ports is written in brackets, such as [fd00::/64]:443";

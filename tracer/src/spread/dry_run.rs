@@ -28,14 +28,14 @@ use crate::{
     runtime::sandbox::User,
 };
 
-/// Connections by whether the rule would apply to them.
+/// How many connections there are, by whether the rule would apply to them.
 #[derive(Default)]
 struct Connections {
-    /// Those to which it would apply, by tuple.
+    /// How many the rule would apply to, by tuple.
     tuples: BTreeMap<TupleKey, u64>,
     /// How many of these are in TIME_WAIT. The kernel does not say to which cgroup a TIME_WAIT belonged, so all count.
     time_wait: u64,
-    /// Connections to the same destinations from other cgroups.
+    /// How many connections to the same destinations are of other cgroups.
     others: u64,
 }
 
@@ -153,7 +153,7 @@ pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> Str
     out
 }
 
-/// `now` and `then`: saturation of the fullest address; 1 is full.
+/// The text `peak saturation 95 % -> 48 %`. `now` and `then`: saturation of the fullest address; 1 is full.
 fn gain(now: f64, then: f64) -> String {
     format!("peak saturation {:.0} % -> {:.0} %", now * 100.0, then * 100.0)
 }

@@ -103,7 +103,7 @@ impl<K: Copy + Eq + Hash> Quarantines<K> {
         self.0.get(key).map(|it| it.until).filter(|until| now < *until)
     }
 
-    /// All that are left out now, each with the end of its quarantine.
+    /// The keys that are left out now, each with the end of its quarantine.
     pub fn now(&self, now: Instant) -> impl Iterator<Item = (&K, Instant)> {
         self.0.iter().filter(move |(_, it)| now < it.until).map(|(key, it)| (key, it.until))
     }
@@ -124,7 +124,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Forgets an address's quarantines: the host lost it and has it again.
+    /// Forgets the quarantines of an address that the host lost and has again.
     pub fn forget(&mut self, address: &Addr) {
         self.refused.forget(address);
         self.failing.0.retain(|key, _| key.source != *address);

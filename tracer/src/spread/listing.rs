@@ -28,7 +28,7 @@ impl Listing {
     }
 }
 
-/// Looks up a pool in the network namespace of the calling thread. No value is an empty pool.
+/// Looks up a pool in the network namespace of the calling thread. Without `specs`, the pool is empty.
 ///
 /// # Errors
 /// The addresses cannot be read; a value gives no address; with `auto`, routes that cannot be read, or that do not say which
@@ -43,7 +43,7 @@ pub fn list(specs: &[Spec], targets: &[Target]) -> Result<Listing, Error> {
                 "--pool auto: cannot read the routes to the destinations: {error}"
             ))
         })?;
-        // No rule is made, so networks that it would have to exempt may be many.
+        // A rule can exempt only a few networks, but no rule is made here.
         host.auto = auto::choose(reaches, usize::MAX)
             .map_err(|error| Error::BadConfig(format!("--pool auto: {error}")))?;
     }

@@ -24,7 +24,7 @@ pub struct MissingConnects {
     chosen: Option<u64>,
     /// Chosen sources for which no connection was opened, since the last check began; never below 0.
     missing: u64,
-    /// Readings until the check ends; 0: none is in progress.
+    /// Readings until the check ends; 0: no check is in progress.
     readings_left: u32,
     /// N, if the hook reports 1 in N of its choices during the newest check, a power of two; 0: there was no check yet.
     sample: u32,

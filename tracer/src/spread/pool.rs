@@ -15,11 +15,11 @@ use super::addresses::{Host, HostAddress, flag};
 pub use error::{PoolError, Reason};
 pub use spec::{Members, Spec, between};
 
-/// An address that can be used, as the hooks have it.
+/// An address that can be used, in the form that the hooks compare.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PoolAddress {
     pub address: Addr,
-    /// 1 to 100.
+    /// Weight, 1 to 100.
     pub weight: u16,
 }
 
@@ -230,7 +230,8 @@ fn trouble_of(host: &HostAddress) -> Option<Trouble> {
         IpAddr::V6(_) if is(flag::DAD_FAILED) => Some(Trouble::DadFailed),
         IpAddr::V6(_) if is(flag::TENTATIVE) && !is(flag::OPTIMISTIC) => Some(Trouble::Tentative),
         IpAddr::V6(_) if is(flag::DEPRECATED) => Some(Trouble::Deprecated),
-        // Administrators make a virtual IPv4 address deprecated so that programs do not get it by default.
+        // A pool may use a deprecated IPv4 address: administrators make a virtual one deprecated so that programs do
+        // not get it by default.
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
 }

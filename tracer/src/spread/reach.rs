@@ -42,9 +42,9 @@ pub struct RouteAction {
 /// What the route to a range of addresses does with connections (as ip-route(8) names the types).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RouteType {
-    /// They leave, from addresses of these interfaces.
+    /// Connections leave this host, from addresses of these interfaces.
     Unicast(Interfaces),
-    /// They stay on this host, which has the address on this interface.
+    /// Connections stay on this host, which has the address on this interface.
     Local(String),
     /// Not looked up, or of no use to a pool: unspecified, multicast, link-local or broadcast addresses; a route of
     /// another type, or of type local without an interface.

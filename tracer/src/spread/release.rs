@@ -9,8 +9,8 @@ use crate::{
 /// Ends a rule that has no agent, including one of another version of tracer.
 ///
 /// # Errors
-/// Missing privileges, or a user namespace of its own; there is no such rule; its agent is running; its lock file cannot be
-/// opened or locked; pins cannot be removed; links of the rule are left after that.
+/// Missing privileges, or this process is in a user namespace of its own; there is no such rule; its agent is running;
+/// its lock file cannot be opened or locked; pins cannot be removed; links of the rule are left after that.
 pub fn release(rule: &str) -> Result<(), Error> {
     loaded::check_rights()?;
     let found = Pins::all();

@@ -21,13 +21,13 @@ pub struct Inputs<'a> {
     pub netns: u32,
     /// `rule_flag` bits.
     pub flags: u32,
-    /// Ports that a tuple is sure to get in that namespace.
+    /// How many ports connect() is sure to find in that namespace for a tuple that holds none.
     pub capacity: u32,
-    /// Of these, the ports of the second parity.
+    /// How many ports of the second parity are neither reserved nor bound.
     pub other_capacity: u32,
     /// Whether there is one port more than `capacity`, which a search may leave out.
     pub unsure: bool,
-    /// The hooks' counts of bound ports before the ports of `capacity` were read.
+    /// The hooks' counts of bound ports when the reading began from which `capacity` is computed.
     pub bound: BoundCounts,
     /// net.ipv4.tcp_tw_reuse and tcp_tw_reuse_delay of the namespace.
     pub reuse: Reuse,
@@ -116,7 +116,7 @@ fn low_word(random: u64) -> u32 {
     u32::try_from(random & u64::from(u32::MAX)).unwrap_or_default()
 }
 
-/// The pool of one family, with its slots.
+/// The pool of one family, at most [`POOL_MAX`] addresses, with the slots from which the hooks choose.
 fn family_pool(addresses: &[PoolAddress]) -> FamilyPool {
     let addresses = addresses.get(..POOL_MAX).unwrap_or(addresses);
     let mut family_pool = FamilyPool::default();

@@ -82,8 +82,8 @@ pub struct LeftOutTowards {
     pub destination: IpAddr,
     pub port: u16,
     pub reason: String,
-    /// When the quarantine ends, by CLOCK_MONOTONIC, ns; absent: none, the address is left out as long as the reason
-    /// lasts (a missing route).
+    /// When the quarantine ends, by CLOCK_MONOTONIC, ns; absent: there is none, and the address is left out as long as
+    /// the reason lasts (a missing route).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_mono_ns: Option<u64>,
 }

@@ -49,11 +49,11 @@ struct ForeignRule {
 #[derive(Debug, Serialize)]
 pub struct RuleStatus {
     pub rule: String,
-    /// Process of its agent; absent: the rule is active without one.
+    /// Process id of the rule's agent; absent: the rule is active without an agent.
     #[serde(rename = "agent.pid", skip_serializing_if = "Option::is_none")]
     pub agent: Option<u32>,
     pub netns: u32,
-    /// Its name in /run/netns; absent: it has none.
+    /// The namespace's name in /run/netns; absent: it has none.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     pub netns_name: Option<String>,
     /// Ports that connect() can be given for a tuple that holds none.

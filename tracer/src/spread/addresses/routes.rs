@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use super::{Host, QuerySocket, list, wire};
 use crate::spread::reach::{self, Interfaces, Reach, Route, RouteAction, RouteType, Target};
 
-/// How the calling thread's network namespace reaches each of these destinations: for a socket that is bound to
-/// no address and no device, has no mark, and is of a user to whom no rule of policy routing applies. IPv4
-/// destinations come first. `host`: what that namespace has.
+/// How the calling thread's network namespace reaches each of these destinations: for a socket that is bound to no
+/// address and no device, has no mark, and is of a user to whom no rule of policy routing applies. IPv4 destinations
+/// come first. `host`: the interfaces and addresses of that namespace.
 ///
 /// # Errors
 /// No netlink socket can be opened; the interfaces, routes or rules of policy routing cannot be read; one destination
@@ -120,8 +120,8 @@ impl Kernel<'_> {
         RouteType::Unicast(interfaces)
     }
 
-    /// The type for an address of this host: local on the interface that has it, else on the one that the route names. If it
-    /// names none: [`RouteType::NotUnicast`].
+    /// The type for an address of this host: local on the interface that has it, else on the one that the route names.
+    /// If the route names none, either: [`RouteType::NotUnicast`].
     fn local(&self, to: IpAddr, route: &Route) -> RouteType {
         let owner = self.owners(to).into_iter().next();
         owner

@@ -16,9 +16,9 @@ const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 /// How many messages one call of [`Watch::drain`] reads at most. After that many, addresses are taken to have changed.
 const MESSAGES_MAX: usize = 4096;
 
-/// A socket that becomes readable when an address is added, changed or removed (if opened for that, also an IPv4
-/// route). It stays in the network namespace that it was opened in, whichever thread uses it, and keeps that namespace
-/// alive.
+/// A socket that becomes readable when an address is added, changed or removed, or, if it was opened with `routes`, an
+/// IPv4 route. It stays in the network namespace that it was opened in, whichever thread uses it, and keeps that
+/// namespace alive.
 #[derive(Debug)]
 pub struct Watch {
     socket: Socket,
@@ -61,7 +61,7 @@ impl Watch {
                     changed |= netlink::messages(datagram).any(is_news);
                 }
                 Err(Errno::AGAIN) => return Ok(changed),
-                // A message that the kernel did not send, or a signal.
+                // Ignored: a message that did not come from the kernel, or a signal that interrupted the call.
                 Ok(None) | Err(Errno::INTR) => {}
                 // The socket's buffer was full: the kernel dropped messages.
                 Err(Errno::NOBUFS) => changed = true,

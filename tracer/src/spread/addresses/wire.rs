@@ -42,7 +42,8 @@ const RTA_NH_ID: u16 = 30;
 /// Length of `struct rtnexthop`, bytes: its length with its attributes (2 bytes), flags (1), hops (1), index of the
 /// interface (4). Attributes follow it.
 const NEXTHOP_LEN: usize = 8;
-/// Answer with the route as the table has it, instead of the one that the kernel derives from it for one connection.
+/// Flag of a request: the kernel answers with the route as the table has it, instead of the one that it derives from
+/// that for one connection.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 pub(super) const RTN_UNICAST: u8 = 1;
 pub(super) const RTN_LOCAL: u8 = 2;
@@ -131,7 +132,7 @@ pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     for (kind, value) in attributes(bytes.get(ADDRESS_LEN..)?) {
         match kind {
             IFA_LOCAL => local = Some(value),
-            // On a point-to-point link this is the other end, and IFA_LOCAL is there too.
+            // On a point-to-point link, IFA_ADDRESS is the address of the other end, and IFA_LOCAL that of this host.
             IFA_ADDRESS => peer = Some(value),
             // All 32 flags; the message's header has the first eight.
             IFA_FLAGS => flags = u32_at(value, 0)?,

@@ -1,5 +1,5 @@
-//! Which addresses of the pool get no connection to a destination, judged by the rule's own connections, and what
-//! the hooks then leave out.
+//! Finds out which addresses of the pool get no answer from a destination, have no route to it, or are refused by the
+//! kernel, and makes the hooks leave these out.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -32,8 +32,8 @@ use crate::{
 /// Longest pause between two renewals of the lease, and before a failed reading of changed addresses is repeated.
 pub const LEASE_RENEWED: Duration = Duration::from_millis(50);
 
-/// Makes the rule from the pool's usable addresses. Its argument says of an address whether the host has it now: the rule
-/// gets only such addresses.
+/// Makes the rule from the pool's usable addresses. The argument is a function that says of an address whether the host
+/// has it now: the rule gets only such addresses.
 pub(super) type RuleBuilder = Box<dyn Fn(&dyn Fn(Addr) -> bool) -> Rule + Send>;
 
 /// A handle to the thread, which ends when this is dropped.
@@ -162,7 +162,7 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.shared.state().stop = true;
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed.
+            // If the thread panicked, the panic has been printed.
             _ = thread.join();
         }
     }
@@ -227,7 +227,7 @@ fn keep(
                 state.apply()?;
                 shared.changes.notify_all();
             }
-            // Tried again after LEASE_RENEWED.
+            // The addresses are read again after LEASE_RENEWED.
             Err(error) => tracing::debug!("cannot read the pool's addresses: {error}"),
         }
     }

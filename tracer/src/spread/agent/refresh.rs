@@ -29,7 +29,7 @@ use crate::{
 /// Shortest time between two readings of routes where `--pool auto` depends on them, unless addresses change. Messages
 /// about each change would cost too much on a router, which has a million routes.
 const AUTO_READS: Duration = Duration::from_secs(10);
-/// The same where only warnings depend on the routes.
+/// Shortest time between two readings of routes where only warnings depend on them, unless addresses change.
 const READS: Duration = Duration::from_mins(1);
 /// N, if reading routes may take 1/N of the time: after a slow reading, the next one comes later.
 const SHARE: u32 = 50;
@@ -40,7 +40,7 @@ pub(super) struct RouteReads {
     /// When the last reading ended (at first: when the agent started), and how long it took.
     last: Instant,
     took: Duration,
-    /// Whether addresses have changed since then: now only [`SHARE`] delays the next reading.
+    /// Whether addresses have changed since the last reading: then only [`SHARE`] delays the next one.
     pub(super) changed: bool,
     /// Why the routes do not say any more which interfaces `--pool auto` means; `None`: they do.
     unclear: Option<String>,
@@ -60,7 +60,7 @@ impl RouteReads {
         self.last.elapsed() >= interval.max(self.took * SHARE)
     }
 
-    /// Notes a reading that began at this time and has ended now.
+    /// Notes a reading that began at `begun` and has ended now.
     fn finished(&mut self, begun: Instant) {
         (self.last, self.took, self.changed) = (Instant::now(), begun.elapsed(), false);
     }

@@ -33,7 +33,7 @@ pub(super) struct StreamCounters {
     totals: Totals,
     /// How many decisions had found no room in the ring buffer when the stream began.
     lost_decisions: u64,
-    /// Losses by reason, as far as lines were written about them.
+    /// How much was lost, by reason, as far as `lost` lines have reported it.
     reported: BTreeMap<&'static str, u64>,
     /// The degradations that lines of the stream have named.
     degraded: Degradation,

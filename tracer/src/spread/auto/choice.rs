@@ -16,7 +16,7 @@ use crate::spread::{
 pub enum Unclear {
     #[error("there is no route to {}, so no interface whose addresses to take; name the addresses of the pool", text::targets(.targets))]
     NoRoute { targets: Vec<String> },
-    /// At least two, all of one family.
+    /// At least two networks, all of one family.
     #[error("{}", text::several(.reached))]
     Several { reached: Vec<Elsewhere> },
     #[error(

@@ -33,14 +33,14 @@ type Line = Box<dyn FnOnce(&mut Output) -> Result<(), Closed> + Send>;
 /// Makes the last line, given how many lines were dropped.
 type Last = Box<dyn FnOnce(Dropped) -> Stop + Send>;
 
-/// A handle to the thread, which ends when this is dropped, after it has written the lines that wait.
+/// A handle to the thread. When the handle is dropped, the thread ends after it has written the lines that wait.
 pub(super) struct Writer {
     /// `None`: the thread is to end.
     lines: Option<mpsc::SyncSender<Line>>,
     /// `None`: the stream has begun, or the thread is to end.
     begin: Option<mpsc::Sender<StopSignals>>,
     shared: Arc<Shared>,
-    /// The thread sends nothing; its end closes the channel.
+    /// Closed when the thread ends; nothing is sent on it.
     ended: mpsc::Receiver<()>,
 }
 
@@ -77,9 +77,9 @@ impl Counters {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Handover {
     Queued,
-    /// It was dropped: the queue is full.
+    /// The line was dropped: the queue is full.
     QueueFull,
-    /// It was dropped: the reader is gone.
+    /// The line was dropped: the reader is gone.
     Closed,
 }
 

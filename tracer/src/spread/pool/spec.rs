@@ -17,10 +17,10 @@ pub struct Spec {
     pub weight: u16,
 }
 
-/// Which addresses are meant.
+/// Which addresses a `--pool` value means.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Members {
-    /// From the first to the last: of one family, never v4-mapped, at most [`POOL_MAX`].
+    /// All from `first` to `last`: of one family, never v4-mapped, at most [`POOL_MAX`].
     Listed { first: IpAddr, last: IpAddr },
     /// All usable addresses of this interface, except loopback and link-local ones.
     Interface(String),
@@ -135,7 +135,7 @@ pub fn between(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
     .flatten()
 }
 
-/// What an address is, if no pool can have it; `None`: a pool can.
+/// What this address is, in words, if no pool can have it; `None`: a pool can.
 fn never_a_source(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_multicast() => Some("a multicast address"),

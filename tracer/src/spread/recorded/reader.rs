@@ -77,12 +77,12 @@ pub(super) struct Recording {
     interval_s: f64,
     readings: u64,
     lines: u64,
-    /// Lines that were left out because a limit was reached.
+    /// Lines, and destinations of readings, that were left out because a limit was reached.
     left_out: u64,
 }
 
 impl Recording {
-    /// Reads nothing yet. `destinations`: of the rule; empty: all.
+    /// A recording of which nothing is read yet. `destinations`: of the rule; empty: all.
     pub(super) fn new(destinations: Vec<Destination>) -> Self {
         Self {
             destinations,
@@ -97,12 +97,12 @@ impl Recording {
         }
     }
 
-    /// How many lines were left out because a limit was reached.
+    /// How many lines, and destinations of readings, were left out because a limit was reached.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// How many readings were read.
+    /// How many readings have ended. The last one ends with [`Self::finish`].
     pub(super) fn readings(&self) -> u64 {
         self.readings
     }
@@ -232,7 +232,7 @@ impl Recording {
         }
     }
 
-    /// The peaks of each namespace, by its inode number.
+    /// Ends the last reading, and returns the peaks of each network namespace, by its inode number.
     pub(super) fn finish(&mut self) -> BTreeMap<u32, Namespace> {
         self.end_reading();
         std::mem::take(&mut self.found)
