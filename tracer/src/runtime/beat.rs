@@ -8,7 +8,8 @@ use std::{
     },
 };
 
-/// What a group of threads (see [`count_in`]) does: how many steps, and whether one detaches programs. Clones share both.
+/// How many steps a group of threads (see [`count_in`]) has done, and whether one of them detaches programs. Clones
+/// share both.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beats {
     steps: Arc<AtomicU64>,

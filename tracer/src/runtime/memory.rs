@@ -2,8 +2,9 @@
 
 use std::{fs, os::raw::c_void};
 
-/// Gives the memory of the start back to the kernel: some 20 MiB in which symbols and types were, which the allocator would
-/// keep, and the program's pages of code and constants. (Those that are used again are read from the file again.)
+/// Gives the memory of the start back to the kernel: some 20 MiB in which symbols and types were, which the allocator
+/// would keep, and the program's pages of code and constants. (Pages that are used again are read from the program's
+/// file again.)
 #[expect(unsafe_code, reason = "madvise(2)")]
 pub(crate) fn release_start_memory() {
     trim();

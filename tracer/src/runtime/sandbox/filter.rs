@@ -137,7 +137,7 @@ const NEW_NAMESPACES: u32 = libc::CLONE_NEWNS.cast_unsigned()
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
-/// Fails as a system call does that the kernel lacks: the C library then uses an older one.
+/// The call fails as if the kernel lacked it: the C library then uses an older one.
 const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
 /// Makes the filter of a thread. `visits`: whether it may enter namespaces and make sockets. `bpf_commands`: the

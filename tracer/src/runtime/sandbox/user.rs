@@ -31,7 +31,7 @@ impl User {
         Self { uid: geteuid(), gid: getegid() }
     }
 
-    /// A user who owns nothing.
+    /// The user `nobody`, who owns no files.
     pub(crate) fn nobody() -> Self {
         Self { uid: Uid::from_raw(NOBODY), gid: Gid::from_raw(NOBODY) }
     }

@@ -45,9 +45,9 @@ static TAKEN: Condvar = Condvar::new();
 struct State {
     /// Whether the signals were taken over from the thread of this module.
     taken: bool,
-    /// Whether that thread ends the process, because of a signal.
+    /// Whether the thread of this module ends the process, because of a signal.
     over: bool,
-    /// See [`undo_with`].
+    /// What undoes the start (see [`undo_with`]); `None`: there is nothing to undo.
     undo: Option<Undo>,
     /// The thread of this module; `None`: it could not be started, or the signals were taken over.
     thread: Option<JoinHandle<()>>,
@@ -107,7 +107,7 @@ pub(super) fn undo() -> Undone {
     run_bounded(undo)
 }
 
-/// What was undone.
+/// How much of what the start made was undone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Undone {
     /// There was nothing to undo.

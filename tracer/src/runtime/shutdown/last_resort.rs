@@ -12,7 +12,7 @@ use crate::error::Exit;
 
 /// What is written to stderr before the program ends in this way, if stderr takes it at once.
 const TEXT: &[u8] = b"error: tracer was asked to stop, but it hangs: unwritten lines are lost\n";
-/// The second line, if something was to be undone.
+/// The second line on stderr, if something was to be undone.
 const RULE: &[u8] = b"whether the rule has ended is not known: check with `tracer status`, and end it with `tracer spread --release`\n";
 
 /// Whether something was to be undone.

@@ -35,7 +35,7 @@ fn denied_calls_fail_and_others_do_not() {
         assert_eq!(errno(program, libc::SYS_clone3, [0; 3]), libc::ENOSYS);
         assert_eq!(errno(program, libc::SYS_getpid, [0; 3]), 0);
     }
-    // This is not a descriptor: an allowed call fails with the kernel's errno, and not with the filter's.
+    // `no_fd` is not a descriptor: an allowed call fails with the kernel's errno, and not with the filter's.
     let no_fd = u64::from(u32::MAX);
     assert_eq!(errno(&reads, libc::SYS_setns, [no_fd, 0, 0]), libc::EPERM);
     assert_eq!(errno(&visits, libc::SYS_setns, [no_fd, 0, 0]), libc::EBADF);
