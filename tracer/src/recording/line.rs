@@ -66,11 +66,11 @@ pub struct Failure<'a> {
     pub container: Cow<'a, str>,
     /// Name of the network namespace in /run/netns; empty: it has none, or it is not known.
     pub netns_name: Cow<'a, str>,
-    /// How many ports the tuple held when the call failed. Here and in the next two fields, `None`: the line does not say it.
+    /// How many ports the tuple held when the call failed; `None`: the line does not say it.
     pub in_use: Option<u64>,
-    /// How many of these were in TIME_WAIT.
+    /// How many of these were in TIME_WAIT; `None`: the line does not say it.
     pub time_wait: Option<u64>,
-    /// How many ports the tuple can hold.
+    /// How many ports the tuple can hold; `None`: the line does not say it.
     pub capacity: Option<u32>,
 }
 

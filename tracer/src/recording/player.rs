@@ -39,7 +39,7 @@ pub struct Player {
     now_ns: u64,
     /// Time between two readings, ns; 0: not known.
     interval_ns: u64,
-    /// Failed calls that were left out so far.
+    /// Failed calls that were left out so far, because a reading had too many.
     failures_left_out: u64,
 }
 

@@ -72,7 +72,7 @@ pub struct Reader {
     set: Set,
     /// The file that is read now; `None`: all were read.
     input: Option<Input>,
-    /// Index of that file.
+    /// Index of the file that is read now; the number of files: all were read.
     part: usize,
     order: Order,
     issues: Issues,

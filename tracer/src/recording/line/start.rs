@@ -24,7 +24,7 @@ pub struct Start {
 pub struct Degraded {
     /// All that does not work as well as it could from this line on, one text each.
     pub now: Vec<String>,
-    /// Those of `now` that are new.
+    /// Which of `now` are new since the line before with such a list.
     pub added: Vec<String>,
 }
 
