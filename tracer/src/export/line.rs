@@ -43,8 +43,8 @@ pub struct Context {
     pub called: Option<Called>,
 }
 
-/// Bytes that suffice for every line, without its parts of unbounded length (namespace, process, holder, members
-/// of a rare line), which are added. A padded piece ([`Word`]) needs room for its padding, too.
+/// Bytes that suffice for every line, without its parts of unbounded length (namespace, process, holder, members of a
+/// rare line), whose lengths are added. A padded piece ([`Word`]) needs room for its padding, too.
 const ROOM: usize = 1024;
 
 /// Formats lines. Caches the text that the next line is likely to have again: date, process and namespace.

@@ -155,7 +155,8 @@ impl Cursor<'_> {
             let mut end = 0;
             for (index, group) in groups.into_iter().enumerate() {
                 if zeros.contains(&index) {
-                    // One colon for the whole run; the group after it writes the second one.
+                    // One colon for the whole run of zeros. The group after the run writes the second one; without a
+                    // group, the end of this function does.
                     if index == zeros.start {
                         piece[end] = b':';
                         end += 1;

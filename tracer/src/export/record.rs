@@ -76,10 +76,10 @@ pub struct Stats {
     pub seen: u64,
     #[serde(rename = "events.emitted")]
     pub emitted: u64,
-    /// As in [`Stop`].
+    /// Failed calls of the whole host, as in [`Stop::failed`].
     #[serde(flatten, serialize_with = "failed_prefix")]
     pub failed: BTreeMap<&'static str, u64>,
-    /// As in [`Stop`], without losses that are 0.
+    /// Losses, as in [`Stop::lost`], but without those that are 0.
     #[serde(flatten, serialize_with = "lost_prefix")]
     pub lost: BTreeMap<&'static str, u64>,
     pub drift: u64,
@@ -103,10 +103,10 @@ fn failed_prefix<S: serde::Serializer>(
 pub struct Degraded<'a> {
     /// All that does not work as well as it could now, as in [`Start::degraded`].
     pub degraded: &'a [String],
-    /// Which of these are new since the last line with this list.
+    /// Which of these the last line with such a list (`tracer.start` or `tracer.degraded`) did not have.
     #[serde(rename = "degraded.added")]
     pub added: &'a [String],
-    /// Which of the last line's list have ended.
+    /// What the last line with such a list had, and does not hold any more.
     #[serde(rename = "degraded.ended")]
     pub ended: &'a [String],
 }

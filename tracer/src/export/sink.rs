@@ -119,8 +119,8 @@ impl Sink {
         }
     }
 
-    /// The user with whose rights the file is reopened and rotated; for stdout, `nobody`. The thread that does it
-    /// enters its sandbox as this user.
+    /// The user with whose rights the file is reopened and rotated; for stdout, `nobody`. The thread that writes enters
+    /// its sandbox as this user.
     pub(crate) fn user(&self) -> User {
         self.place.as_ref().map_or_else(User::nobody, Place::user)
     }
