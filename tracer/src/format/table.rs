@@ -110,7 +110,7 @@ impl Alike {
         self.found
     }
 
-    /// The result for all of these rows.
+    /// An `Alike` to which all of these rows were added.
     pub fn of(rows: &[Row]) -> Self {
         let mut alike = Self::default();
         for row in rows {

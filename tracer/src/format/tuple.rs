@@ -116,7 +116,8 @@ pub struct Tuple<'a> {
     /// Systemd unit of the process; only if there is no container.
     #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'a str>,
-    /// Port searches so far, by [`tracer_common::tuple::search_bucket`], without the zeros at the end.
+    /// How many port searches there were so far, by duration ([`tracer_common::tuple::search_bucket`]), without the
+    /// zeros at the end.
     #[serde(rename = "search.histogram", skip_serializing_if = "<[u32]>::is_empty")]
     pub search: &'a [u32],
 }

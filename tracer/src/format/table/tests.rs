@@ -139,7 +139,7 @@ fn rows_that_look_alike_have_their_namespace() {
     };
     let expected = [("PORTS", "NETNS"), ("0", "blue"), ("0", "4026532000")];
     assert_eq!([0, 1, 2].map(cells), expected.map(|(one, two)| (one.into(), two.into())));
-    // These differ in their source, too, or there is only one namespace.
+    // The rows differ in their source, too, or there is only one namespace.
     let elsewhere = Row { key: TupleKey { netns: 8, ..key(2, 7, 8080) }, ..other };
     for rows in [&[blue.clone(), elsewhere][..], &[blue.clone(), blue][..]] {
         assert!(!text(rows).contains("NETNS"));
