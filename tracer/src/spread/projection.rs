@@ -33,9 +33,9 @@ pub fn project(
 /// Ports in use towards a destination.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Peak {
-    /// Those of all sources together.
+    /// Ports in use of all sources together.
     pub in_use: u64,
-    /// Those of the fullest source.
+    /// Ports in use of the fullest source.
     pub fullest: u64,
 }
 

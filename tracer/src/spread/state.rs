@@ -104,7 +104,7 @@ fn untrusted(what: &str) -> io::Error {
 /// Opens the folder of all state and lock files.
 ///
 /// # Errors
-/// It cannot be opened, or others than root can change it.
+/// The folder cannot be opened, or others than root can change it.
 fn folder() -> io::Result<OwnedFd> {
     folder_at(Path::new(FOLDER))
 }
@@ -126,7 +126,7 @@ fn folder_at(path: &Path) -> io::Result<OwnedFd> {
 /// whatever mode it had. Files that others put into it before are no danger: `open_roots` refuses them.
 ///
 /// # Errors
-/// It cannot be made or opened, its mode cannot be set, or it does not belong to root.
+/// The folder cannot be made or opened, its mode cannot be set, or it does not belong to root.
 fn made_folder(path: &Path) -> io::Result<OwnedFd> {
     match mkdirat(CWD, path, FOLDER_MODE) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -147,7 +147,7 @@ fn made_folder(path: &Path) -> io::Result<OwnedFd> {
 /// Opens a file of the folder, if it belongs to root and nobody else can write it.
 ///
 /// # Errors
-/// It cannot be opened; it is no regular file; others than root could have written it.
+/// The file cannot be opened; it is no regular file; others than root could have written it.
 fn open_roots(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
     // NONBLOCK: opening a FIFO would wait for a writer.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
