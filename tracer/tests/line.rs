@@ -34,7 +34,8 @@ static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     jsonschema::validator_for(&schema).expect("the schema can be used")
 });
 
-/// A line that a reader can rely on: one newline at its end, no control character in it, valid.
+/// A line as a value. Fails unless the line is UTF-8, ends with a newline, has no character that could act on a
+/// terminal, and is valid by the schema.
 fn checked(line: &[u8]) -> Value {
     let text = str::from_utf8(line).expect("UTF-8");
     let text = text.strip_suffix('\n').expect("a newline at the end");

@@ -86,7 +86,7 @@ fn address(address: Addr) -> String {
     }
 }
 
-/// The line of an event that decodes.
+/// The line of an event, which must decode: if it does not, this panics.
 pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>) -> Line<'a> {
     let kind = Kind::from_wire(event.kind).expect("a known kind");
     let cause = Cause::from_wire(event.detail);
