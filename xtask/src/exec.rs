@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 /// Prints the command, and runs it to its end.
 ///
 /// # Errors
-/// It cannot be started, or fails.
+/// The command cannot be started, or fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = show(command);
     eprintln!("$ {line}");
@@ -21,7 +21,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs the command without printing it, and returns what it wrote to stdout.
 ///
 /// # Errors
-/// It cannot be started, or fails.
+/// The command cannot be started, or fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = show(command);
     let output = command.output().with_context(|| format!("cannot run `{line}`"))?;

@@ -64,7 +64,8 @@ const BENCH_PROGRAMS: [(&str, &str); 5] = [
     ("btop", "btop"),
 ];
 
-/// Installs what is missing.
+/// Installs what is missing for this purpose; for the tests, fetches the guests' kernels and QEMU, too. Fails if that needs
+/// root or apt-get, and this process does not have them.
 pub(crate) fn setup(what: What) -> Result<()> {
     toolchain_or_install()?;
     match what {

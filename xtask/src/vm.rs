@@ -86,9 +86,10 @@ fn one(kernel: &Kernel, matrix: Matrix, payload: &Payload) -> Suite {
     suite
 }
 
-/// Boots the guest and runs its tests. If it hangs or ends before its script prints anything, it is booted again, [`BOOTS`] times
-/// at most, and the suite has a note about each such boot. If it does so later, the suite has failed, because the tests may be
-/// the cause.
+/// Boots the guest and runs its tests. If the guest hangs or ends before its script prints anything, it is booted
+/// again, in all [`BOOTS`] times at most, and the suite has a note about each such boot. If the guest hangs or ends
+/// later without a result, the suite has failed, because the tests may be the cause. The suite has failed, too, if no
+/// boot came as far as the tests.
 fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Result<Suite> {
     let emulator = Emulator::find()?;
     let tree = Tree::read(&fetch::kernel(kernel)?)?;
@@ -136,7 +137,7 @@ fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Resu
     Ok(suite)
 }
 
-/// The kernel's last messages, for a log from a machine on which nobody can read the file.
+/// The last 60 lines of the kernel's messages, for a log from a machine on which nobody can read the file.
 fn last_lines(console: &Path) -> Result<String> {
     const LINES: usize = 60;
     let bytes = fs::read(console).with_context(|| format!("cannot read {}", console.display()))?;

@@ -26,7 +26,7 @@ pub(crate) struct Load {
     pub(crate) elapsed: f64,
     /// CPU time of all client processes.
     pub(crate) cpu: f64,
-    /// Quantiles of the duration of connect(): half of the calls took less, and 99 of 100 took less.
+    /// Duration of connect(): half of the calls took less than `p50`, and 99 of 100 less than `p99`.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }

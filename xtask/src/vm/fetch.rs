@@ -26,7 +26,7 @@ pub(crate) fn kernel(kernel: &Kernel) -> Result<PathBuf> {
         .with_context(|| format!("kernel {} cannot be fetched", kernel.version))
 }
 
-/// The path of a statically linked busybox.
+/// The path of a statically linked busybox, which is fetched if it is not there yet.
 pub(crate) fn busybox() -> Result<PathBuf> {
     let dir = unpacked("busybox", &["bookworm", "trixie"], &["busybox-static"])
         .context("busybox cannot be fetched")?;

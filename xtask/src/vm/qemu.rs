@@ -21,9 +21,9 @@ const NICE: &str = "5";
 
 /// The QEMU to boot with.
 pub(crate) enum Emulator {
-    /// The one in PATH.
+    /// The QEMU in PATH.
     Installed(PathBuf),
-    /// One that was unpacked into this folder, with the libraries that the machine does not have.
+    /// A QEMU that was unpacked into this folder, with the libraries that the machine does not have.
     Unpacked(PathBuf),
 }
 

@@ -28,7 +28,7 @@ impl Outcome {
             let by_time = BY_TIME.iter().any(|part| message.contains(part));
             let mut lines = message.lines();
             let first = lines.next().unwrap_or_default();
-            // The lines between are a screen, or many tuples.
+            // The lines between the first and the last are a screen, or many tuples.
             let last = lines.next_back().map(|last| format!(" ... {last}"));
             let words = first.to_owned() + &last.unwrap_or_default();
             return Ok(Self::Failed { words, by_time });
