@@ -88,8 +88,8 @@ pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
 /// Finds out whether there are rows that differ only in their network namespace: only then the table has a column for it.
 #[derive(Debug, Default)]
 pub struct Alike {
-    /// Hashes of the rows so far, without their namespace, and the namespace of the first row with each: tables can
-    /// have 100,000 rows. If two rows have the same hash by chance, the table has the column without need.
+    /// By the hash of a row's key without its namespace: the namespace of the first such row. Only hashes, because
+    /// tables can have 100,000 rows. If two rows have the same hash by chance, the table has the column without need.
     seen: HashMap<u64, u32>,
     found: bool,
 }

@@ -49,8 +49,8 @@ pub struct Unreadable {
 /// file counts each time.
 #[derive(Debug, Default)]
 struct Issues {
-    /// The furthest place that was read: index of the file, and (decompressed) offset in it. Lines before it are not counted:
-    /// they were counted before, or a seek skipped them.
+    /// The furthest position that was read: index of the file, and (decompressed) offset in it. Lines before it are not
+    /// counted: they were counted before, or a seek skipped them.
     seen: (usize, u64),
     missing: u64,
     unreadable: u64,

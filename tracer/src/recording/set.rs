@@ -53,7 +53,7 @@ impl Set {
         let mut known = HashSet::new();
         for path in paths {
             let part = Part::open(path)?;
-            // The same file under another name or by a link would be counted twice.
+            // A file that is named twice, or also by a link, would be counted twice.
             if part.seekable && !known.insert(part.identity()?) {
                 continue;
             }

@@ -25,7 +25,7 @@ pub(crate) struct Recorder {
     writer: LineWriter,
     lines: Lines,
     seq: u64,
-    /// Time between two readings, as `tracer.start` says it.
+    /// Seconds between two readings, as `tracer.start` says it.
     interval_s: u64,
     /// Names of network namespaces by their numbers, for the lines from now on.
     pub(crate) namespaces: HashMap<u32, &'static str>,

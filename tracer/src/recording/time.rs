@@ -36,8 +36,8 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Days from 1970-01-01 to a day of the Gregorian calendar that is not before it. A year is counted from March, so
-/// that a leap day is its last day.
+/// Days from 1970-01-01 to a day of the Gregorian calendar that is not before it. Years begin in March here, so that
+/// the leap day is the last day of a year.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let of_year = (153 * month + 2) / 5 + day - 1;

@@ -88,9 +88,9 @@ impl StopSignals {
 /// After a signal, how long the final report waits at most until stderr takes it.
 const REPORT_LIMIT: Duration = Duration::from_millis(50);
 
-/// Runs `work` in a new thread until it ends, and returns its result. SIGINT and SIGTERM (with a screen, SIGHUP, too) ask it
-/// to stop, and so does a signal that came during the start. If it does not stop, this returns an error while the thread
-/// still runs. Without a screen, SIGHUP asks the work to open its output again.
+/// Runs `work` in a new thread until it ends, and returns its result. SIGINT and SIGTERM (with a screen, SIGHUP, too)
+/// ask the work to stop, and so does a signal that came during the start. If the work does not stop, this returns an
+/// error while the thread still runs. Without a screen, SIGHUP asks the work to open its output again.
 ///
 /// # Errors
 /// Those of `work`; `work` panicked; after a signal, the output is blocked or the work does not stop; the signals or the

@@ -1,4 +1,4 @@
-//! What the lines before one place of a stream say: failures, totals, losses. Tuples are not kept here.
+//! What the lines up to a position in a stream say: failures, totals, losses. Tuples are not kept here.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::view::reading::{Failure, SelfStats, Snapshot};
 /// entry.
 const FAILURES: usize = 20_000;
 
-/// What is known at one place of the stream.
+/// What is known at a position in the stream.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The newest [`FAILURES`] entries since the reading before.

@@ -200,7 +200,7 @@ fn seeking_to_a_time_gives_the_readings_before_it() {
         rest(&mut player);
         assert_eq!((player.missing(), player.unreadable()), (0, 0));
     }
-    // In a plain file, few readings come that are not needed.
+    // In a plain file, a seek goes close to the wanted time, so few earlier readings come first.
     let mut player = Player::open(&[plain]).unwrap();
     player.seek(OFFSET + 1500 * S).unwrap();
     let reading = player.next(&mut |_| ()).unwrap().unwrap();
@@ -348,11 +348,11 @@ proptest! {
         cut: prop::sample::Index, compressed: bool, seek: u64,
     ) {
         let folder = tempfile::tempdir().unwrap();
-        // Random bytes are refused or read.
+        // Random bytes are refused, or read to their end.
         if let Ok(mut player) = Player::open(&[file(&folder, "noise", &bytes)]) {
             rest(&mut player);
         }
-        // Damaged lines.
+        // A recording of which bytes are changed, cut off and added is read to its end, too.
         let mut damaged = readings(5, S).bytes().to_vec();
         if compressed {
             damaged = zstd::encode_all(&damaged[..], 1).unwrap();

@@ -1,4 +1,4 @@
-//! What ip(8) sets up in a network namespace of the test is what is read.
+//! Tests that what ip(8) sets up in a network namespace is read.
 
 use std::{
     process::Command,
@@ -129,7 +129,7 @@ fn the_watch_reports_added_and_removed_addresses_to_any_thread() {
             "addr del fd00::1/128 dev lo",
         ] {
             ip(change);
-            // On a thread that is in another namespace.
+            // `watch` is used on a thread that is in another namespace.
             assert!(test_netns::run(|| reports_change(&watch)), "{change}");
             assert!(!watch.drain().unwrap(), "{change}");
         }
@@ -177,7 +177,7 @@ fn damaged_answers_are_refused() {
     assert_eq!(wire::is_usable(&[2; 11]), None);
     assert_eq!(wire::route(&[2; 11]), None);
     assert_eq!(wire::route(&[7; 12]), Some(None));
-    // A prefix that is too long, a next hop that is too short.
+    // The prefix is too long; the next hop is too short.
     assert_eq!(wire::route(&[2, 33, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]), None);
     let hop = [2, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, 0, 9, 0, 4, 0, 0, 0];
     assert_eq!(wire::route(&hop), None);
@@ -234,7 +234,7 @@ fn the_routes_to_a_network_are_those_that_the_kernel_takes() {
             "127.0.0.0-127.255.255.254 local on lo"
         );
         assert_eq!(routes_to("192.0.2.0/24"), ["192.0.2.0-192.0.2.255 unreachable"]);
-        // For an interface without an address the kernel uses one of the first interface that has one.
+        // None of the route's interfaces has an address: the kernel uses one of the first interface that has one.
         ip("addr del 10.2.0.1/24 dev vb");
         ip("route add 10.10.0.0/16 dev vb");
         assert_eq!(routes_to("10.10.0.0/16"), ["10.10.0.0-10.10.255.255 lo"]);

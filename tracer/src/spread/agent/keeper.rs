@@ -66,7 +66,7 @@ struct State {
 }
 
 impl Keeper {
-    /// Starts the thread, which enters its sandbox with the calling thread's privileges.
+    /// Starts the thread. It begins with the calling thread's privileges, and drops those that it does not need.
     ///
     /// `lease`: how long the rule is valid without a renewal; `None`: without end. `host`: the namespace's interfaces and
     /// addresses, which must be read after `sockets` were opened, so that no change is missed. `pool`: the addresses that

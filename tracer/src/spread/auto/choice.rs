@@ -120,8 +120,9 @@ fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     })
 }
 
-/// The interfaces over which connections to a destination leave the host; `None`: none leave. An error if its networks
-/// are reached over different interfaces, and none of the interfaces is the obvious choice.
+/// The interfaces over which connections to a destination leave the host; `None`: none leave. If parts of the
+/// destination are reached over different interfaces: those of the default route (if the destination is wide), or the
+/// only ones that routes within the destination use; else an error.
 fn main_interfaces(reach: &Reach) -> Result<Option<Interfaces>, Unclear> {
     let shares = reach.out();
     let most = shares.iter().max_by_key(|(_, share)| **share);

@@ -62,7 +62,7 @@ pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
             Members::Listed { first, last } => addresses.extend(between(*first, *last)),
             Members::Interface(name) => {
                 let of_it = host.addresses.iter().filter(|it| it.interface == *name);
-                // Addresses of narrower scope, such as link-local ones, are not meant.
+                // No warning about addresses of narrower scope, such as link-local ones.
                 addresses.extend(of_it.filter(|it| it.scope == 0).map(|it| it.address));
             }
             Members::Auto => {}

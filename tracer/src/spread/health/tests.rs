@@ -99,7 +99,7 @@ fn with_too_many_the_quarantine_that_ends_soonest_is_dropped() {
 fn one_connection_a_second_is_enough_and_old_failures_fade() {
     let (mut one, mut two) = (Outcome::default(), Outcome::default());
     let looks = (1..60).find(|_| {
-        // Alternately: never both in the same check.
+        // Alternately, so that no check has both an established and an unanswered connection.
         (one, two) = (one.add_check(0, 1).add_check(0, 0), two.add_check(0, 0).add_check(1, 0));
         one.gets_no_answer() && two.gets_answers()
     });

@@ -104,7 +104,7 @@ fn the_second_parity_is_what_connect_tries_last() {
     for (low, high, expected) in [
         (32_768, 60_999, (32_769, 14_116)),
         (1024, 65_535, (1025, 32_256)),
-        // The last one of an odd number of ports does not count.
+        // The last port of an odd number of ports does not count.
         (40_000, 40_002, (40_001, 1)),
         (40_001, 40_004, (40_002, 2)),
         (40_000, 40_000, (40_001, 0)),

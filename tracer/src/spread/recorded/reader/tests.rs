@@ -42,7 +42,7 @@ fn a_peak_is_of_one_reading() {
         // The next reading, which has no line of the first source.
         stats(3_000, 2, 1, 350, 7),
         stats(3_001, 1, 2, 20, 7),
-        // A third reading, earlier than the interval says: it begins because a tuple of the second one comes again.
+        // A third reading, earlier than the interval says: it begins because a tuple comes that the second one has.
         stats(3_100, 2, 1, 10, 7),
     ];
     let text = lines.join("\n") + "\n";
