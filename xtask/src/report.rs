@@ -19,7 +19,8 @@ pub(crate) struct Suite {
     pub(crate) skipped: Vec<(String, String)>,
     /// Names and reasons from the lines `excused: NAME: REASON`, which come before the tests.
     excuses: Vec<(String, String)>,
-    /// The test that runs now, if it has printed something, so that its outcome comes on a line of its own.
+    /// The test that runs now, if it has printed something, so that its outcome comes on a line of its own; else
+    /// `None`.
     open: Option<String>,
     /// How many more lines of output can belong to the message of the last failure; 0 if its message has ended.
     more: usize,

@@ -62,7 +62,7 @@ pub struct Sink {
     /// File size in bytes from which on the file is rotated; raised when a rotation fails, so that not every write tries it
     /// again. `u64::MAX`: never.
     rotate_at: u64,
-    /// `None`: lines are not compressed.
+    /// The zstd frame to which lines are added; `None`: lines are not compressed.
     frame: Option<Frame>,
     /// Lines that are compressed and not yet written.
     compressing: u64,

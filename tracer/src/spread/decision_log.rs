@@ -35,7 +35,7 @@ const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
 /// Writes the stream. It writes nothing before [`DecisionLog::begin`], and nothing after its reader is gone.
 pub(super) struct DecisionLog {
-    /// `None`: the reader is gone.
+    /// The thread that writes; `None`: the reader is gone.
     writer: Option<Writer>,
     /// Whether the stream has begun.
     begun: bool,

@@ -39,7 +39,8 @@ struct Connections {
     others: u64,
 }
 
-/// The text to print: notes on the pool, then each destination as it is and as it would be.
+/// The text to print: notes on the pool, each destination as it is and as it would be, and which connections count
+/// although their cgroup is unknown, or do not count.
 ///
 /// # Errors
 /// A pool, cgroup, destination or namespace that cannot be used; those of `trace::start`; the namespace, its routes,

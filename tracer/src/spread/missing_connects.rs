@@ -6,11 +6,11 @@
 
 use tracer_common::TupleKey;
 
-/// How many chosen sources without a connection are tolerated in addition to those of [`INEXACT`]. With more, a check
-/// begins.
+/// How many chosen sources may have no connection, in addition to 1 in [`INEXACT`] of those chosen since the last
+/// reading. If more have none, a check begins.
 const TOLERATED: u64 = 3;
-/// N, if 1 in N of the sources chosen since the last reading is tolerated: their calls can be in progress while the two
-/// tables are read.
+/// N: 1 in N of the sources chosen since the last reading may have no connection, because their calls can be in
+/// progress while the choices and the connections are read one after the other.
 const INEXACT: u64 = 64;
 /// How many readings a check lasts; there is one a second.
 const CHECK_READINGS: u32 = 10;
@@ -28,7 +28,7 @@ pub struct MissingConnects {
     readings_left: u32,
     /// N, if the hook reports 1 in N of its choices during the newest check, a power of two; 0: there was no check yet.
     sample: u32,
-    /// Pairs that this check has covered.
+    /// Pairs that the newest check has covered.
     checked: Vec<TupleKey>,
 }
 

@@ -39,7 +39,7 @@ pub(super) fn other_capacity(range: &PortRange, excluded: &[u64; 1024]) -> u32 {
         let word = excluded.get(usize::from(port >> 6)).copied().unwrap_or(0);
         word >> (port & 63) & 1 == 0
     };
-    // Every second port from the second one on. The last one of an odd number is not among them.
+    // Every second port from the second one on. The last port of an odd number of ports is not among them.
     let second_parity = (range.low..=range.high).skip(1).step_by(2);
     second_parity.filter(is_free).map(|_| 1).sum()
 }

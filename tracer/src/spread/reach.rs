@@ -120,7 +120,7 @@ pub(super) fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// The address of a number; `like` gives its family.
+/// The address of a number, of the family of `like`. A number that is too large for IPv4 becomes 255.255.255.255.
 pub(super) fn from_bits(bits: u128, like: &IpNet) -> IpAddr {
     match like {
         IpNet::V4(_) => Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
@@ -141,8 +141,8 @@ pub struct AutoChoice {
 /// The choice for one address family.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct OfFamily {
-    /// `None`: no destination of this family has a route; or all are [wide](Target::is_wide), and it is not clear which of
-    /// several interfaces their routes mean.
+    /// Whose addresses are taken. `None`: no destination of this family has a route; or all are
+    /// [wide](Target::is_wide), and it is not clear which of several interfaces their routes mean.
     pub(super) sources: Option<Sources>,
     /// The destinations as they were written, for messages.
     pub(super) targets: Vec<String>,

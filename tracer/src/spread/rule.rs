@@ -42,7 +42,8 @@ pub struct Inputs<'a> {
     pub sample: u32,
     /// The addresses that can be used now; of more than [`POOL_MAX`] of a family the rest is left out.
     pub addresses: &'a [PoolAddress],
-    /// Empty: every destination. Of more than `DESTINATIONS_MAX` the rest is left out.
+    /// Which connections are spread; empty: those to every destination. Of more than `DESTINATIONS_MAX` the rest is
+    /// left out.
     pub destinations: &'a [Destination],
 }
 

@@ -13,10 +13,11 @@ use super::{
 pub(crate) struct Figures {
     /// Connections a second.
     pub(crate) rate: f64,
-    /// Quantiles of the duration of connect(), ns.
+    /// The median and the 99th percentile of the duration of connect(), ns.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Ratio to the mean of the loads without a tool just before and after, as are the other ratios; 1 if there is no such load.
+    /// Ratio of `rate` to its mean in the loads without a tool just before and after; 1 if there is no such load. The
+    /// other ratios are made in the same way.
     pub(crate) rate_ratio: f64,
     pub(crate) p50_ratio: f64,
     pub(crate) p99_ratio: f64,

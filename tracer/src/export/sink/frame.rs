@@ -13,7 +13,7 @@ pub(super) const LAST_BLOCK: &[u8] = &[1, 0, 0];
 /// The frame that lines are being added to.
 #[derive(Default)]
 pub(super) struct Frame {
-    /// `None`: nothing was added since the last frame ended.
+    /// Compresses what is added; `None`: nothing was added since the last frame ended.
     encoder: Option<Encoder<'static, Vec<u8>>>,
     /// Whether a part of this frame is in the file.
     begun: bool,

@@ -11,7 +11,8 @@ use crate::{
 /// The header, one line for each row, and if there are losses, one line for them.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> String {
     let columns = Alike::columns(Alike::of(rows).found(), &Column::TUPLE);
-    // All cells are in one string, with the end of each: a table can have 100,000 rows.
+    // One string has all cells, and `ends` where each ends: a table can have 100,000 rows, and a string for each cell
+    // costs more.
     let (mut cells, mut ends) =
         (String::new(), Vec::with_capacity((rows.len() + 1) * columns.len()));
     let mut widths: Vec<_> = columns.iter().map(|column| column.width()).collect();

@@ -111,7 +111,7 @@ mod tests {
         beats.step();
         // The work gets the CPU only at every 20th check.
         assert!((1..=400).all(|check| patience.lasts(&beats, (500 + check / 20) * 1_000_000)));
-        // From then on it waits.
+        // From then on the work waits.
         assert_eq!(checks(patience, &beats, |_| 520_000_000), 25);
     }
 

@@ -50,7 +50,7 @@ struct Shared {
 
 struct State {
     maps: RuleMaps,
-    /// `None`: there is no rule.
+    /// Makes the rule anew when addresses change; `None`: there is no rule.
     builder: Option<RuleBuilder>,
     /// The rule that the hooks have; `None`: this thread has given them none yet, or removed it.
     active: Option<Rule>,

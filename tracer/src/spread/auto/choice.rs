@@ -152,8 +152,8 @@ fn is_wider(range: &RouteRange, reach: &Reach) -> bool {
     range.route.is_some_and(|route| route.prefix_len() < reach.target.network.prefix_len())
 }
 
-/// Whether `share` is more than half of all (IPv6: all global) addresses, as a default route has, or two routes that
-/// together are one.
+/// Whether `share` addresses are more than half of all (IPv6: of all global ones). Then they have a default route, or
+/// two routes that replace one (0.0.0.0/1 and 128.0.0.0/1).
 fn is_default(share: u128, reach: &Reach) -> bool {
     let all = match reach.target.network {
         IpNet::V4(_) => u128::from(u32::MAX),
@@ -279,7 +279,7 @@ impl AutoChoice {
     }
 }
 
-/// [`crate::spread::reach::Target::is_wide`] for a destination of the rule.
+/// Whether a destination of the rule is wide, as [`crate::spread::reach::Target::is_wide`] says it of a target.
 fn is_wide(destination: &Destination) -> bool {
     let ones = u128::from_be_bytes(destination.prefix.mask.0).count_ones();
     ones <= if destination.prefix.network.to_v4().is_some() { 96 } else { 7 }

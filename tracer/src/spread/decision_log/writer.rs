@@ -35,9 +35,9 @@ type Last = Box<dyn FnOnce(Dropped) -> Stop + Send>;
 
 /// A handle to the thread. When the handle is dropped, the thread ends after it has written the lines that wait.
 pub(super) struct Writer {
-    /// `None`: the thread is to end.
+    /// Queue of the thread; `None`: the thread is to end.
     lines: Option<mpsc::SyncSender<Line>>,
-    /// `None`: the stream has begun, or the thread is to end.
+    /// Lets the thread begin to write; `None`: the stream has begun, or the thread is to end.
     begin: Option<mpsc::Sender<StopSignals>>,
     shared: Arc<Shared>,
     /// Closed when the thread ends; nothing is sent on it.

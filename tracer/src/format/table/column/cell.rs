@@ -38,7 +38,7 @@ pub(super) fn state(row: &Row) -> Option<String> {
         (ports.unanswered, "no answer"),
         (ports.close_wait, "close_wait"),
     ];
-    // Of several maxima, this returns the last: the states are listed from the best to the worst.
+    // `max_by_key` returns the last of several maxima: the states are listed from the best to the worst.
     let (most, name) = states.into_iter().max_by_key(|(ports, _)| *ports)?;
     // A reading that was made between two changes can have more ports in a state than in use.
     let all = row.in_use.max(most);
