@@ -123,7 +123,7 @@ mod tests {
         // Text without a cgroup's name is not cached: the name that is known now is written.
         assert_eq!(text(7, sh, 1, Some(("/a", None))), in_a(pid_and_name(7, "sh")));
         assert_eq!(text(7, nginx, 1, Some(("/a", None))), in_a(pid_and_name(7, "nginx")));
-        // From the cache: `None` is not asked for.
+        // The text comes from the cache: the name is not asked for.
         assert_eq!(text(7, nginx, 1, None), in_a(pid_and_name(7, "nginx")));
         // 7 and 71 have the same low bits, so they replace each other.
         assert_eq!(text(71, nginx, 1, None), pid_and_name(71, "nginx"));

@@ -31,7 +31,7 @@ use crate::{
 /// How many connections there are, by whether the rule would apply to them.
 #[derive(Default)]
 struct Connections {
-    /// How many the rule would apply to, by tuple.
+    /// How many connections the rule would apply to, by tuple.
     tuples: BTreeMap<TupleKey, u64>,
     /// How many of these are in TIME_WAIT. The kernel does not say to which cgroup a TIME_WAIT belonged, so all count.
     time_wait: u64,

@@ -7,9 +7,9 @@ use super::addresses::{QuerySocket, Watch};
 /// Two sockets in the pool's network namespace, which they keep alive.
 #[derive(Debug)]
 pub(super) struct NetnsSockets {
-    /// Reports changes of addresses.
+    /// Reports changes of addresses, and of IPv4 routes of type local.
     pub(super) watch: Watch,
-    /// Lists addresses.
+    /// Lists interfaces and addresses, and asks for routes.
     pub(super) query: QuerySocket,
 }
 

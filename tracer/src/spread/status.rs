@@ -75,7 +75,7 @@ pub struct RuleStatus {
     pub unbelieved: Option<String>,
     /// How often each decision was made since the rule began.
     pub decisions: Vec<(&'static str, u64)>,
-    /// What was not recorded since the rule began, by name of the loss.
+    /// What was not recorded since the rule began, by name of the loss, also if it is 0.
     pub lost: BTreeMap<&'static str, u64>,
     /// Sorted by ports in use, most first.
     pub tuples: Vec<Use>,

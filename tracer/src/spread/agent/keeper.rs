@@ -227,7 +227,7 @@ fn keep(
                 state.apply()?;
                 shared.changes.notify_all();
             }
-            // The addresses are read again after LEASE_RENEWED.
+            // The addresses are read again after LEASE_RENEWED at the latest.
             Err(error) => tracing::debug!("cannot read the pool's addresses: {error}"),
         }
     }

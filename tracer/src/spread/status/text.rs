@@ -25,7 +25,7 @@ pub(super) fn of(status: &Status) -> String {
     rules.chain(foreign).collect::<Vec<_>>().join("\n") + &refused
 }
 
-/// Number and name of a rule's network namespace: `4026532281 (blue)`.
+/// Number and name of a rule's network namespace: `4026532281 (blue)`; only the number if it has no name.
 fn namespace(status: &RuleStatus) -> String {
     let name = status.netns_name.as_ref().map(|name| format!(" ({})", text::line(name)));
     format!("{}{}", status.netns, name.unwrap_or_default())
