@@ -16,7 +16,7 @@ const TARGET: &str = "bpfel-unknown-none";
 const RUSTFLAGS: &str =
     r#"-Cdebuginfo=2 -Clink-arg=--btf -Ctarget-cpu=v3 --cfg=bpf_target_arch="x86_64""#;
 
-/// Builds both sides and returns the path of the `tracer` binary.
+/// Builds the BPF object, then `tracer`, optimized if `release`. Returns the path of the `tracer` binary.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
     object()?;
     let mut command = workspace::cargo("build");
@@ -31,7 +31,7 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
     Ok(workspace::target().join(profile).join("tracer"))
 }
 
-/// Builds the BPF object.
+/// Builds the BPF object, always optimized. Fails if the toolchain is not complete.
 pub(crate) fn object() -> Result<()> {
     let toolchain = setup::toolchain()
         .context("no complete eBPF toolchain; `cargo xtask setup` installs what is missing")?;

@@ -8,7 +8,7 @@ use crate::{exec, tidy, workspace};
 
 const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
 
-/// Runs every check, even after one that failed.
+/// Runs every check, even after one that failed; then fails if one did.
 pub(crate) fn lint() -> Result<()> {
     let mut failed = Vec::new();
     let mut check = |name: &str, result: Result<()>| {

@@ -19,7 +19,8 @@ pub(crate) fn missing(document: &str, name: &str) -> String {
     format!("{document} has no line `<!-- {name} -->` followed by `<!-- /{name} -->`")
 }
 
-/// Writes `part` between the markers of `document`, a path from the root.
+/// Writes `part` between the markers of `document`, a path from the root. Fails if the document does not have the
+/// markers.
 pub(crate) fn write(document: &str, name: &str, part: &str) -> Result<()> {
     let path = workspace::root().join(document);
     let text =

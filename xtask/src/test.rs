@@ -63,8 +63,9 @@ const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
-/// Sets up, and runs one kind of tests, or all kinds except those that run only by name. In the guests, `matrix` says how many
-/// tests run; only the kernels whose versions are in `kernels` are booted (empty: all). `args` go to the kernel tests' runner.
+/// Sets up, and runs one kind of tests, or all kinds except those that run only by name; fails if a test failed. In the
+/// guests, `matrix` says how many tests run; only the kernels whose versions are in `kernels` are booted (empty: all).
+/// `args` go to the kernel tests' runner.
 pub(crate) fn test(
     which: Option<Which>,
     matrix: Matrix,

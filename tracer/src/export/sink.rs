@@ -267,7 +267,8 @@ impl Sink {
         }
     }
 
-    /// Writes all buffered bytes to the old file, and goes on with `new`.
+    /// Writes all buffered bytes to the old file, and goes on with `new`. Also goes on with `new` if nobody reads the
+    /// old file any more ([`Closed`]).
     fn replace(&mut self, new: Output<Medium>) -> Result<Account, Closed> {
         let account = self.close();
         let refused = self.output.take_refused();

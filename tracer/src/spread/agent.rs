@@ -262,7 +262,8 @@ impl Agent {
     }
 
     /// Takes over the keeper's list of addresses, and has the routes read again; true if there was a new list. False,
-    /// too, once the namespace is gone. The keeper has removed missing addresses from the rule already.
+    /// too, once the namespace is gone. The keeper has removed missing addresses from the rule already. An error: the
+    /// keeper's thread has ended.
     fn addresses_changed(&mut self) -> Result<bool, Error> {
         let changed = self.keeper.take_changes()?.filter(|_| !self.namespace_gone);
         let Some(host) = changed else { return Ok(false) };

@@ -46,12 +46,12 @@ impl Outcome {
         }
     }
 
-    /// At least four of five, and more than [`TOLERATED`], got no answer.
+    /// Whether at least four of five connections, and more than [`TOLERATED`], got no answer.
     fn gets_no_answer(&self) -> bool {
         self.unanswered > TOLERATED && self.unanswered >= self.established * 4.0
     }
 
-    /// At least four of five, and more than [`TOLERATED`], were established.
+    /// Whether at least four of five connections, and more than [`TOLERATED`], were established.
     fn gets_answers(&self) -> bool {
         self.established > TOLERATED && self.unanswered <= self.established / 4.0
     }

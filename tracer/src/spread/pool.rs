@@ -237,7 +237,7 @@ fn trouble_of(host: &HostAddress) -> Option<Trouble> {
 }
 
 /// Checks that the interface that a value names exists, that the value gives an address, and that each of its addresses
-/// can be used.
+/// can be used. An error: the first of these that is not so.
 fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
     if let Members::Interface(name) = &spec.members
         && !host.interfaces.contains(name)

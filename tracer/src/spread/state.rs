@@ -176,7 +176,7 @@ pub enum StateFile {
 }
 
 impl StateFile {
-    /// The state, if there is one that can be trusted.
+    /// The state; `None`: there is none, or it cannot be trusted or read.
     pub fn trusted(self) -> Option<State> {
         match self {
             Self::State(state) => Some(*state),

@@ -165,7 +165,7 @@ impl From<Foreign> for ForeignRule {
 /// In place of the folder of pins, for an active rule of which no pins can be found.
 const NOT_FOUND: &str = "not found in any reachable bpffs";
 
-/// Reads a rule that has pins.
+/// Reads a rule that has pins. Fails if one of the rule's maps cannot be opened or read.
 fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
     let folder = pins.dir().display().to_string();
     let elsewhere = loaded::unpinned_links(&name, pins);
@@ -174,13 +174,14 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
     Ok(status)
 }
 
-/// Reads a rule whose pins were not found.
+/// Reads a rule whose pins were not found. Fails if one of the rule's maps cannot be opened or read.
 fn read_loaded(loaded: &Loaded) -> Result<RuleStatus, Error> {
     let pinned = Pinned::of_loaded(loaded)?;
     read_maps(loaded.rule.clone(), pinned, NOT_FOUND.to_owned(), loaded.links())
 }
 
-/// Reads a rule's maps and its agent's state.
+/// Reads a rule's maps and its agent's state. Fails if a map cannot be read; a rule without a state, or with one that
+/// cannot be trusted, gets the default state.
 fn read_maps(
     name: String,
     mut pinned: Pinned,

@@ -141,7 +141,8 @@ pub(crate) struct Ended {
 }
 
 impl Running {
-    /// Starts the tool and waits until it is attached and idle.
+    /// Starts the tool and waits until it is attached and idle. Fails if it ends, or is not attached within
+    /// [`START_LIMIT`].
     pub(crate) fn start(tool: Tool, programs: &Programs) -> Result<Self> {
         let recording = programs.scratch.join("events.jsonl");
         let stdout = programs.scratch.join("stdout");

@@ -144,7 +144,8 @@ struct Apt {
 }
 
 impl Apt {
-    /// Reads the package lists of this suite, from the first address that has it.
+    /// Reads the package lists of this suite, from the first address that has it. Fails if this machine's apt sources
+    /// have no such address, or the archive's keyring is missing.
     fn of(suite: &str) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             bail!(

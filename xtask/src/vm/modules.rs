@@ -22,7 +22,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Finds the kernel image and the modules in the packages, whose layout differs between releases.
+    /// Finds the kernel image and the modules in the packages, whose layout differs between releases. Fails if there is
+    /// no image.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
         let mut files = Vec::new();
         walk(dir, &mut files)?;
@@ -43,8 +44,8 @@ impl Tree {
         Ok(Self { vmlinuz: vmlinuz.clone(), modules, builtin })
     }
 
-    /// The modules of all guests, those in `more`, and all on which they depend, except those that are built into the kernel:
-    /// decompressed and in the order of loading, as (name, content).
+    /// The modules of all guests, those in `more`, and all on which they depend, except those that are built into the
+    /// kernel: decompressed and in the order of loading, as (name, content). Fails if the packages lack one of them.
     pub(crate) fn wanted(&self, more: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut loads = Vec::new();
         for name in COMMON.iter().chain(more) {

@@ -107,9 +107,9 @@ impl Append for Medium {
     }
 }
 
-/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The oldest, number `keep`, is overwritten. A
-/// name that ends in `.zst` keeps that ending. If no new FILE can be opened, FILE.1 is renamed back, and the older files keep
-/// their new names.
+/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The oldest, number `keep`, is overwritten.
+/// A name that ends in `.zst` keeps that ending. If a rename fails, the files that are renamed already keep their new
+/// names. If no new FILE can be opened, FILE.1 is renamed back, and the older files keep their new names.
 pub(super) fn rotate(
     place: &Place,
     keep: u32,

@@ -6,7 +6,7 @@ use super::Closed;
 
 /// Something that bytes can be appended to.
 pub(super) trait Append {
-    /// Appends bytes as write(2) does: returns how many were written, which can be fewer than all.
+    /// Appends bytes as write(2) does: returns how many were written, which can be fewer than all. An error: none were.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Removes the last `bytes` bytes; fails if the output cannot be truncated (it is a pipe, or others write to it, too).
     fn cut(&mut self, bytes: u64) -> io::Result<()>;

@@ -30,7 +30,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Opens the folder of the file at `path`, and finds the folder's owner. The file itself is not opened.
+    /// Opens the folder of the file at `path`, and finds the folder's owner. The file itself is not opened. Fails if
+    /// there is no such folder, or `path` does not end in a name.
     pub(super) fn find(path: &Path) -> Result<Self, Error> {
         let failed = |errno: Errno| failed("open", path, errno.into());
         let name = path.file_name().ok_or_else(|| failed(Errno::ISDIR))?.to_owned();

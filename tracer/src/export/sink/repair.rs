@@ -55,7 +55,7 @@ struct Header {
 }
 
 impl Header {
-    /// The frame header at `at`; `None` if the file ends within it.
+    /// The frame header at `at`; `None` if the file ends within it. An error: this is no frame, or reading fails.
     fn read(file: &File, at: u64, size: u64) -> io::Result<Option<Self>> {
         let Some([magic @ .., descriptor]) = read::<5>(file, at, size)? else { return Ok(None) };
         if u32::from_le_bytes(magic) != 0xfd2f_b528 {
@@ -78,7 +78,7 @@ struct Block {
     last: bool,
 }
 
-/// The block at `at`; `None` if the file ends within it.
+/// The block at `at`; `None` if the file ends within it. An error: the block's type is reserved, or reading fails.
 fn block(file: &File, at: u64, size: u64) -> io::Result<Option<Block>> {
     let Some([a, b, c]) = read::<3>(file, at, size)? else { return Ok(None) };
     let header = u32::from_le_bytes([a, b, c, 0]);

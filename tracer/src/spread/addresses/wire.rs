@@ -51,24 +51,24 @@ pub(super) const RTN_LOCAL: u8 = 2;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_THROW: u8 = 9;
 
-/// Asks for all interfaces.
+/// The request that lists all interfaces.
 pub(super) fn links() -> Vec<u8> {
     netlink::request(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_LEN])
 }
 
-/// Asks for all addresses of both families.
+/// The request that lists all addresses of both families.
 pub(super) fn addresses() -> Vec<u8> {
     netlink::request(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS_LEN])
 }
 
-/// Asks for the routes of all tables, of one family.
+/// The request that lists the routes of all tables, of one family.
 pub(super) fn routes(v4: bool) -> Vec<u8> {
     let mut body = [0; ROUTE_LEN];
     body[0] = if v4 { AF_INET } else { AF_INET6 };
     netlink::request(RTM_GETROUTE, NLM_F_DUMP, &body)
 }
 
-/// Asks for the rules of policy routing, of one family.
+/// The request that lists the rules of policy routing, of one family.
 pub(super) fn rules(v4: bool) -> Vec<u8> {
     // struct fib_rule_hdr is as long as struct rtmsg, and begins as it does.
     let mut body = [0; ROUTE_LEN];
@@ -76,12 +76,12 @@ pub(super) fn rules(v4: bool) -> Vec<u8> {
     netlink::request(RTM_GETRULE, NLM_F_DUMP, &body)
 }
 
-/// Asks for the route by which packets to this destination go, as its table has it.
+/// The request for the route by which packets to this destination go, as its table has it.
 pub(super) fn table_route_to(destination: IpAddr) -> Vec<u8> {
     ask_for_route(destination, None, RTM_F_FIB_MATCH)
 }
 
-/// Asks for the route of a connection to this destination from this source; `None`: from the source that the
+/// The request for the route of a connection to this destination from this source; `None`: from the source that the
 /// kernel would choose.
 pub(super) fn route_to(destination: IpAddr, source: Option<IpAddr>) -> Vec<u8> {
     ask_for_route(destination, source, 0)

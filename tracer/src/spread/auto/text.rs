@@ -53,8 +53,8 @@ pub(super) fn several(reached: &[Elsewhere]) -> String {
     )
 }
 
-/// What may be wrong with addresses that `--pool` names, although they can be used. Addresses of one interface share a
-/// text.
+/// What may be wrong with addresses that `--pool` names, although they can be used; empty: nothing. Addresses of one
+/// interface share a text.
 pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for spec in specs {

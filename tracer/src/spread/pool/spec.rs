@@ -80,7 +80,8 @@ fn parse_members(text: &str) -> Result<Members, Reason> {
     Ok(Members::Interface(text.to_owned()))
 }
 
-/// The addresses of the network that a host can have.
+/// The addresses of the network that a host can have. An error: `network` has bits beyond its prefix, or [`listed`]
+/// fails.
 fn network(network: IpNet) -> Result<Members, Reason> {
     if network.addr() != network.network() {
         return Err(Reason::HostBits(network));
@@ -98,7 +99,8 @@ fn network(network: IpNet) -> Result<Members, Reason> {
     }
 }
 
-/// The addresses from `first` to `last`, if a pool can have all of them.
+/// The addresses from `first` to `last`. An error: they are too many, of two families or in the wrong order, or one of
+/// them can never be in a pool.
 fn listed(first: IpAddr, last: IpAddr) -> Result<Members, Reason> {
     let (first, last) = (first.to_canonical(), last.to_canonical());
     let beyond = match (first, last) {

@@ -116,13 +116,13 @@ fn fast_ports(status: &RuleStatus) -> String {
     }
 }
 
-/// How long an address is still left out, in words: `, for 5 s more`.
+/// How long an address is still left out, in words, rounded up: `, for 5 s more`.
 fn left(until_mono_ns: u64) -> String {
     let ns = until_mono_ns.saturating_sub(clock::monotonic_ns());
     format!(", for {} s more", ns.div_ceil(1_000_000_000))
 }
 
-/// The counts that are not zero, each after its name.
+/// The counts that are not zero, each after its name; `none` if all are zero.
 fn named(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
     let happened = counts.filter(|(_, count)| *count > 0);
     let words: Vec<_> = happened.map(|(name, count)| format!("{name} {count}")).collect();
