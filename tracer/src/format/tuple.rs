@@ -39,36 +39,37 @@ pub struct Tuple<'a> {
     /// TIME_WAITs whose ports connect() can take over now; absent: it never can, or that is not known.
     #[serde(rename = "ports.reusable", skip_serializing_if = "Option::is_none")]
     pub reusable: Option<u64>,
-    /// Ports in SYN_SENT.
+    /// Ports in SYN_SENT; absent: not known.
     #[serde(rename = "ports.connecting", skip_serializing_if = "Option::is_none")]
     pub connecting: Option<u64>,
-    /// Ports of `ports.connecting` whose SYN was sent again.
+    /// Ports of `ports.connecting` whose SYN was sent again; absent: not known.
     #[serde(rename = "ports.unanswered", skip_serializing_if = "Option::is_none")]
     pub unanswered: Option<u64>,
     #[serde(rename = "ports.established", skip_serializing_if = "Option::is_none")]
     pub established: Option<u64>,
     #[serde(rename = "ports.close_wait", skip_serializing_if = "Option::is_none")]
     pub close_wait: Option<u64>,
-    /// Ports in FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK.
+    /// Ports in FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK; absent: not known.
     #[serde(rename = "ports.closing", skip_serializing_if = "Option::is_none")]
     pub closing: Option<u64>,
-    /// Ports that the tuple can hold.
+    /// Ports that the tuple can hold; absent: not known.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
-    /// Port range of its network namespace; the next two keys: how many ports of it are reserved, and how many are bound.
+    /// Port range of the tuple's network namespace. The next two keys: how many ports of it are reserved, and how many
+    /// are bound. Absent: not known.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
     #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
     pub reserved: Option<u32>,
     #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
     pub bound: Option<u32>,
-    /// `ports.in_use` / `ports.capacity`; 1 if the capacity is 0.
+    /// `ports.in_use` / `ports.capacity`; 1 if the capacity is 0. Absent: not known.
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
     pub saturation: Option<f64>,
-    /// Ports that were taken per second.
+    /// Ports that were taken per second, since the reading before; absent: there was no reading before.
     #[serde(rename = "rate.opened", skip_serializing_if = "Option::is_none")]
     pub rate_opened: Option<f64>,
-    /// Calls that failed per second.
+    /// Calls that failed per second, since the reading before; absent: there was no reading before.
     #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
     pub rate_failed: Option<f64>,
     /// 99 of 100 port searches since the reading before (or of all, if there were none since) took less, ns; absent: none was
@@ -113,7 +114,7 @@ pub struct Tuple<'a> {
     pub cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
     pub container: Option<&'a str>,
-    /// Systemd unit of the process; only if there is no container.
+    /// Systemd unit of the process; absent: the process is in a container or in no unit, or that is not known.
     #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'a str>,
     /// How many port searches there were so far, by duration ([`tracer_common::tuple::search_bucket`]), without the
@@ -191,7 +192,7 @@ pub struct AddressStats {
     /// Ports of the range, without reserved ones, that bind(address, 0) cannot be given at this address.
     #[serde(rename = "ports.in_use")]
     in_use: u64,
-    /// Ports that bind(address, 0) could be given at an address without bound ports.
+    /// Ports that bind(address, 0) could be given at an address without bound ports; absent: not known.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     capacity: Option<u32>,
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]

@@ -22,11 +22,11 @@ pub(crate) struct Load {
     pub(crate) connects: f64,
     /// Number of connections that a tool has seen: the measured ones and those of the warm-up.
     pub(crate) made: f64,
-    /// From the first connect() to the last close().
+    /// From the first connect() to the last close(), ns.
     pub(crate) elapsed: f64,
-    /// CPU time of all client processes.
+    /// CPU time of all client processes, ns.
     pub(crate) cpu: f64,
-    /// Duration of connect(): half of the calls took less than `p50`, and 99 of 100 less than `p99`.
+    /// Duration of connect(), ns: half of the calls took less than `p50`, and 99 of 100 less than `p99`.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }

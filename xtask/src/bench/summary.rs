@@ -59,6 +59,7 @@ pub(crate) struct Summary {
     /// The part of `reading_ns` in the kernel.
     pub(crate) reading_system_ns: f64,
     pub(crate) tuples: u32,
+    /// Counted time of one run of an empty program, ns; `None`: not known.
     pub(crate) empty_ns: Option<f64>,
 }
 

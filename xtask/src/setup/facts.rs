@@ -28,9 +28,10 @@ pub(crate) struct Facts {
     pub(crate) updated: bool,
     /// The Rust release of the distribution's package with core for BPF; `None` if there is no such package.
     pub(crate) candidate: Option<(u32, u32)>,
-    /// `/usr/bin/rustc`, if there is `/usr/bin/cargo`, too.
+    /// `/usr/bin/rustc`, if there is `/usr/bin/cargo`, too; `None`: one of them is missing, or does not work.
     pub(crate) distribution: Option<Compiler>,
     pub(crate) rustup: bool,
+    /// rustup's nightly; `None`: it is not installed, or does not work.
     pub(crate) nightly: Option<Compiler>,
     pub(crate) linkers: Vec<Linker>,
     /// LLVM versions whose development files are installed.

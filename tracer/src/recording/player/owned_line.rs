@@ -39,7 +39,8 @@ pub(super) enum OwnedLine {
     Degraded(Vec<String>),
 }
 
-/// A tuple of a reading.
+/// A tuple of a reading, with the values of a [`Tuple`]. A name is `None` if it is empty, or [`Names`] has no room for
+/// it.
 #[derive(Debug)]
 pub(super) struct OwnedTuple {
     key: TupleKey,
