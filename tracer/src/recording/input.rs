@@ -160,7 +160,8 @@ impl Input {
     }
 
     /// The next line; `None`: the file ended, [`Self::limit_to`] bytes were read, or decompression failed (then
-    /// [`Self::damage`] says why).
+    /// [`Self::damage`] says why, unless the file ends after a whole block of a frame, as one does that is still being
+    /// written).
     ///
     /// # Errors
     /// A plain file cannot be read.

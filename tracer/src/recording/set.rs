@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{error::Error, format::text};
 
-/// How many characters of a line an error quotes.
+/// How many characters of a line an error quotes at most.
 const QUOTE: usize = 60;
 
 /// One open file.

@@ -8,7 +8,7 @@ use crate::spread::{
     reach::{Elsewhere, Interfaces, Reach, RouteType},
 };
 
-/// How many items of a list a message names.
+/// How many items of a list a message names at most.
 const NAMED: usize = 3;
 
 /// The first three items, and how many more there are: `a, b, c and 5 more`.

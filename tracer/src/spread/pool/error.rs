@@ -60,9 +60,9 @@ pub enum Reason {
     TooMany { count: usize, family: &'static str },
 }
 
-/// How many items of a list a message names.
+/// How many items of a list a message names at most.
 const NAMED: usize = 3;
-/// How many addresses a message names if it gives the reason for each.
+/// How many addresses a message names at most if it gives the reason for each.
 const EXPLAINED: usize = 8;
 
 /// The first three items, and how many more there are: `a, b, c and 5 more`. `none` for no items.
