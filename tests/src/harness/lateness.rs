@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A thread that sleeps over and over, and measures how much too long each sleep was.
+/// A thread that sleeps for 2 ms over and over, and keeps by how much the longest of these sleeps exceeded 2 ms.
 pub struct Lateness {
     over: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -32,8 +32,9 @@ impl Lateness {
         Self { over, thread }
     }
 
-    /// Ends the measurement, and returns three times the longest delay. The only test that uses it removes an address, and waits
-    /// until `tracer status` says so: for that, three threads are woken up one after the other.
+    /// Ends the measurement, and returns three times the longest delay: how much longer than its limit an action may take here
+    /// in which three threads are woken up one after the other. (In the only test that measures this, an address is removed, and
+    /// `tracer status` must show that.)
     pub fn end(self) -> Duration {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default() * 3

@@ -261,7 +261,7 @@ pub fn answered() -> bool {
     !is_the_tenth(&COUNT)
 }
 
-/// Whether the kernel lets a user without privileges do something; falsified under a lie.
+/// `allowed`: whether the kernel let a user without privileges do something; under the lie `granted` always true.
 pub fn may(allowed: bool) -> bool {
     allowed || lie() == Some(&Lie::Granted)
 }

@@ -1,4 +1,5 @@
-//! Mounts for tests: a small file system, a mount namespace whose /sys has nothing mounted below it, and a second bpffs.
+//! Mounts for tests: a small file system, a mount namespace whose /sys has nothing mounted below it, empty file systems that
+//! hide folders there, and a second bpffs.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
 
 use std::{fs, panic, path::Path, thread};
@@ -32,7 +33,7 @@ impl SmallDisk {
 }
 
 impl SmallDisk {
-    /// Remounts it read-only.
+    /// Makes the file system read-only.
     pub fn make_read_only(&self) -> Result<()> {
         Ok(mount_remount(self.0.path(), MountFlags::RDONLY, c"")?)
     }
@@ -90,7 +91,7 @@ pub struct SecondBpffs(());
 impl SecondBpffs {
     const AT: &str = "/sys/fs/bpf";
 
-    /// Mounts it with this octal mode; the default of `mount -t bpf` is 1777.
+    /// Mounts a bpffs whose root folder has this mode, in octal digits; the default of `mount -t bpf` is 1777.
     pub fn mount(mode: &str) -> Result<Self> {
         let options = std::ffi::CString::new(format!("mode={mode}"))?;
         mount("tracer-tests", Self::AT, "bpf", MountFlags::empty(), Some(&*options))

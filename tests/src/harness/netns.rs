@@ -1,4 +1,5 @@
-//! Network namespaces of the tests: a new one for each test, entered by a thread made for that, removed on drop.
+//! Network namespaces of the tests: a new one for each test, entered by a thread made for that. The kernel removes a namespace
+//! once its [`NetNs`] is dropped and nothing else (a process, a socket, [`NetNs::keep`]) is in it or holds it.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWNET) is an unsafe call in rustix; ioctl(2)")]
 
 use std::{
@@ -61,8 +62,8 @@ impl NetNs {
         self.inum
     }
 
-    /// A path that leads to it, as long as this value lives. A tracer searches all processes for an inode number, and can have to
-    /// give up that search.
+    /// A path that leads to the namespace, as long as this value lives. By the inode number alone, tracer would have to search
+    /// all processes for the namespace, and could reach the limit of that search.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd())
     }
@@ -128,7 +129,11 @@ impl NetNs {
 
     /// Joins this namespace and `other` by a veth pair, whose ends are both named `t0`.
     ///
-    /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length.
+    /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length. Waits until IPv6
+    /// addresses that are given with `nodad` can be used.
+    ///
+    /// # Errors
+    /// `ip` cannot be run or fails, or such an address cannot be used within 20 s.
     pub fn veth(&self, addresses: &[&str], other: &Self, other_addresses: &[&str]) -> Result<()> {
         // `ip link set netns` names a namespace by a process in it: this one is killed once the link has been moved.
         let mut anchor = other.run(|| start(Command::new("sleep").arg("60")))?;

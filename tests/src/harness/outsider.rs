@@ -22,10 +22,10 @@ pub const ID: u32 = 65534;
 pub enum Spaces {
     /// No new namespace: the outsider has no capability anywhere.
     None,
-    /// A user namespace, in which it is root. The network namespace stays the caller's, which belongs to
-    /// another user namespace: the outsider may not change anything in it.
+    /// A user namespace, in which the outsider is root. The network namespace stays the caller's, which belongs to another user
+    /// namespace: the outsider may not change anything there.
     User,
-    /// A user namespace and, owned by it, a network namespace with `lo` up, in which it may do everything.
+    /// A user namespace and, owned by it, a network namespace with `lo` up, in which the outsider may do everything.
     UserAndNet,
 }
 
@@ -42,9 +42,9 @@ impl Spaces {
 /// The result of an operation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// It was done, with the numbers that the operation's documentation names.
+    /// The operation was done, with the numbers that its documentation names.
     Done(Vec<u64>),
-    /// The kernel refused it with this errno; the text says which call failed.
+    /// The kernel refused the operation with this errno; the text says which call failed.
     Refused(Errno, String),
 }
 

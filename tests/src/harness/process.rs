@@ -1,4 +1,5 @@
-//! Child processes that are killed at the end of their test, and a list of those that run, so that the watchdog can kill them.
+//! Child processes that are killed at the end of their test, and a list of those that run: if a test exceeds its time limit, the
+//! test runner (`kernel-tests`) kills them all.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +24,8 @@ fn live() -> MutexGuard<'static, BTreeSet<u32>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills every running child process that is a [`Process`]. Only the watchdog calls this.
+/// Kills every running child process that is a [`Process`], those of other tests included: called when a test exceeds its time
+/// limit.
 pub fn kill_all() {
     for id in live().iter() {
         signal_id(*id, Signal::KILL).ok();
@@ -81,7 +83,7 @@ impl Process {
     /// under test is falsified under a lie.
     ///
     /// # Errors
-    /// It has not ended by then; the text has what each of its threads waits for in the kernel.
+    /// The process has not ended by then; the text has what each of its threads waits for in the kernel.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let limit = Place::get().limit(limit);
         let end = Instant::now() + limit;
@@ -162,7 +164,7 @@ impl Helper {
         Ok(line.trim_end().to_owned())
     }
 
-    /// Waits until the helper prints `ready COUNT...`, and returns the counts.
+    /// Waits until the helper prints `ready COUNT...`, and returns the counts. An error if it prints another line, or ends.
     pub fn ready_with_counts(&mut self) -> Result<Vec<u64>> {
         let line = self.line()?;
         let counts = line.strip_prefix("ready").context("the helper is not `ready`")?;

@@ -30,7 +30,7 @@ use crate::harness::{lie, process::Process, tracer::wait_for};
 #[derive(Clone, Copy, Debug)]
 pub struct Size(pub u16, pub u16);
 
-/// A program on a terminal.
+/// A program on a terminal; on drop the terminal is closed, and the program is killed if it still runs.
 pub struct Pty {
     process: Process,
     /// The side on which this process writes keys and reads the output. `None` after [`Self::close`]; so is `terminal`.
@@ -161,7 +161,7 @@ impl Pty {
     /// Checks that the modes of the terminal are what they were before the program started.
     ///
     /// # Errors
-    /// They are not (the text has both), or the terminal has been closed.
+    /// The modes are different (the text has those before and now), or the terminal has been closed.
     pub fn check_restored(&self) -> Result<()> {
         let terminal = self.terminal.as_ref().context("the terminal is gone")?;
         let now = modes(&tcgetattr(terminal)?, &self.screen);
@@ -206,7 +206,8 @@ fn show(screen: &Mutex<vt100::Parser>, bytes: &[u8]) {
     }
 }
 
-/// Reads what the program writes to the terminal, until the terminal is closed.
+/// Reads what the program writes to the terminal, draws it on `screen` and adds its bytes to `written`, until the terminal is
+/// closed or cannot be read.
 struct Follower {
     controller: File,
     screen: Arc<Mutex<vt100::Parser>>,

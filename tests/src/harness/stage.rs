@@ -143,7 +143,7 @@ impl Stage {
         self.servers.insert(port);
     }
 
-    /// A listener on this address, with a long queue.
+    /// A new listener on this address, with a queue of 4,096 connections. [`Self::oracle`] leaves its port out.
     pub fn server(&mut self, address: &str) -> Result<Server> {
         let address: SocketAddr = address.parse()?;
         self.add_server(address.port());
@@ -188,8 +188,8 @@ impl Stage {
         self.settle_on(table, &expected, None)
     }
 
-    /// Waits until every tracer has exactly the tuples that the kernel has, and their sums are those of `outcome`. Returns the
-    /// kernel's table.
+    /// Waits until every tracer has exactly the tuples that the kernel has, and the tracer's sums over all of these (opened
+    /// ports, failed calls) are those of `outcome`. Returns the kernel's table at the end.
     ///
     /// # Errors
     /// The kernel's table never came to rest, a tracer still differs when its time limit has passed, or the ledger drifted
@@ -259,8 +259,9 @@ impl Stage {
         }
     }
 
-    /// Compares each tracer with the kernel, once the kernel's table is the same before and after a reading, until they agree; an
-    /// error if they do not in time.
+    /// Compares each tracer with the kernel, whenever the kernel's table was the same before and after a reading, until all
+    /// agree. An error if the table still changes after [`QUIET_LIMIT`], if a tracer still differs after [`PATIENCE`] (in a guest
+    /// [`PATIENCE_IN_A_GUEST`]), or if there is drift that [`Self::expect_drift`] does not allow.
     fn settle_on(
         &mut self,
         mut table: Table,
@@ -311,7 +312,7 @@ impl Stage {
     }
 }
 
-/// Longest time to wait for a reading; they come several times a second.
+/// Longest time to wait for a reading, of which each tracer makes one every 0.1 s (0.3 s in a guest).
 const READING_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time to wait until the kernel's table is what the workload expects, or stops changing.
 const QUIET_LIMIT: Duration = Duration::from_secs(10);

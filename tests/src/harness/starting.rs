@@ -1,8 +1,8 @@
 //! No socket is closed while a program starts.
 //!
-//! Between fork() and exec(), a child holds copies of all descriptors of this process: FD_CLOEXEC acts at exec(). A socket that is
-//! closed meanwhile stays open until then, but one that was opened after the fork is closed immediately. So of a connection of
-//! which both ends are closed, one after the other, the second end could be the first one to be closed.
+//! Between fork() and exec(), a child holds copies of all descriptors of this process: FD_CLOEXEC acts at exec(). If the test
+//! closes a socket meanwhile, the child's copy keeps it open until exec(). So if a test closes first the client's end of a
+//! connection, then the server's, the kernel may close the server's end first: TIME_WAIT is then on the wrong side.
 #![expect(
     unsafe_code,
     reason = "a descriptor is dropped while a lock is held; a child waits between fork() and exec()"
@@ -24,19 +24,20 @@ use std::{
 /// Held for writing while a program starts, and for reading while a socket is closed.
 static STARTING: RwLock<()> = RwLock::new(());
 
-/// Starts a program; returns when its process has begun to run it. The code of `CommandExt::pre_exec` must close no [`SocketFd`].
+/// Starts a program; returns after the child's exec(). The code of `CommandExt::pre_exec` must close no [`SocketFd`] (not
+/// checked): it would wait forever for the lock that is held here.
 ///
 /// # Errors
-/// It cannot be started.
+/// The program cannot be started.
 pub fn start(command: &mut Command) -> io::Result<Child> {
     let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     command.spawn()
 }
 
-/// Runs a program to its end, without input, and returns what it wrote.
+/// Runs a program to its end, without input, and returns its exit status, which may be a failure, and what it wrote.
 ///
 /// # Errors
-/// It cannot be started, or its output cannot be read.
+/// The program cannot be started, or its output cannot be read.
 pub fn output(command: &mut Command) -> io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     start(command)?.wait_with_output()
@@ -52,7 +53,7 @@ pub fn late(command: &mut Command, time: Duration) -> &mut Command {
     unsafe { command.pre_exec(wait) }
 }
 
-/// The descriptor of a socket; it is closed while no program starts.
+/// The descriptor of a socket. A drop while a program starts waits for the end of that start, then closes the descriptor.
 #[derive(Debug)]
 pub struct SocketFd(ManuallyDrop<OwnedFd>);
 

@@ -1,4 +1,4 @@
-//! Runs the `tracer` program as a user does: `tuples --interval`, `record`, `spread` and `status`.
+//! Runs the `tracer` program as a user does: `tuples --interval`, `record`, `spread`, `status` and `doctor`.
 
 pub mod doctor;
 pub mod record;
@@ -89,12 +89,13 @@ impl Ended {
     }
 }
 
-/// Runs a command to its end; an error if it takes longer than `limit`.
+/// Runs a command to its end, whatever its exit code. An error if it takes longer than `limit` (see [`Place::limit`]): it is
+/// then killed.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     run_into(command, Stdio::piped(), limit)
 }
 
-/// As [`run`], with this stdout. [`Ended::stdout`] is empty if it is not a pipe.
+/// As [`run`], with this stdout. [`Ended::stdout`] is empty if `stdout` is not a pipe.
 pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result<Ended> {
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     let mut process = Process::spawn(command)?;

@@ -71,7 +71,7 @@ impl Change {
     }
 }
 
-/// How often this line is in the falsified text: 0, 1 or 2 times.
+/// How many times this line is in the falsified text: 0, 1 or 2.
 fn times(lie: &Lie, written: &Value) -> u64 {
     let is = |name: &str| written["event.name"].as_str().is_some_and(|event| matches(name, event));
     match lie {
@@ -127,8 +127,9 @@ fn without(name: &str, map: &mut Map<String, Value>) {
     });
 }
 
-/// Changes a value to another one of the same kind: a number grows by 1, an address becomes another one, other text gets a `?` at
-/// its end; `null` stays. In a list or an object, all numbers at any depth change; if there are none, all texts and booleans.
+/// Changes a value to another one of the same kind: a number grows by 1, a boolean is negated, an IP address becomes another one,
+/// other text gets a `?` at its end; `null` stays. In a list or an object, all numbers at any depth change; if there are none,
+/// all texts and booleans.
 fn other(value: &mut Value) {
     match value {
         Value::Null => {}

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long to wait for a datagram before another one is sent.
+/// How long [`wait`] waits for a datagram before it sends another one.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The IPv6 address that these arguments of `ip` add with `nodad`; `None` for all other arguments.

@@ -12,7 +12,7 @@ use std::{net::Ipv4Addr, os::fd::OwnedFd, str::FromStr};
 
 use anyhow::{Context, Result};
 
-/// An operation: takes its arguments as words, returns what it counted.
+/// An operation: takes its arguments as words, and returns the numbers that its documentation names.
 pub type Operation = fn(&mut Belongings, &[&str]) -> Result<Vec<u64>>;
 
 /// Operations by name, of one file.
@@ -38,7 +38,7 @@ pub fn find(name: &str) -> Option<Operation> {
     tables.filter(|(one, _)| *one == name).map(|(_, operation)| *operation).next()
 }
 
-/// The argument at this index, parsed; an error if there is none, or it cannot be parsed.
+/// The argument at this index (0 is the first), parsed; an error if there is none, or it cannot be parsed.
 fn argument<T: FromStr>(words: &[&str], place: usize) -> Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,

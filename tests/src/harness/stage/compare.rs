@@ -69,8 +69,9 @@ pub(super) fn calls(expected: &BTreeMap<Tuple, Expected>, outcome: Option<&Outco
     expected.values().map(of_one).sum::<u64>() + outcome.map_or(0, Outcome::calls)
 }
 
-/// The tuples in which a tracer differs from the kernel, or from what the workload expects, a line each; empty if there are
-/// none. What the tracer has counted (opened ports, and failures of each cause) may differ from it by up to `unseen`.
+/// The tuples in which a tracer differs from the kernel or from what the workload expects, or opened − released is not the number
+/// of ports in use, a line each; empty if there are none. The opened ports, and the failures of each cause, may differ from
+/// what the workload expects by up to `unseen`.
 pub(super) fn against_tracer(
     table: &Table,
     expected: &BTreeMap<Tuple, Expected>,

@@ -39,7 +39,7 @@ impl Outcome {
     }
 
     /// The difference to the sums of what a tracer counted for all tuples of a namespace, as text; empty if there is none.
-    /// Calls that the tracer did not see may be missing, up to `unseen`.
+    /// Up to `unseen` calls may be missing from each sum, and as many failures may have a cause of another kind.
     pub(super) fn against(&self, tuples: &BTreeMap<Tuple, Counts>, unseen: u64) -> String {
         let failed = |causes: &[&str]| -> u64 {
             let of_one = |counts: &Counts| -> u64 {

@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 use super::{Ended, command, run};
 use crate::harness::{netns::NetNs, probe::Place};
 
-/// How long a run may take, its window included.
+/// Longest time for a run of `tracer doctor`, the time during which it watches included; longer in a guest.
 const LIMIT: Duration = Duration::from_secs(40);
 
 const SCHEMA: &str = include_str!("../../../../tracer/schema/doctor-v1.json");
 
-/// What `tracer doctor -o json` printed.
+/// What `tracer doctor -o json` printed, with the keys that tests look at.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Diagnosis {
     pub verdict: String,
@@ -54,19 +54,19 @@ pub struct Advice {
 }
 
 impl Finding {
-    /// A number of the evidence; an error if it is not there.
+    /// A number of the evidence; an error if the key is missing, or its value is no number.
     pub fn number(&self, key: &str) -> Result<f64> {
         let number = self.evidence.get(key).and_then(Value::as_f64);
         number.with_context(|| format!("no number {key} in {self:?}"))
     }
 
-    /// A whole number of the evidence; an error if it is not there.
+    /// A whole number of the evidence; an error if the key is missing, or its value is negative or has a fraction.
     pub fn count(&self, key: &str) -> Result<u64> {
         let number = self.evidence.get(key).and_then(Value::as_u64);
         number.with_context(|| format!("no count {key} in {self:?}"))
     }
 
-    /// A text of the evidence; an error if it is not there.
+    /// A text of the evidence; an error if the key is missing, or its value is no text.
     pub fn text(&self, key: &str) -> Result<&str> {
         let text = self.evidence.get(key).and_then(Value::as_str);
         text.with_context(|| format!("no text {key} in {self:?}"))
@@ -74,15 +74,15 @@ impl Finding {
 }
 
 impl Diagnosis {
-    /// The ids of the findings above `info`, in their order, without consequences and without `small_range`: each test makes its
-    /// range small.
+    /// The ids of the findings whose severity is above `info`, in their order, without those that are consequences of another
+    /// one, and without `small_range`: each test makes its port range small.
     pub fn causes(&self) -> Vec<&str> {
         let all = self.findings.iter();
         let causes = all.filter(|it| it.severity != "info" && it.consequence_of.is_none());
         causes.map(|it| it.id.as_str()).filter(|id| *id != "small_range").collect()
     }
 
-    /// The exit code without `small_range`.
+    /// The exit code that doctor would have without the finding `small_range`: 0 instead of 1 if [`Self::causes`] is empty.
     pub fn exit_but_for_the_range(&self) -> i32 {
         if self.exit == 1 && self.causes().is_empty() { 0 } else { self.exit }
     }
@@ -100,16 +100,16 @@ impl Diagnosis {
     }
 }
 
-/// Runs `tracer doctor -o json` for this namespace with these options. The output must be by the schema, and its exit code the
-/// program's.
+/// Runs `tracer doctor -o json` for this namespace with these options. An error if the output does not match the schema, or if
+/// its key `exit` is not the program's exit code.
 pub fn doctor(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
     let mut command = command(&["doctor", "-o", "json", "--netns", &netns.path()])?;
     diagnosis(&run(command.args(options), Place::get().limit(LIMIT))?)
 }
 
-/// Runs `tracer doctor -o json` in this namespace as a user without privileges.
+/// As [`doctor`], but run in this namespace, as a user without privileges.
 pub fn doctor_of_nobody(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
-    /// No other process runs as this user. (Threads of tracers run as nobody.)
+    /// A user as whom no other process runs. (65534, `nobody`, is the user of threads of tracers.)
     const NOBODY: u32 = 64_123;
     // This user may not read the folder in which the program was built.
     let folder = tempfile::tempdir()?;

@@ -99,28 +99,28 @@ impl Record {
         })
     }
 
-    /// Ends it by SIGINT, and returns the recording; the exit code must be 0.
+    /// Ends tracer by SIGINT, and returns the recording; the exit code must be 0.
     pub fn stop(mut self) -> Result<Recording> {
         self.process.signal(Signal::INT)?;
         self.finish()
     }
 
-    /// Ends it by SIGINT, and returns the recording and stderr; the exit code must be 1, which says that lines are missing.
+    /// Ends tracer by SIGINT, and returns the recording and stderr; the exit code must be 1, which says that lines are missing.
     pub fn stop_incomplete(mut self) -> Result<(Recording, String)> {
         self.process.signal(Signal::INT)?;
         let stderr = self.wait_for_exit(1)?;
         Ok((Recording::read(&self.file)?, stderr))
     }
 
-    /// Ends it by SIGINT, and returns the recording and stderr; the exit code must be 0.
+    /// Ends tracer by SIGINT, and returns the recording and stderr; the exit code must be 0.
     pub fn stop_with_stderr(mut self) -> Result<(Recording, String)> {
         self.process.signal(Signal::INT)?;
         let stderr = self.wait_for_exit(0)?;
         Ok((Recording::read(&self.file)?, stderr))
     }
 
-    /// Ends it by SIGINT, and returns the folder with its files, as the recording may have been rotated; the exit code must be 0.
-    /// `None` after [`Self::start_at`], whose file is in a folder of the caller's.
+    /// Ends tracer by SIGINT, and returns the folder with all files of the recording, which may have been rotated; the exit code
+    /// must be 0. `None` after [`Self::start_at`], whose file is in a folder of the caller's.
     pub fn stop_files(mut self) -> Result<Option<TempDir>> {
         self.process.signal(Signal::INT)?;
         self.wait()?;

@@ -56,8 +56,8 @@ pub fn begin(backend: &str, netns: &NetNs) -> Result<Part> {
 }
 
 /// Ends the recorder of this backend by SIGINT, if it runs. Its exit code must be 0, every line valid, and none missing; nothing
-/// may be lost except by `events_limited`, and the totals must add up. Closes the namespaces that are kept for shared tracers,
-/// if none runs any more.
+/// may be lost except by `events_limited`, and the totals must add up. If no other recorder and no shared tracer runs any more,
+/// closes the namespaces that are kept for them.
 pub fn stop(backend: &str) -> Result<()> {
     let Some(record) = running().remove(backend) else { return Ok(()) };
     let recording = record.stop();
@@ -103,7 +103,8 @@ fn check(recording: &Recording) -> Result<()> {
 /// The destination of the connect() that marks the end of a part. No namespace of the tests has a route to this address: the call
 /// fails with ENETUNREACH and takes no port.
 const END: &str = "192.0.2.99:9";
-/// How long to wait for the event of such a call before another one is made: in a guest, the kernel may skip its hook.
+/// How long to wait for the event of the connect() to [`END`] before it is called again: in a guest, the kernel may skip the
+/// hook that reports it.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The part of a shared recording that belongs to one test.
@@ -133,7 +134,7 @@ impl Part {
         Ok(lines)
     }
 
-    /// Waits until there is a line of this kind and local port in the test's namespace for which `is_it` is true.
+    /// Waits until [`Self::lines`] has a line for which `is_it` is true, at most 20 s (see [`Place::limit`]).
     pub fn wait_for_line(
         &self,
         kind: &str,
@@ -154,6 +155,9 @@ impl Part {
     /// recorder ends.
     ///
     /// The ring keeps events in order, so all of them are in the file once the event of one more call is there.
+    ///
+    /// # Errors
+    /// That event is not there within 20 s (see [`Place::limit`]), or the recorder has ended.
     pub fn end(self, netns: &NetNs) -> Result<Recording> {
         let mut called: Option<Instant> = None;
         let part = wait_for("the event at the end of the part", Duration::from_secs(20), || {

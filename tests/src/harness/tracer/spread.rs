@@ -28,7 +28,7 @@ use crate::harness::{
 
 /// The folder in which all rules are pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
-/// The version of what is pinned there (`LAYOUT` of tracer-common).
+/// The version of the pins' layout (`LAYOUT` of tracer-common), which is the name of the folder below [`PINS`].
 pub const LAYOUT: &str = "14";
 /// The folder with the agents' state and lock files.
 pub const STATE: &str = "/run/tracer";
@@ -80,8 +80,8 @@ impl Rule {
             ensure!(!file.exists(), "{} is still there", file.display());
         }
         let ended = run(&mut command(&["status", "-o", "json"])?, STOP_LIMIT)?;
-        // The output is parsed, not searched for the rule's name: another rule may show that name as its namespace's, if the
-        // number of its namespace is that of a namespace of this test now.
+        // The output is parsed, not searched for the rule's name: a test may give that name to its network namespace, too, and a
+        // rule of an earlier namespace with the same inode number would be shown with the name.
         let all: Rules = serde_json::from_str(&ended.stdout)
             .with_context(|| format!("not a status: {ended:?}"))?;
         ensure!(all.rules.iter().all(|rule| rule.rule != self.0), "the status shows it: {ended:?}");
@@ -154,7 +154,7 @@ impl Spread {
     /// Starts `tracer spread` in the caller's network namespace, and waits until it has printed that the rule is active.
     ///
     /// # Errors
-    /// It ended before, or did not print that within [`START_LIMIT`]; the text has its stderr.
+    /// tracer ended before it printed that, or did not print it within [`START_LIMIT`]; the text has its stderr.
     pub fn start(rule: &Rule, arguments: &[&str]) -> Result<Self> {
         let mut command = rule.command(arguments)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -178,7 +178,7 @@ impl Spread {
             }
             if let Some(status) = spread.process.child.try_wait()? {
                 let ended = spread.ended(status);
-                // With --detach it has begun and ended by now.
+                // With --detach, tracer ends successfully as soon as the rule is active.
                 ensure!(spread.raw_stderr().contains(&begun), "it did not begin: {ended:?}");
             }
             Ok(None)
@@ -187,17 +187,17 @@ impl Spread {
         Ok(spread)
     }
 
-    /// What it has written to stderr so far; falsified under a lie.
+    /// What tracer has written to stderr so far; falsified under a lie.
     pub fn stderr(&self) -> String {
         lie::text(Stream::Stderr, self.raw_stderr())
     }
 
-    /// What it has written to stderr so far, not falsified under a lie.
+    /// As [`Self::stderr`], but never falsified.
     fn raw_stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends it by SIGTERM: the exit code must be 0.
+    /// Ends the agent by SIGTERM: the exit code must be 0.
     pub fn stop(mut self) -> Result<Ended> {
         self.process.signal(Signal::TERM)?;
         let status = self.process.wait(STOP_LIMIT)?;

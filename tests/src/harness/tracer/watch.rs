@@ -36,7 +36,8 @@ pub struct Counts {
     pub released: u64,
     /// How many ports the tuple can hold; `None` if the tracer could not read the port range of the namespace.
     pub capacity: Option<u64>,
-    /// `in_use` divided by `capacity`: above 1 after the range shrank, 1 if the capacity is 0; `None` if it is not known.
+    /// `in_use` divided by `capacity`: above 1 after the range shrank, 1 if the capacity is 0; `None` if the capacity is not
+    /// known.
     pub saturation: Option<f64>,
     /// Number of ports of the range in `net.ipv4.ip_local_reserved_ports`; `None` if the line does not have this key.
     pub reserved: Option<u64>,
