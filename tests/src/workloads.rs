@@ -20,7 +20,7 @@ use crate::harness::{probe, stage::Stage};
 pub struct Workload {
     pub name: &'static str,
     pub play: fn(&mut Stage) -> Result<()>,
-    /// The reason why it cannot run on this machine; `None` if it can.
+    /// The reason why the workload cannot run on this machine; `None` if it can.
     pub excuse: fn() -> Option<String>,
     /// When the tracer starts.
     pub tracer: Tracer,
@@ -53,7 +53,7 @@ impl Workload {
     }
 }
 
-/// All workloads, in the order in which they run; in a guest, those with [`Tracer::Later`] run last. One with
+/// All workloads, in the order in which they run; in a guest, those with [`Tracer::Later`] run last. A workload with
 /// [`Tracer::Together`], which mostly waits, may run at the same time as other tests.
 pub const ALL: &[Workload] = &[
     workload("client_closes_first", close::client_first),

@@ -24,8 +24,8 @@ fn bound(
     Ok(sock)
 }
 
-/// Ten sockets call `prepare`, bind(address, 0) and connect(). `searches`: whether connect() must search for the port, so that
-/// the tracer has measured how long that took.
+/// Ten sockets call `prepare`, bind(address, 0) and connect(), and are closed. `searches`: whether connect() must search for the
+/// port, so that the tracer has measured how long that took; otherwise the tracer must have no such time.
 fn bound_address(
     stage: &mut Stage,
     prepare: fn(&Sock) -> rustix::io::Result<()>,
@@ -82,7 +82,7 @@ pub fn explicit_port(stage: &mut Stage) -> Result<()> {
     stage.check(&[(tuple, Expected::ports(1, 1).opened(2))])
 }
 
-/// Two sockets share one local port by SO_REUSEADDR: each tuple counts it.
+/// Two sockets share one local port by SO_REUSEADDR, and connect to two servers: the tuple of each server counts the port.
 pub fn reuse_address(stage: &mut Stage) -> Result<()> {
     let first = stage.server("10.1.0.1:7000")?;
     let second = stage.server("10.1.0.1:7001")?;
@@ -100,7 +100,8 @@ pub fn reuse_address(stage: &mut Stage) -> Result<()> {
     stage.check(&tuples.map(|tuple| (tuple, Expected::ports(1, 1).opened(1))))
 }
 
-/// One descriptor is a client, then a listener, then a client again.
+/// The socket of one descriptor is a client, then a listener, then a client again: as a listener it is in no tuple, and a
+/// connection to it is in the tuple of the connecting socket.
 pub fn listen_in_between(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let sock = stage.netns.run(|| Sock::connected(server.address))?;
@@ -159,7 +160,7 @@ pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
 /// Waits until every tracer has this capacity (ports in all) for connections to this server.
 ///
 /// # Errors
-/// One of them still has another capacity, or none, after `limit`; the error names what each has.
+/// A tracer still has another capacity, or none, after `limit`; the text has what each of them has.
 pub fn wait_capacity(
     stage: &mut Stage,
     server: &Server,

@@ -193,7 +193,8 @@ pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Routing fails before a source address and a port are chosen: no port is taken.
+/// Routing fails before a source address and a port are chosen, in four ways: no port is taken, the tuple's source is 0.0.0.0,
+/// and the cause is `unreachable`, `denied` or `other`.
 pub fn no_route(stage: &mut Stage) -> Result<()> {
     let routes = [
         ("", "192.0.2.1:80", Errno::NETUNREACH, "unreachable"),
@@ -216,7 +217,8 @@ pub fn no_route(stage: &mut Stage) -> Result<()> {
     stage.check(&expected)
 }
 
-/// There is a route, but no address that could be the source. The errno is the same as for exhausted ports; the cause is not.
+/// There is a route, but no address that could be the source. The errno is the same as for exhausted ports (EADDRNOTAVAIL); the
+/// cause is `no_source_address`.
 pub fn no_source_address(stage: &mut Stage) -> Result<()> {
     stage.netns.ip("-6 addr del ::1/128 dev lo")?;
     stage.netns.ip("-6 route add local fd00:2::1/128 dev lo")?;
@@ -252,7 +254,8 @@ pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     ])
 }
 
-/// EISCONN and EALREADY are returned before a port is searched: they change nothing.
+/// connect() on a connected or connecting socket fails (EISCONN, EALREADY) before it searches for a port: the counts of ports
+/// and failures stay as they are.
 pub fn connect_twice(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7001")?;

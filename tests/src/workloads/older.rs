@@ -1,4 +1,4 @@
-//! Sockets that are older than the tracer, in every state.
+//! Sockets that are older than the tracer: connections in several states, bound sockets and listeners.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,8 @@ use crate::harness::{
     stage::{CLIENT, Expected, Outcome, Server, Stage},
 };
 
-/// Sockets that are open when the tracer starts are counted, and their ends, too.
+/// The tracer counts the connections that exist when it starts (in SYN_SENT, ESTABLISHED, CLOSE_WAIT, FIN_WAIT2 and TIME_WAIT),
+/// and later their changes and ends.
 pub fn every_state(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7001")?;
@@ -48,7 +49,7 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
     // The five that are shut down for writing have become time-wait sockets, while their descriptors are still open.
     stage.check(&all(Expected::ports(25, 15)))?;
     drop(clients);
-    // Those in CLOSE_WAIT are gone, those that were established are time-wait sockets in FIN_WAIT2.
+    // The five connections in CLOSE_WAIT are gone, the five that were established are time-wait sockets in FIN_WAIT2.
     stage.check(&all(Expected::ports(20, 20)))?;
     drop(accepted);
     stage.check(&all(Expected::ports(20, 20)))?;
@@ -90,7 +91,8 @@ pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Opens and closes new connections, and closes older ones, until `stop`. Returns the new ones that are still open.
+/// Opens new connections, closes most of them, and closes older ones, until `stop` is set. Returns the new ones that are still
+/// open: every eighth, at most 500.
 fn churn_sockets(
     server: &Server,
     mut old: Vec<Sock>,

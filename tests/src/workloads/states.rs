@@ -92,7 +92,7 @@ fn wait(stage: &mut Stage, server: &Server, states: &[(&'static str, u64)]) -> R
     stage.check(&[(server.tuple(), Expected::ports(in_use, time_wait).opened(11))])
 }
 
-/// Sends until the send buffer and the peer's receive buffer are full.
+/// Makes the socket non-blocking, and sends until its send buffer and the peer's receive buffer are full (EAGAIN).
 fn fill(sock: &Sock) -> Result<()> {
     sock.set_nonblocking()?;
     let data = vec![0; 65_536];

@@ -86,8 +86,9 @@ pub fn recycled(stage: &mut Stage) -> Result<()> {
         drop(client);
         drop(accepted);
         stage.check(&[(tuple, Expected::ports(1, 1).opened(round))])?;
-        // Where connect() chooses the port, the kernel takes over only a TIME_WAIT that is older than 1 s; for a bound port it
-        // asks for timestamps only (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). After this pause both conditions hold.
+        // Where connect() chooses the port, the kernel takes over only a TIME_WAIT that is older than 1 s; for a bound port it is
+        // enough that the old connection used TCP timestamps (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). After this pause both
+        // conditions hold.
         thread::sleep(Duration::from_millis(1100));
     }
     Ok(())
