@@ -111,8 +111,8 @@ impl Field {
     }
 }
 
-/// The quantile: `percent` of the values, which it sorts, are below it; 0 if there are no values. `percent` must be below 100
-/// (not checked: the result would be 0).
+/// Sorts the values, and returns their quantile: about `percent` of the values are below it; 0 if there are no values. `percent`
+/// must be below 100 (not checked: the result would be 0).
 fn quantile(values: &mut [u64], percent: usize) -> u64 {
     values.sort_unstable();
     values.get(values.len() * percent / 100).copied().unwrap_or(0)

@@ -22,20 +22,20 @@ use crate::{
 /// What a dialer does with its connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Life {
-    /// They stay open.
+    /// All connections stay open.
     Held,
-    /// About half of them, at random, are closed immediately, and go to TIME_WAIT; the others stay open.
+    /// About half of the connections, at random, are closed immediately, and go to TIME_WAIT; the others stay open.
     Churn,
-    /// Every second one is reset as soon as the next one is made; the others stay open.
+    /// Every second connection is reset as soon as the next one is made; the others stay open.
     Alternate,
-    /// Each is reset immediately.
+    /// Each connection is reset immediately.
     Brief,
 }
 
 /// How the program itself chooses the source address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Choice {
-    /// Not at all: the kernel chooses it, or `tracer spread`.
+    /// The program does not choose: the kernel does, or `tracer spread`.
     Nothing,
     /// At random from the pool.
     Random,
@@ -49,12 +49,13 @@ pub(super) enum Choice {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) peer: SocketAddr,
-    /// The listener's descriptor in the server's process.
+    /// The number of the server's listening descriptor in this process. With [`Life::Churn`] and [`Life::Alternate`], the dialer
+    /// duplicates it to accept the connections, and close both ends.
     pub(super) listener: RawFd,
     pub(super) life: Life,
     pub(super) choice: Choice,
-    /// The pool. With [`Choice::Nothing`], a connection from an address that is not in it is not counted; if it is empty, all
-    /// connections are counted. With another choice, it must not be empty (not checked).
+    /// The pool. With [`Choice::Nothing`], a connection from an address that is not in the pool is not counted; if the pool is
+    /// empty, all connections are counted. With another choice, the pool must not be empty (not checked).
     pub(super) sources: Vec<String>,
 }
 
@@ -310,7 +311,7 @@ fn cpu_ns() -> u64 {
 /// Returns `made` if it has `count` connections.
 ///
 /// # Errors
-/// It has another number, because a call failed or a connection was not counted.
+/// `made` has another number, because a call failed or a connection was not counted.
 pub(super) fn all(made: Made, count: u64) -> Result<Made> {
     let ends = u64::try_from(made.ends.len())?;
     ensure!(ends == count, "only {ends} of {count} connections were made");

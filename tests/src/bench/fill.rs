@@ -21,8 +21,8 @@ const OTHERS: u64 = PORTS * 30 / 100;
 /// Target: the least number of ports in use at the first failure, in 1/10,000 of all ports.
 const ENOUGH: u64 = 9_990;
 
-/// What chooses the source address: its name in the table, and how the client program chooses. `None`: it does not,
-/// `tracer spread` does.
+/// What chooses the source address: its name in the table, and how the client program chooses. `None`: the client program does
+/// not choose, `tracer spread` does.
 const POLICIES: [(&str, Option<Choice>); 4] = [
     ("`tracer spread`", None),
     ("round-robin", Some(Choice::RoundRobin)),

@@ -11,10 +11,11 @@ use super::{
     targets::Targets,
 };
 
-/// How full the range is, in percent, in the middle of each measurement. A measurement fills one percent of the range. 0: it
-/// begins with the empty range.
+/// How full the range is, in percent, in the middle of each measurement, which fills one percent of the range. The measurement
+/// at 0 begins with the empty range.
 const POINTS: [u64; 8] = [0, 10, 50, 60, 80, 90, 95, 99];
-/// Above this percentage a second process makes the connections, because one process may not have so many descriptors.
+/// Above this percentage of the range a second process makes the connections, because all of them together can exceed the
+/// number of descriptors that one process may have.
 const HALF: u64 = 55;
 
 /// Target: the highest p50 at each point, in percent of the p50 in the empty range.
@@ -96,8 +97,8 @@ fn fill(size: Size, spread: bool, points: &mut [Point; POINTS.len()]) -> Result<
     Ok(())
 }
 
-/// Makes more connections, `until` in all; `made` is how many there are before, and `until` afterwards. An error if one
-/// connection fails.
+/// Makes as many connections as are missing to `until`, where `made` is the number so far; sets `made` to `until`. Returns the
+/// results of these connections; an error if one fails.
 fn dial(dialer: &mut Dialer, made: &mut u64, until: u64) -> Result<Made> {
     let count = until - std::mem::replace(made, until);
     all(dialer.dial(count)?, count)

@@ -69,8 +69,8 @@ struct Times {
     failed: u64,
 }
 
-/// Times the other program before and after the range is filled. Returns how many connections it can hold at the end, to its own
-/// destination; 0 with spreading off, where that is not measured.
+/// Times connect() of the other program before and after the range is filled to 99 %. Returns how many connections that program
+/// can hold then to its own destination; 0 with spreading off, where that is not measured.
 fn fill(size: Size, spread: bool, before: &mut Times, full: &mut Times) -> Result<u64> {
     let (low, high) = size.range;
     let mut field = Field::new(1, low..=high)?;

@@ -16,13 +16,15 @@ use crate::harness::{
 
 /// Target: the highest mean run time of the hook when it chooses an address, ns.
 const CHOICE: u64 = 250;
-/// Target: the same in percent of the run time of a BPF program that binds a random address, because ns depend on the machine.
+/// Target: the highest mean run time of the hook when it chooses an address, in percent of that of a BPF program that binds a
+/// random address: ns alone depend on the machine.
 const CHOICE_PERCENT: u64 = 160;
 /// Target: the highest mean run time of the hook when it also finds a fast port, with 95 % of the ports in use, ns.
 const FAST_PORT: u64 = 1_500;
-/// Number of connections of each program in a turn.
+/// Number of connections that each of the two compared programs makes before it is the other one's turn.
 const A_TURN: u64 = 1_000;
-/// Number of measured turns. The server never calls accept(), so all connections must fit into its queue of 65,535.
+/// Number of measured turns of each program. The server never calls accept(), so all connections must fit into its queue of
+/// 65,535.
 const TURNS: u64 = 20;
 const _: () = assert!(2 * (TURNS + 1) * A_TURN < 65_535);
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -98,7 +100,7 @@ fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     Ok((spread, random))
 }
 
-/// The points that are measured: how full the range is, in percent, and the mean run time for each connect() there, ns.
+/// The mean run time of tracer's BPF programs for each connect(), at four points: (how full the range is, in percent; ns).
 fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     let (low, high) = size.range;
     let field = Field::new(1, low..=high)?;
@@ -111,7 +113,8 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     // The connections stay open until their processes end.
     let mut dialers = Vec::new();
     for percent in [60, 80, 95, 99] {
-        // A new process for each point, because one may not have so many descriptors.
+        // A new process for each point: all connections together can exceed the number of descriptors that one process may
+        // have.
         let mut dialer = field.dialer(true, &plan)?;
         let begin = room * percent / 100 - window / 2;
         let mut gap = begin - made;

@@ -1,6 +1,7 @@
 //! Measures what `tracer top` costs on this machine, as root: `cargo xtask bench view` runs it.
 //!
-//! `TRACER_BIN` is the program that is measured. `--quick` shows only that everything works.
+//! `TRACER_BIN` is the program that is measured. With `--quick`, the measurements are too short to mean anything: they show that
+//! everything works.
 #![expect(clippy::print_stdout, reason = "the tables go to stdout")]
 
 use std::env;
