@@ -38,7 +38,7 @@ const PORTS: u64 = 1000;
 const TOO_MANY: u32 = 40;
 /// Requests a second to another upstream: they take a quarter of the ports.
 const ENOUGH: u32 = 4;
-/// The port on which the upstream for these requests listens.
+/// The port of the upstream that gets [`ENOUGH`] requests a second.
 const CALM_PORT: u16 = 8082;
 /// Port of each service to which haproxy holds connections, and how many it holds to it at the start.
 const HELD: [(u16, usize); 4] = [(9092, 830), (6379, 500), (5432, 480), (11211, 30)];
@@ -46,11 +46,11 @@ const HELD: [(u16, usize); 4] = [(9092, 830), (6379, 500), (5432, 480), (11211, 
 const GROWING: (u16, Duration) = (6379, Duration::from_millis(200));
 /// Name of the proxies' network namespace.
 const NETNS: &str = "edge";
-/// The line that the host prints once all runs.
+/// The line that the host prints once its proxies, connections and clients have started.
 const READY: &str = "ready";
 /// Longest time to wait for the host's end.
 const END_LIMIT: Duration = Duration::from_secs(30);
-/// How long ports are exhausted when the picture is taken.
+/// How long ports have been exhausted when the picture is taken.
 const LASTING: Duration = Duration::from_secs(14);
 /// Longest time to wait until ports run out, which takes 25 s.
 const EXHAUSTED_LIMIT: Duration = Duration::from_mins(1);
@@ -118,7 +118,7 @@ fn play<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Runs the host until stdin is closed; prints `ready` once all runs.
+/// Runs the host until stdin is closed; prints `ready` once its proxies, connections and clients have started.
 ///
 /// # Errors
 /// Not root; a program is missing or cannot be started; a connection to haproxy failed.
@@ -130,9 +130,9 @@ pub fn host() -> Result<()> {
     })
 }
 
-/// Runs `work` while `show host` runs in a PID namespace of its own: its processes end with it, and it ends with this process.
-/// `work` runs `tracer top` outside of that namespace. Inside, /proc would not have the host's process ids, by which it reads
-/// names.
+/// Runs `work` while the command `show host` runs in a new PID namespace: the namespace, with all of its processes, ends when
+/// this process does. `work` runs `tracer top` outside of that namespace, because `tracer top` reads the names of processes from
+/// /proc by ids that differ inside.
 fn with_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);
@@ -149,8 +149,8 @@ fn with_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// Shows the host in `tracer top` on this terminal until the user leaves it. First says what will happen, and waits for Enter:
-/// `q` or the end of stdin ends it before anything begins.
+/// Shows the host in `tracer top` on this terminal until the user leaves it. First says what will happen, and waits for Enter;
+/// after `q` and Enter, or at the end of stdin, does nothing more.
 ///
 /// # Errors
 /// No terminal; not root; a program is missing or cannot be started; the host or `tracer top` failed.

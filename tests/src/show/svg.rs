@@ -43,7 +43,7 @@ impl Style {
     }
 }
 
-/// The screen in a window with this title. `about` is the text for people who cannot see the picture.
+/// Draws the screen in a window with this title, and returns the SVG. `about` is the text for people who cannot see the picture.
 pub(super) fn draw(screen: &Screen, title: &str, about: &str) -> String {
     let (rows, columns) = screen.size();
     let width = f64::from(columns) * WIDTH + 2.0 * MARGIN;
