@@ -1,6 +1,6 @@
-//! A program without shared libraries: `static-dialer PEER` reads a number from each line on stdin, opens that number of
-//! connections to PEER, and keeps them. It answers each line with the number of connections that it holds. If one fails, it
-//! closes those of this line, and the answer has the error, too.
+//! A program without shared libraries: `static-dialer PEER` reads a number from each line on stdin, opens as many connections to
+//! PEER, and keeps them. The answer to each line is the number of connections that the program holds. If a connection fails, the
+//! program closes those of this line, and the answer has the error, too.
 #![expect(clippy::print_stdout, reason = "the answers go to stdout")]
 
 use std::{

@@ -8,7 +8,7 @@
 //! - `refuse TUPLES`: one refused connect() to each of TUPLES addresses. The answer is `ELAPSED`, in ns.
 //!
 //! `foreign PER_SECOND LOOPS` is a load on the host while tests run (`cargo xtask test busy`): PER_SECOND connections a second,
-//! and LOOPS threads that never wait, until stdin is closed. It prints how many connections it made.
+//! and LOOPS threads that never wait, until stdin is closed. At its end, the command prints how many connections it made.
 //!
 //! A process accepts its own connections, so that connect() never waits for the scheduler, and each connection ends by RST, so
 //! that there are no TIME_WAITs.
@@ -98,7 +98,7 @@ fn load(clients: usize, connects: usize) -> Result<String> {
     Ok(format!("{made} {} {cpu} {} {}", end - begin, quantile(50), quantile(99)))
 }
 
-/// Makes the load on the host until stdin is closed, so that it does not outlive the process that started it.
+/// The command `foreign`: makes the load until stdin is closed, so that the load does not outlive the process that started it.
 fn foreign(per_second: u32, loops: usize) -> Result<()> {
     ensure!(per_second > 0, "PER_SECOND is 0, expected at least 1");
     let over = Arc::new(AtomicBool::new(false));
