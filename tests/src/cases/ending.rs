@@ -56,7 +56,7 @@ fn wait_for_output(process: &mut Process) -> Result<()> {
     let mut stdout = process.child.stdout.take().context("no stdout")?;
     let (sender, first_read) = mpsc::channel();
     thread::spawn(move || {
-        // This fails once the receiver has given up.
+        // Sending fails once the receiver has given up.
         _ = sender.send(stdout.read_exact(&mut [0]));
         copy(&mut stdout, &mut sink())
     });

@@ -1,5 +1,5 @@
-//! `errors::*`: errors for wrong input, and on a host where something is missing. Each names what was given and what is
-//! expected, and has the documented exit code.
+//! `errors::*`: errors for wrong input, and on a host where something is missing. Each error names what was given and what is
+//! expected, and the program ends with the documented exit code.
 
 use std::{
     fs,
@@ -159,7 +159,7 @@ fn backend_that_cannot_run(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The error comes before anything is attached.
+/// The output is in a folder that does not exist: `record` fails within 5 s (longer in a guest), before it attaches anything.
 fn output_in_missing_folder() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("missing/events.jsonl");

@@ -42,8 +42,9 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The tests that share one recording of this backend, and the one that ends it. One backend comes after the other: while a
-/// shared tracer runs, and the namespaces that are kept for it exist, another start takes several times as long in a guest.
+/// The tests that share one recording of this backend, and last the test that ends the recording. So the recording of one backend
+/// ends before that of the next one starts: in a guest, a start takes several times as long while a shared tracer runs and the
+/// namespaces that are kept for it exist.
 fn of_a_shared_recording(plan: &Plan, backend: &str) -> Vec<Case> {
     let tests: &[BackendTest] = &[
         ("one_connection", one_connection),

@@ -36,7 +36,7 @@ fn addresses_and_ports(plan: &Plan) -> Vec<Case> {
     let mut group = plan.group("filters::addresses_and_ports");
     for (index, test) in ADDRESSES_AND_PORTS.iter().enumerate() {
         group = group.sampled(&[*test]);
-        // Each of these tests starts a tracer, which is slow in a guest: guests run a third of the tests.
+        // Each test of the table starts a tracer, which is slow in a guest: guests run a third of the tests.
         if index % 3 != 0 {
             group = group.only_host();
         }

@@ -129,7 +129,7 @@ impl Group<'_> {
         self
     }
 
-    /// The tests of this backend among them are skipped if `excuse` is `Some`, for the reason in it.
+    /// Those of these tests that run with this backend are skipped if `excuse` is `Some`, for the reason in it.
     pub(super) fn unless_on(mut self, backend: &str, excuse: Option<String>) -> Self {
         let end = format!("::{backend}");
         self.change_last(|case| {
@@ -152,7 +152,7 @@ impl Group<'_> {
     }
 
     /// These tests run `programs`, which guests do not have: only the host runs the tests, if all programs are in PATH there.
-    /// With an empty list it is as [`Self::only_host`].
+    /// With an empty list, the host always runs them.
     pub(super) fn needs(self, programs: &[&str]) -> Self {
         let excuse = match self.plan.place {
             Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),

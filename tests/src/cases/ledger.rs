@@ -1,8 +1,8 @@
 //! `ledger::WORKLOAD`: the ledger has what the kernel has, after every step of a workload.
 //!
-//! On the host each backend has its own run with its own tracer (`ledger::WORKLOAD::BACKEND`); only of workloads that mostly
-//! wait ([`Tracer::Together`]) all backends watch one run, with a tracer each. In a guest, which is slow, the tracers of all
-//! backends watch one run of every workload, and most workloads share these tracers.
+//! On the host each backend has its own run with its own tracer (`ledger::WORKLOAD::BACKEND`), except for workloads that mostly
+//! wait ([`Tracer::Together`]): these run once, watched by one tracer of each backend. In a guest, which is slow, every workload
+//! runs once, watched by one tracer of each backend, and most workloads share these tracers.
 
 use anyhow::Result;
 
@@ -33,8 +33,8 @@ fn on_the_host(plan: &Plan) -> Vec<Case> {
     group.cases()
 }
 
-/// The workloads that start their own tracers come last: while the shared ones run, and the namespaces that are kept for them
-/// exist, a start takes several times as long.
+/// The workloads that start their own tracers come last: a start takes several times as long while shared tracers run and the
+/// namespaces that are kept for them exist.
 fn in_a_guest(plan: &Plan) -> Vec<Case> {
     let (later, shared): (Vec<_>, Vec<_>) =
         workloads::ALL.iter().partition(|workload| workload.tracer == Tracer::Later);

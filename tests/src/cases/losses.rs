@@ -97,7 +97,8 @@ fn lost(recording: &Recording, reason: &str) -> Result<u64> {
     Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
 }
 
-/// The tracer is stopped (SIGSTOP) while more events come than its small ring has room for: the others are counted as lost.
+/// The tracer is stopped (SIGSTOP) while more events come than its small ring has room for: the events that find no room are
+/// counted as `event_ring_full`.
 fn ring_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -278,7 +279,7 @@ fn tuples_into_a_closed_pipe() -> Result<()> {
     ends_quietly(process)
 }
 
-/// A closed pipe (EPIPE) ends the program with exit code 0.
+/// Checks that the program, whose stdout is a closed pipe (EPIPE), ends with exit code 0.
 fn ends_quietly(mut process: Process) -> Result<()> {
     let status = process.wait(STOP_LIMIT)?;
     ensure!(status.code() == Some(0), "exit code into a closed pipe: {status}");

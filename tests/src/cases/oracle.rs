@@ -15,7 +15,7 @@ use crate::harness::{
     tracer::{run, wait_for},
 };
 
-/// How long the program of a test takes to start.
+/// By how long [`late`] delays the start of a program.
 const STARTS_IN: Duration = Duration::from_millis(300);
 
 pub fn cases(plan: &Plan) -> Vec<Case> {

@@ -160,7 +160,8 @@ fn no_limit() -> Option<String> {
     limit().err().map(|error| format!("{error:#}"))
 }
 
-/// The error says how much memory the tables need, and which settings make them smaller.
+/// The kernel refuses the memory for the tables: the error says how much they need, which settings make them smaller, and which
+/// limit was reached.
 fn no_memory() -> Result<()> {
     const LIMIT: u64 = 64 << 20;
     let mut command = tracer::command(&["--max-conns", "4000000", "tuples", "--once"])?;

@@ -130,7 +130,7 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The event of a port that connect() chose has the time that the search took; those of a port that bind() chose do not.
+/// The event of a port that connect() chose has the time that the search took; the events of a port that bind() chose have none.
 pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -149,7 +149,7 @@ pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let took = number(event, "search.duration_ns")?;
     ensure!((1..1_000_000_000).contains(&took), "the search took {took} ns");
     let events = of_port(&recording, netns, bound);
-    // One when bind() took the port, one when connect() used it for a destination.
+    // One event when bind() took the port, one when connect() used the port for a destination.
     ensure!(events.len() == 2, "{} events of a bound port: {events:?}", events.len());
     for event in events {
         ensure!(event.get("search.duration_ns").is_none(), "it has a search: {event}");

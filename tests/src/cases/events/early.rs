@@ -28,8 +28,8 @@ pub(super) fn io_uring(backend: &str) -> Result<()> {
     })
 }
 
-/// Each of these failures has an event. The tracepoint backend does not see them: with it, `degraded` of the recording's first
-/// line names the call, `call`, instead.
+/// Calls `connect` [`CALLS`] times, towards a destination without a route: each failure must have an event. The tracepoint
+/// backend sees none of them: there, `degraded` in the recording's first line must name the kind of call, `call`, instead.
 fn recorded_or_degraded(
     backend: &str,
     call: &str,

@@ -44,8 +44,8 @@ impl Small {
         Ok(Self { record: Record::start(backend, &arguments)?, others })
     }
 
-    /// Waits for another line of totals, and ends the recording. Returns it with the number of connect() calls that other
-    /// processes of the host have made since [`Self::start`] was called, each of which can be a loss, too.
+    /// Waits for another reading (1.5 s), and ends the recording. Returns the recording with the number of connect() calls that
+    /// other processes of the host have made since [`Self::start`] was called, each of which can be a loss, too.
     fn stop(self) -> Result<(Recording, u64)> {
         thread::sleep(Duration::from_millis(1500));
         let recording = self.record.stop()?;
@@ -203,8 +203,8 @@ pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The table is full, and has no row of a namespace with connections: once idle tuples are removed, the comparison with the
-/// kernel adds its ports.
+/// The table of tuples is full when connections are opened, and does not count all of them: once idle tuples are removed, the
+/// comparison with the kernel adds the missing ports, which is not drift.
 pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     const PORTS: usize = 40;
     let stage = Stage::new(&[])?;
@@ -255,8 +255,8 @@ pub(super) fn binds_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "binds")?, 100, 0)
 }
 
-/// While the tracer reads the older sockets at its start, more sockets end than the table of tombstones has room for, in which
-/// such ends are noted: the others are counted as `tombstones_full`.
+/// While the tracer reads the older sockets at its start, it notes the ends of sockets in the table of tombstones. More sockets
+/// end than the table has room for: the ends that find no room are counted as `tombstones_full`.
 pub(super) fn tombstones_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -15,7 +15,7 @@ use crate::harness::{probe::Place, sock::Sock, stage::Server};
 /// True if the call succeeded, false if it failed with `full`, the errno for "no port left".
 ///
 /// # Errors
-/// It failed with another errno.
+/// The call failed with another errno.
 pub(super) fn granted(result: rustix::io::Result<()>, full: Errno) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),

@@ -216,7 +216,7 @@ impl Hall {
     /// grants. Takes [`SETTLED`] at least.
     ///
     /// # Errors
-    /// They still differ after [`LIMIT`], or a call failed.
+    /// A number still differs after [`LIMIT`], or a call failed.
     pub(super) fn compare(&mut self) -> Result<()> {
         let granted = self.granted()?;
         let changed = Instant::now();
@@ -312,7 +312,7 @@ impl Hall {
         Ok(())
     }
 
-    /// Checks how many ports of the range are (reserved, bound) by the tuple's row in the next reading.
+    /// Checks that the tuple's row in the next reading has these numbers of ports of the range that are (reserved, bound).
     pub(super) fn expect_taken(
         &mut self,
         from: &str,

@@ -25,8 +25,8 @@ const PORTS: u64 = 100;
 /// Byte offset of the number of entries of TOUCHED in a value of SHARES.
 const HELD: usize = 24;
 
-/// All outsiders at the same time bind `ports` ports each, in namespaces of their own, and close each socket before the next
-/// call. An error if a bind() failed.
+/// Has each outsider bind `ports` ports in its own namespace, all outsiders at the same time; each socket is closed before the
+/// next bind(). An error if a bind() failed.
 fn flood(outsiders: &mut [Outsider], ports: u64) -> Result<()> {
     for outsider in outsiders.iter_mut() {
         outsider.begin(&format!("bind-and-close 127.0.0.1:1024 {ports}"))?;
@@ -130,10 +130,11 @@ pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
     watch.stop()
 }
 
-/// An entry is removed when no older connection has its port, which makes room for another one. The tracer's own number of
-/// entries, in the map SHARES, is exact.
+/// An entry is removed once no older connection has its port: then another entry has room. The number of entries that SHARES has
+/// is exact.
 pub(super) fn entries_leave(backend: &str) -> Result<()> {
-    // This is more than half of an owner's share: a second flood finds room only if entries of the first one were removed.
+    // More than half of an owner's share (8/9 of 65,536 entries): a second flood finds room only if entries of the first one
+    // were removed.
     const MANY: u64 = 34_000;
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -138,7 +138,7 @@ fn restarts() -> Result<()> {
     })
 }
 
-/// A new agent takes over the rule with another pool: the next connections come from that one only, and all are spread.
+/// A new agent takes over the rule with another pool: the next connections come from the new pool only, and all are spread.
 fn another_pool() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {

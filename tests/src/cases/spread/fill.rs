@@ -23,7 +23,7 @@ use crate::{
 
 const IPV4: Test = ("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[]));
 
-/// The tests that guests run: few, because guests are slow. The one of IPv6 has fewer ports than on the host.
+/// The tests that guests run: few, because guests are slow. Their test of IPv6 has fewer ports than the host's.
 pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     let few = || Fill { ports: 50, ..Fill::new(true, "[fd00::1]:7000") }.play(&[]);
     plan.group("spread::fills_the_pool")

@@ -1,4 +1,5 @@
-//! A load: the application opens connections, one after another, until the test ends. Each must succeed.
+//! A load: the application opens connections, one after another, until the test ends. Each must succeed, except those that the
+//! test allows to fail ([`Load::forgive_one`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},

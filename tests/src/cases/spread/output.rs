@@ -293,7 +293,7 @@ fn status_for_people() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL, &[])?;
-    // So many that each address of the pool gets some.
+    // Enough connections that each address of the pool gets some.
     let _held = (0..40).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let mut command = crate::harness::tracer::command(&["status", "--rule", host.rule.name()])?;
     let ended = run(&mut command, START_LIMIT)?;

@@ -114,7 +114,8 @@ impl Client {
         Ok(self.0.write_all(request.as_bytes())?)
     }
 
-    /// Reads the response's header and body, up to 4 KiB together. Returns the HTTP status; an error if nothing comes for 10 s.
+    /// Reads the response's header and body, up to 4 KiB together. Returns the HTTP status; an error if nothing comes for 10 s,
+    /// or the proxy closes the connection before the header is complete.
     fn status(&mut self) -> Result<u16> {
         let mut answer = [0; 4096];
         let mut length = 0;

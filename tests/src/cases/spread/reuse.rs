@@ -43,8 +43,8 @@ impl Bursts {
     const LOOPBACK: Self =
         Self { reuse: "2", server: "127.0.0.1:7000", pool: ["127.0.1.1", "127.0.1.2"] };
 
-    /// Plays the bursts; each connection must be spread. They are 1,000 connections, and the pool has 400 ports: later bursts
-    /// must take over ports that have been in TIME_WAIT for a second.
+    /// Plays the bursts, in all 1,000 connections, each of which must be spread. The pool has 400 ports: later bursts must take
+    /// over ports that have been in TIME_WAIT for a second.
     fn play(&self, arguments: &[&str]) -> Result<()> {
         let mut host = Host::new()?;
         host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
@@ -69,8 +69,8 @@ impl Bursts {
     }
 }
 
-/// The application binds `count` ports at each address of the pool: `first` and every `step`th port after it. Its connections
-/// without a bind() must succeed, and all be spread once the agent has read these ports.
+/// The application binds `count` ports at each address of the pool: `first` and every `step`th port after it. Connections that it
+/// opens without a bind() must all succeed, and all be spread once the agent has read these ports.
 fn bound(first: u16, step: u16, count: usize) -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;

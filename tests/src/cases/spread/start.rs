@@ -104,7 +104,7 @@ fn of_a_start(host: &Host, more: &[&str]) -> Result<Duration> {
 }
 
 /// A signal comes at one of several moments between the start of the process and the active rule: nothing is left of the rule.
-/// Each of the three signals is tried, at moments of its own.
+/// Each of the three signals is tried at five moments, which differ from those of the other two.
 fn signals_at_any_moment() -> Result<()> {
     let host = Host::new()?;
     let step = of_a_start(&host, &[])? / MOMENTS;
@@ -168,7 +168,8 @@ fn signals_while_it_waits() -> Result<()> {
     let output = pipe.path();
     for signal in [Signal::INT, Signal::TERM] {
         let spread = host.spread(&POOL, &["--output", &output.to_string_lossy()])?;
-        // By then the agent waits in a write. The time before the signal does not count: the write is given up 0.5 s after it.
+        // After this time the agent waits in a write, which it gives up 0.5 s after the signal, however long it has waited
+        // before.
         std::thread::sleep(Duration::from_millis(500));
         let asked = Instant::now();
         spread.process.signal(signal)?;
@@ -242,8 +243,8 @@ fn start_that_hangs() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// One of the agent's threads is stopped: the rule ends all the same. Only for `netns` is that no error; for the others, stderr
-/// says what did not end.
+/// One of the agent's threads is stopped: after SIGTERM the rule ends all the same. If the thread is `netns`, the exit code is 0;
+/// otherwise the exit code is 1, and stderr says what did not end.
 fn agent_that_hangs() -> Result<()> {
     let host = Host::new()?;
     for (thread, code) in [("tracer-work", 1), ("keeper", 1), ("netns", 0)] {
@@ -293,7 +294,7 @@ fn pins_gone() -> Result<()> {
     agent.kill()
 }
 
-/// `tracer spread --detach` runs as under `ip netns exec`: its mounts end with it, the rule does not.
+/// `tracer spread --detach` runs as under `ip netns exec`: the command's mounts end with the command, the rule stays.
 fn by_a_command_with_mounts_of_its_own() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -311,7 +312,7 @@ fn by_a_command_with_mounts_of_its_own() -> Result<()> {
     ensure!(POOL.contains(&&*from), "the rule is active, but nothing is spread: {from}");
     ensure!(host.rule.pins().exists(), "{} is not there", host.rule.pins().display());
     ensure!(host.rule.status()?.spread()? == 1, "{:?}", host.rule.status()?);
-    // Such a command can release it, too.
+    // A command with its own mounts can also release the rule.
     let released = with_bare_sys(|| host.rule.release())?;
     ensure!(released.code() == 0, "{released:?}");
     nothing_left(&host, "released")

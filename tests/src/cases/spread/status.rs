@@ -33,8 +33,8 @@ fn printed(host: &Host) -> Result<String> {
     Ok(ended.stdout)
 }
 
-/// `chosen` counts the ports that the rule chose; those that another process took at the same address, bound or not, are in
-/// `opened` only.
+/// `chosen` counts the connections to which the rule gave this source; those that another process opened from the same address,
+/// with a port that bind() or connect() chose, are in `opened` only.
 fn chosen() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -84,7 +84,7 @@ fn chosen() -> Result<()> {
     Ok(())
 }
 
-/// A full table of connections has its losses in the status, when there is no agent, too.
+/// The status has the losses of a full table of connections, even when there is no agent.
 fn losses_without_an_agent() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -155,7 +155,7 @@ impl Foreign {
 impl Drop for Foreign {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
-        // This fails if the folder has other rules.
+        // The removal fails if the folder has other rules.
         self.0.parent().map(fs::remove_dir);
     }
 }

@@ -156,8 +156,9 @@ fn removed_under_a_stopped_agent() -> Result<()> {
     })
 }
 
-/// With net.ipv4.ip_nonlocal_bind, bind() accepts an address that the host does not have, so the hook cannot notice a removed
-/// one, and its connections get no answer: the agent must leave it out in time, and must refuse to start with such an address.
+/// With net.ipv4.ip_nonlocal_bind, bind() accepts an address that the host does not have. So the hook does not notice that an
+/// address was removed, and connections from it get no answer: the agent must leave the address out in time. An agent must refuse
+/// to start with an address that the host does not have.
 fn nonlocal_bind() -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.sysctl("ipv4/ip_nonlocal_bind", "1")?;

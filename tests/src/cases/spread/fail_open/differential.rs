@@ -122,7 +122,7 @@ impl Progress {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Waits until the application has made `count` more calls.
+    /// Waits until the application has made `count` more calls; an error if it ends before.
     fn more(&self, count: u64) -> Result<()> {
         let until = self.calls() + count;
         while self.calls() < until {
@@ -189,7 +189,7 @@ const GONE: [Errno; 5] =
 
 /// The calls whose results differ between the two runs, as texts, without those that the removal of an address explains. A call
 /// whose source is removed between its choice and the route look-up fails, as it would if the kernel had chosen that address.
-/// Each removal explains one of the calls that were under way at that time.
+/// Each removal explains at most one of the calls that were under way at that time.
 fn unexplained(without: &[Ends], with: &[Ends], removals: &[RangeInclusive<usize>]) -> Vec<String> {
     let mut left = removals.to_vec();
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! All ways to connect, and to connect again.
+//! connect() in all ways (blocking, non-blocking, by io_uring, MPTCP and TCP Fast Open), and again on the same socket.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -35,8 +35,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The tests that guests run, too: few, because guests are slow. One is about the hook of connect() for IPv4, one about that of
-/// bind() for IPv6.
+/// The tests that guests run, too: few, because guests are slow. The first one is about the hook of connect() for IPv4, the
+/// second one about that of bind() for IPv6.
 pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     plan.group("spread::rebind")
         .once(&[("bound_without_a_port", bound_without_a_port)])
@@ -331,7 +331,7 @@ fn comes_and_goes() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// The names of the rule's links to cgroups for bind(). (Those without `@` are of the ledger.)
+/// The names of the rule's pinned links to cgroups for bind(). (Links of the ledger have no `@` in their names.)
 fn hooks_of_bind(pins: &Path) -> Result<Vec<String>> {
     let names = fs::read_dir(pins.join("links"))?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));

@@ -18,7 +18,8 @@ use crate::{
 
 const PORTS: usize = 1000;
 
-/// `setting` is added to haproxy's backend; `pages` is a folder for the page that the upstream serves.
+/// Starts a slow upstream and haproxy. `setting` is added to haproxy's backend; `pages` is a folder for the page that the
+/// upstream serves.
 fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
     fs::write(pages.path().join("page"), vec![b'x'; 30_000])?;
     // The upstream sends the first 8 KiB, more than a client reads, without delay; the rest takes longer than the test.
@@ -44,7 +45,8 @@ fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
     })
 }
 
-/// Makes `count` requests at the same time. Returns the clients that the upstream is answering; the others got 503.
+/// Makes `count` requests at the same time. Returns the clients that the upstream is answering; the others got 503. Another
+/// status is an error.
 fn successes(stage: &Stage, count: usize) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {

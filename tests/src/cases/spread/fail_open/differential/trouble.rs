@@ -30,8 +30,8 @@ pub(super) struct Trouble<'a> {
 /// What happened during the trouble.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// For each address that was removed: the numbers of the calls that may have been under way at that time, of which it may
-    /// have made one fail.
+    /// For each address that was removed: the numbers of the calls that may have been under way at that time; the removal may
+    /// have made one of them fail.
     pub(super) removals: Vec<RangeInclusive<usize>>,
     /// Number of decisions for which the ring had no room.
     pub(super) ring_full: u64,
