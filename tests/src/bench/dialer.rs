@@ -45,7 +45,7 @@ pub(super) enum Choice {
     SplitClients,
 }
 
-/// What a dialer does.
+/// What a dialer does: where it connects to, how it chooses the source address, and what becomes of the connections.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) peer: SocketAddr,

@@ -1,10 +1,11 @@
-//! Runs the tests on this machine's kernel, as root, one after another; if all run, those that mostly wait run at the same time
-//! as the others.
+//! Runs the tests on this machine's kernel, as root, one after another; if no test is deselected, those that mostly wait run at
+//! the same time as the others.
 //!
 //! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` are the backends that must work here (by default those that do),
-//! `TRACER_DEFAULT_BACKEND` is the one that it must choose by default, `TRACER_TEST_ENV` where the tests run (`host` or `vm`),
-//! `TRACER_TEST_LIMIT` how many seconds a test may take, `TRACER_TEST_LIE` how what it reads is falsified. Tests read further
-//! variables, which their sources describe. The arguments are those of `cargo test`'s harness.
+//! `TRACER_DEFAULT_BACKEND` is the backend that the program must choose by default, `TRACER_TEST_ENV` is where the tests run
+//! (`host` or `vm`), `TRACER_TEST_LIMIT` is how many seconds a test may take, `TRACER_TEST_LIE` is how the program's output and
+//! the kernel's answers are falsified. Tests read further variables, which `tests/README.md` lists. The arguments are those of
+//! `cargo test`'s harness.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
 
 use std::{
@@ -94,7 +95,8 @@ fn main() -> ExitCode {
     if ended_well { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 
-/// Starts the test now on a new thread, if it can run here. The returned test only waits for that thread.
+/// Starts the test now on a new thread, and returns a test that only waits for that thread. A test that is skipped is returned as
+/// it is.
 fn begin(case: Case) -> Case {
     let Case { name, run, excuse, waits } = case;
     if excuse.is_some() {
@@ -124,8 +126,8 @@ fn print_durations() {
     }
 }
 
-/// Raises the limit of open files, because some workloads hold thousands of sockets. If it cannot be raised, they fail with
-/// EMFILE.
+/// Sets the limit of open files to 16,384, because some workloads hold thousands of sockets. If that fails, these workloads fail
+/// with EMFILE.
 fn raise_file_limit() {
     let limit = Some(16_384);
     let maximum = getrlimit(Resource::Nofile).maximum.max(limit);
@@ -150,8 +152,8 @@ fn trial(case: Case) -> Trial {
     if excuse.is_some() { trial.with_kind("excused").with_ignored_flag(true) } else { trial }
 }
 
-/// Runs a test on a new thread. A test that takes too long fails, and all child processes are killed, those of other tests
-/// included.
+/// Runs a test on a new thread, and returns its result, with an error or a panic as text. A test that takes too long fails, and
+/// all child processes are killed, those of other tests included.
 fn watched(
     name: &str,
     run: Arc<dyn Fn() -> anyhow::Result<()> + Send + Sync>,

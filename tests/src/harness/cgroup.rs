@@ -92,7 +92,8 @@ fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
     Ok(ids.iter().copied().take(query.count as usize).collect())
 }
 
-/// How long all runs of a program took together, ns; the kernel counts only while the sysctl `kernel.bpf_stats_enabled` is 1.
+/// How long all runs of the BPF program with this id took together, ns; the kernel counts only while the sysctl
+/// `kernel.bpf_stats_enabled` is 1.
 pub fn run_time_ns(program: u32) -> Result<u64> {
     const PROG_GET_FD_BY_ID: libc::c_long = 13;
     // The first fields of `union bpf_attr`: the program's id, the next program's id, flags.

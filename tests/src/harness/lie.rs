@@ -40,7 +40,8 @@ enum Lie {
     Empty,
     /// `gap`: the line in the middle of stdout or of a file is missing.
     Gap,
-    /// `digits`: each separate number in text that is not JSON, and on the screen, is one larger.
+    /// `digits`: in text that is not JSON, and on the screen, each number is one larger that is not a part of a word or an
+    /// address.
     Digits,
     /// `screen`: the screen is empty.
     Screen,
@@ -60,8 +61,8 @@ enum Lie {
     Kernel,
     /// `source`: each connection that spreading is tested with has 192.0.2.1 or 2001:db8::1 as its source.
     Source,
-    /// `unspread`: each of these connections has its destination's address as its source, as if no rule spread it: the
-    /// destinations of the tests are local, and the kernel then takes the same address as the source.
+    /// `unspread`: each connection that spreading is tested with has its destination's address as its source, as if no rule
+    /// spread it: the destinations of the tests are local, and the kernel then takes the same address as the source.
     Unspread,
     /// `refused`: the tenth successful connect() of a process seems to fail with EADDRNOTAVAIL, and the tenth request that a
     /// proxy answers with success seems to fail.
@@ -122,7 +123,7 @@ pub enum Stream {
     File,
 }
 
-/// A pipe from a child process.
+/// A pipe from a child process, with the stream by which its text is falsified.
 pub trait Pipe {
     const STREAM: Stream;
 }
@@ -281,7 +282,7 @@ fn plain_digits(line: &str) -> String {
     if line.starts_with('{') { line.to_owned() } else { digits(line) }
 }
 
-/// The line with each separate number one larger; numbers inside an address or a word stay.
+/// The line with each number one larger; numbers that are part of a word or an address stay.
 fn digits(line: &str) -> String {
     let alone =
         |one: Option<char>| one.is_none_or(|one| one.is_whitespace() || ",%(/".contains(one));

@@ -27,7 +27,7 @@ use rustix::{
 
 use crate::harness::{cgroup::Cgroup, process::Process, sock::Sock};
 
-/// The kind of socket to make.
+/// The kind of socket to make. The helper gets it as one byte: 0, 1 or 2, in this order.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Tcp,

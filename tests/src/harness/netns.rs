@@ -115,8 +115,8 @@ impl NetNs {
         self.run(|| fs::write(&path, value)).with_context(|| format!("cannot write {path}"))
     }
 
-    /// Runs `ip` with these space-separated arguments in this namespace. If it adds an IPv6 address with `nodad`, to a link that
-    /// is up, waits until the address can be used.
+    /// Runs `ip` with these space-separated arguments in this namespace. If they add an IPv6 address with `nodad`, waits until
+    /// the address can be used: the link must be up.
     ///
     /// # Errors
     /// `ip` cannot be run or fails, or the address cannot be used within 20 s.

@@ -102,7 +102,7 @@ fn parse(line: &str) -> Option<Line> {
     let number = usize::from_str_radix(fields.next()?, 16).ok()?;
     // "tr:tm->when": timer 3 is the time-wait timer, which only a time-wait socket has.
     let timer = fields.nth(1)?.split(':').next()?;
-    // "retrnsmt": how often the segment was retransmitted.
+    // "retrnsmt": how many times the segment was retransmitted.
     let sent_again = u64::from_str_radix(fields.next()?, 16).ok()?;
     Some(Line { local, peer, state: STATES.get(number)?, minisock: timer == "03", sent_again })
 }

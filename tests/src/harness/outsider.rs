@@ -95,7 +95,7 @@ impl Outsider {
         }
     }
 
-    /// Starts an operation without waiting for its end: [`Self::end`] does.
+    /// Starts an operation without waiting for its end: [`Self::end`] or [`Self::answer`] waits for it.
     pub fn begin(&mut self, operation: &str) -> Result<()> {
         self.helper.send(operation)
     }

@@ -33,7 +33,7 @@ pub struct Size(pub u16, pub u16);
 /// A program on a terminal; on drop the terminal is closed, and the program is killed if it still runs.
 pub struct Pty {
     process: Process,
-    /// The side on which this process writes keys and reads the output. `None` after [`Self::close`]; so is `terminal`.
+    /// The end on which this process writes keys and reads the output. `None` after [`Self::close`]; so is `terminal`.
     controller: Option<File>,
     terminal: Option<OwnedFd>,
     before: Modes,
@@ -195,7 +195,7 @@ fn lock(screen: &Mutex<vt100::Parser>) -> std::sync::MutexGuard<'_, vt100::Parse
     screen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Updates the screen by what the program wrote. The library (vt100 0.16) panics on some text that was written for a larger
+/// Updates the screen with what the program wrote. The library (vt100 0.16) panics on some text that was written for a larger
 /// screen than the current one (a wide character or a line break at the edge). The screen is then made empty; the program, which
 /// gets SIGWINCH after a resize, draws it again.
 fn show(screen: &Mutex<vt100::Parser>, bytes: &[u8]) {

@@ -325,7 +325,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// comes up to 30 s later.
 const PATIENCE_IN_A_GUEST: Duration = Duration::from_secs(45);
 
-/// A listening socket.
+/// A listening socket, and the address to which clients connect.
 #[derive(Debug)]
 pub struct Server {
     pub listener: Sock,

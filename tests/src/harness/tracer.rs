@@ -83,7 +83,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The exit code, or 128 plus the signal.
+    /// The exit code, or 128 plus the number of the signal that ended the program.
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
     }

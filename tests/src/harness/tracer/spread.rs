@@ -33,7 +33,7 @@ pub const LAYOUT: &str = "14";
 /// The folder with the agents' state and lock files.
 pub const STATE: &str = "/run/tracer";
 
-/// `tracer status -o json`.
+/// What `tracer status -o json` prints.
 #[derive(Deserialize)]
 struct Rules {
     rules: Vec<Status>,

@@ -49,7 +49,7 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// How many times the hooks took each decision.
     pub decisions: Vec<(String, u64)>,
-    /// How often each loss was counted.
+    /// How many times each loss was counted, by name; 0 included.
     pub lost: BTreeMap<String, u64>,
     pub tuples: Vec<Use>,
     /// Keys that no test looks at one by one.
@@ -79,7 +79,7 @@ impl LeftOutTowards {
 pub struct Candidate {
     pub address: String,
     pub interface: String,
-    /// Why it is not taken; `None` if it is.
+    /// Why the address is not taken; `None` if it is.
     pub reason: Option<String>,
 }
 
@@ -142,7 +142,7 @@ impl Status {
         Ok(self.decided("least_used")? + self.decided("fast_port")?)
     }
 
-    /// How often this loss was counted; an error if the status has no such loss.
+    /// How many times this loss was counted; an error if the status has no such loss.
     pub fn lost(&self, loss: &str) -> Result<u64> {
         self.lost.get(loss).copied().with_context(|| format!("no {loss}: {:?}", self.lost))
     }

@@ -43,8 +43,8 @@ pub struct Counts {
     pub reserved: Option<u64>,
     /// Number of ports of the range that bind() or listen() took; `None` if the line does not have this key.
     pub bound: Option<u64>,
-    /// 99th percentile of the duration of connect()'s port searches since the reading before (of all, if there were none since), ns:
-    /// the end of a histogram bucket, or the beginning of the last one. `None`: there was no search.
+    /// 99th percentile of the duration of connect()'s port searches since the reading before (of all searches, if there were none
+    /// since), ns: the end of a histogram bucket, or the beginning of the last one. `None`: there was no search.
     pub search_p99: Option<u64>,
     /// Number of connect() calls that failed, by cause; causes that did not occur are absent.
     pub failures: BTreeMap<String, u64>,
@@ -58,7 +58,7 @@ pub struct Reading {
     /// How many corrections the tracer has made in the ledger since its start, because the kernel's sockets contradicted an
     /// entry.
     pub drift: u64,
-    /// How often each loss was counted, by name; 0 included.
+    /// How many times each loss was counted, by name; 0 included.
     lost: BTreeMap<String, u64>,
     tuples: Vec<(u64, Tuple, Counts)>,
     /// Namespace, address, ports that bind(address, 0) cannot have there, and ports in all.
@@ -81,7 +81,7 @@ impl Reading {
         self.lost.get("hook_missed").copied().unwrap_or(0)
     }
 
-    /// How often this loss was counted; an error if the reading has no such loss.
+    /// How many times this loss was counted; an error if the reading has no such loss.
     pub fn lost(&self, reason: &str) -> Result<u64> {
         self.lost.get(reason).copied().with_context(|| format!("there is no loss {reason}"))
     }

@@ -9,14 +9,16 @@ use super::{Belongings, Table, argument};
 
 pub(super) const OPERATIONS: Table = &[("bpf-next", next), ("bpf-by-id", by_id), ("bpf-pin", pin)];
 
-/// `bpf-next COMMAND`: asks for the first id of a kind of object (11 programs, 12 maps, 31 links). Returns the id.
+/// `bpf-next COMMAND`: asks for the first id of a kind of object, by the bpf(2) command with this number (11 is for programs, 12
+/// for maps, 31 for links). Returns the id.
 fn next(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let mut attr = [0_u32; 32];
     call(argument(words, 0)?, &mut attr)?;
     Ok(vec![attr[1].into()])
 }
 
-/// `bpf-by-id COMMAND ID`: opens an object by its id (13 program, 14 map, 30 link).
+/// `bpf-by-id COMMAND ID`: opens an object by its id, by the bpf(2) command with this number (13 is for programs, 14 for maps,
+/// 30 for links).
 fn by_id(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let mut attr = [0_u32; 32];
     attr[0] = argument(words, 1)?;
