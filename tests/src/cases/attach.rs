@@ -151,7 +151,7 @@ fn of_tuples() -> Result<()> {
 }
 
 /// All threads except `netns` have the effective user who owns the output's folder, as whom the file is opened: root, or another
-/// user. Without a file it is `nobody`.
+/// user. Without an output file, the effective user is `nobody`.
 fn of_record() -> Result<()> {
     let record = Record::start("auto", &[])?;
     check(record.process.id(), &[("netns", VISITOR)], &reader(0))?;

@@ -109,7 +109,7 @@ fn pid(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Only events of the cgroup pass. Each has the cgroup's path, and the container id that the last part of the path is.
+/// Only events of the cgroup pass. Each event has the cgroup's path and, as its container id, the last part of that path.
 fn cgroup(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let cgroup = Cgroup::container()?;

@@ -116,7 +116,7 @@ fn ring_full(backend: &str) -> Result<()> {
         recording.losses()?
     );
     let seen = number(recording.totals()?, "events.seen")?;
-    // At least three events for each: allocated, established and released.
+    // At least three events for each connection: allocated, established and released.
     ensure!(seen >= 1500, "only {seen} events of 500 connections were seen");
     Ok(())
 }

@@ -67,8 +67,8 @@ fn operate(hall: &mut Hall, random: &mut Random) -> Result<()> {
     let address = ADDRESSES[usize::try_from(random.below(3))?];
     let server = usize::try_from(random.below(2))?;
     let port = RANGE.start() + u16::try_from(random.below(200))?;
-    // A port that a connection holds, so that it is bound or listened on more often than by chance; a random one if there is no
-    // connection.
+    // A port that a connection holds (a random one if there is no connection): such ports are bound and listened on more often
+    // than by chance.
     let held = hall.a_connected_port(random).unwrap_or(port);
     match random.below(20) {
         0..=6 => hall.connect(address, server),
@@ -129,7 +129,8 @@ fn bound_by_mptcp(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 1, 200)
 }
 
-/// Ports that connections hold are bound at another address, and released: the room is right before and after.
+/// Ports that connections hold are bound at another address, and released: the room is right while they are bound, and after
+/// their release.
 fn bound_over_connections(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for _ in 0..60 {

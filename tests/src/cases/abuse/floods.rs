@@ -37,7 +37,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 
 /// 1,500 threads call connect(), each up to 100 times a second, while a victim in another namespace runs out of ports in one
 /// tuple, and opens and closes connections in another. The table of attempts has 128 entries. Every event of the victim's
-/// failures must be complete, and its rows exact.
+/// failures must be complete, and the victim's rows exact.
 fn threads() -> Result<()> {
     const PORTS: usize = 1000;
     const AT_ONCE: u64 = 100;

@@ -131,8 +131,8 @@ fn rules() -> Result<()> {
     files(Path::new(STATE), &mut found)?;
     ensure!(before > 0, "nothing is pinned");
     ensure!(found.len() > before, "there is no state");
-    // Only these modes reliably keep other users from opening the pins: kernel.unprivileged_bpf_disabled blocks BPF_OBJ_GET
-    // before Linux 5.19 only, and only if it is not 0.
+    // Modes without access for group and others are the only reliable way to keep other users from opening the pins:
+    // kernel.unprivileged_bpf_disabled blocks BPF_OBJ_GET before Linux 5.19 only, and only if it is not 0.
     for path in found.iter().map(PathBuf::as_path).chain([Path::new(PINS), Path::new(STATE)]) {
         let mode = fs::symlink_metadata(path)?.permissions().mode() & 0o7777;
         ensure!(mode.trailing_zeros() >= 6, "{} has mode {mode:o}", path.display());

@@ -109,7 +109,7 @@ fn cheap(make: Make, words: Words, most_kib: u64) -> Result<()> {
     let files = make(folder.path())?;
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
     let report = look(&[&["report"], &files[..]].concat(), most_kib)?;
-    // A sample of the readings: all of a million would be a million tables.
+    // `-n 20` prints 20 of the readings: with all of a million, replay would print a million tables.
     let begin = ["replay", "-b", "-n", "20", "--limit", "5", "--at", "0s"];
     let replay = look(&[&begin[..], &files[..]].concat(), most_kib)?;
     let expected = i32::from(words == Words::Refused);

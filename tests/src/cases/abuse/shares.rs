@@ -144,7 +144,8 @@ fn connections() -> Result<()> {
     watch.stop()
 }
 
-/// An outsider binds more ports, in its own namespace, than the table has entries: the victim's capacity must be right.
+/// An outsider binds more ports, in its own namespace, than the table of bound ports has entries: the victim's capacity must be
+/// right.
 fn bound() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
@@ -174,7 +175,7 @@ fn bound() -> Result<()> {
     watch.stop()
 }
 
-/// An outsider binds one port at many addresses: it counts as one port, and connections are spread as before.
+/// An outsider binds one port at 3,000 addresses: this counts as one bound port, and connections are spread as before.
 fn one_port() -> Result<()> {
     const ADDRESSES: u64 = PORTS * 3;
     spread_after_each(|outsider, round| {

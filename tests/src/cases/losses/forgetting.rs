@@ -34,9 +34,9 @@ struct Turns {
     /// How many removals have begun, or are about to. An opener waits for the number of a removal, and then opens a port of the
     /// tuple that is being removed.
     tuple: AtomicU64,
-    /// Openers that have no port open and wait for the next turn.
+    /// Number of openers that have no port open and wait for the next turn.
     idle: AtomicU64,
-    /// Openers that have opened all their ports of this turn, and hold them.
+    /// Number of openers that have opened all their ports of this turn, and hold them.
     holding: AtomicU64,
     /// Number of turns whose counters were checked.
     checked: AtomicU64,

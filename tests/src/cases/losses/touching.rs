@@ -68,7 +68,8 @@ fn note(program: &Program, turns: &Turns) -> Result<()> {
     Ok(())
 }
 
-/// How many times the entry was removed before the port was noted again, and how many times it stayed because it was noted first.
+/// How many times the entry was removed before the port was noted again, and how many times the entry stayed because the port
+/// had been noted again before.
 #[derive(Clone, Copy, Debug, Default)]
 struct Removals {
     removed: u64,

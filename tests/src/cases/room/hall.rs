@@ -24,8 +24,8 @@ use crate::{
 
 pub(super) const RANGE: RangeInclusive<u16> = 40_000..=40_199;
 pub(super) const ADDRESSES: [&str; 3] = ["10.1.0.2", "10.1.0.3", "10.1.0.4"];
-/// After this time the tracer has read a change of the port range, which it does once a second, and counted all ports by it.
-/// Before, a comparison can succeed by chance, with numbers from before the change.
+/// After this time the tracer has read a change of the port range, which it does once a second, and counts all ports by the new
+/// range. An earlier comparison could succeed by chance, with numbers from before the change.
 const SETTLED: Duration = Duration::from_millis(1500);
 /// How long the tracer's room may differ from what the kernel grants, until a comparison fails; longer in a guest
 /// ([`Place::limit`]).
@@ -234,7 +234,8 @@ impl Hall {
     /// How many more connect() calls of each tuple, and bind(address, 0) calls at each address, the kernel grants.
     fn granted(&self) -> Result<Granted> {
         // bind() is tried before connect(): up to Linux 6.17, connect() does not get a port that bind() took while a connection
-        // had it, as long as that connection has it. Tried afterwards, bind() could make the number that connect() got too high.
+        // had it, as long as that connection has it. In the other order, connect() could get ports that it does not get any more
+        // once these bind() calls have been made.
         let any = ["0.0.0.0"];
         let addresses: Vec<(String, u64)> = ADDRESSES
             .iter()

@@ -29,23 +29,25 @@ const BRIEF: usize = 10_000;
 /// What an unrelated process could do: how many calls of each kind succeeded.
 #[derive(Debug, Eq, PartialEq)]
 struct Life {
-    /// Connections that it holds to a destination that the application does not use, from the address that the kernel chooses.
+    /// Number of connections that the process can hold at a time to a destination that the application does not use, from the
+    /// address that the kernel chooses.
     held: u64,
     /// As `held`, but from an address of the pool, which the process binds itself.
     held_from_the_pool: u64,
-    /// Sockets that it binds by bind(address, 0) to an address outside of the pool.
+    /// Number of sockets that the process can bind at a time by bind(address, 0) to an address outside of the pool.
     bound: u64,
     /// As `bound`, but to an address of the pool.
     bound_in_the_pool: u64,
     /// As `bound`, but to 0.0.0.0.
     bound_to_any: u64,
-    /// Ports of the range that it can bind, one after another, at an address outside of the pool; on every second one it listens.
+    /// Number of ports of the range that the process can bind, one after another, at an address outside of the pool; it also
+    /// listens on every second one.
     chosen: u64,
     /// As `chosen`, but at an address of the pool.
     chosen_in_the_pool: u64,
     /// As `chosen`, but at 0.0.0.0.
     chosen_of_any: u64,
-    /// Ports outside of the range on which it listens at 0.0.0.0.
+    /// As `chosen`, but at 0.0.0.0, of the 250 ports from [`LISTENING`] on.
     listening: u64,
 }
 

@@ -132,7 +132,7 @@ fn whole(lines: &[Value], decisions: usize) -> Result<()> {
     Ok(())
 }
 
-/// With `--decisions sampled`, 1 of 64 decisions has a line.
+/// With `--decisions sampled`, a connect() that is spread has a line with a probability of 1 in 64.
 fn sampled() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -141,7 +141,8 @@ fn sampled() -> Result<()> {
     let stdout = spread.stop()?.stdout;
     let lines = lines(&stdout)?;
     let count = decisions_of(&lines).len();
-    // About 50 lines are expected, with a standard deviation of 7: the count is outside of these bounds once in 10^6 runs.
+    // About 50 lines are expected, with a standard deviation of 7: the count is outside of these bounds less than once in a
+    // million runs.
     ensure!((16..=90).contains(&count), "{count} lines of {} decisions", held.len());
     whole(&lines, count)
 }

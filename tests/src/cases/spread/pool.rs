@@ -55,7 +55,8 @@ fn check_pool(host: &mut Host, expected: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `--pool NETWORK`: its first and its last address, which are the network's own and the broadcast address, are left out.
+/// `--pool NETWORK`: the pool has all addresses of the network except the first and the last one, which are the network's own and
+/// the broadcast address.
 fn network() -> Result<()> {
     let mut host = Host::new()?;
     let hosts = ["10.6.0.9", "10.6.0.10", "10.6.0.11", "10.6.0.12", "10.6.0.13", "10.6.0.14"];
@@ -68,7 +69,7 @@ fn network() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// `--pool INTERFACE`: all addresses that it has, and those that are added later.
+/// `--pool INTERFACE`: the pool has all addresses of the interface, those that are added later, too.
 fn interface() -> Result<()> {
     let mut host = Host::new()?;
     let other = NetNs::new()?;

@@ -1,4 +1,4 @@
-//! Makes recordings that no tracer would write. Each function returns the files that it made.
+//! Makes recordings that no tracer would write. Each function for a test returns the paths of the files that it made.
 
 use std::{
     fs::File,
@@ -63,7 +63,8 @@ fn plain(folder: &Path) -> Result<(Lines<BufWriter<File>>, Vec<String>)> {
     Ok((lines, vec![path.to_string_lossy().into_owned()]))
 }
 
-/// Writes through the program `zstd`, with these options of it, so that this process keeps none of the data.
+/// Has `write` write a recording through the program `zstd` with these options, so that this process keeps none of the data.
+/// Returns the path of the file, `f.jsonl.zst` in the folder.
 fn compressed(
     folder: &Path,
     options: &[&str],

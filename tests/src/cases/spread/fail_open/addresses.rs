@@ -116,7 +116,8 @@ fn address_removed() -> Result<()> {
     Ok(())
 }
 
-/// An address is removed, and no agent changes the rule: the connect() calls that would get it are not spread.
+/// Removes an address while no agent changes the rule: the connect() calls that would get the address must not be spread. Then
+/// adds the address again.
 fn removed_without_an_agent(host: &Host, load: &Load) -> Result<()> {
     let (gone, default): (IpAddr, IpAddr) = (POOL[1].parse()?, "10.1.0.1".parse()?);
     load.forgive_one();
@@ -230,8 +231,9 @@ fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>
     Ok((sources, failed))
 }
 
-/// One destination does not answer to one address of the pool, which must be left out there, but not towards another
-/// destination. `count` connections begin at a time, then there is a pause. `output`: a pipe for the decisions that is not read.
+/// One destination does not answer to one address of the pool: the agent must leave the address out towards that destination
+/// only, and use it again once it gets answers. `count` connections begin at a time, then there is a pause. `output`: a pipe for
+/// the decisions that is not read; `None`: decisions are not written.
 fn failing_address(count: usize, pause: Duration, output: Option<&FullPipe>) -> Result<()> {
     let pool = ["10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14"];
     let (host, other, listener) = linked(&pool, "10.2.0.2")?;

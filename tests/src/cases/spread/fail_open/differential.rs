@@ -43,7 +43,7 @@ const VETH: &str = "differential_over_veth";
 
 const SEED: u64 = 20_261_124;
 
-/// Prints the number of calls of both runs, which `cargo xtask test soak` reports.
+/// Prints the number of calls of both runs together, and of the rounds of trouble, which `cargo xtask test soak` reports.
 #[expect(clippy::print_stdout, reason = "how much was compared is a result")]
 fn report(name: &str, calls: usize, rounds: u64) {
     println!("{name}: {} calls in all, {rounds} rounds of trouble", 2 * calls);

@@ -73,7 +73,7 @@ fn ipv6_only() -> Result<()> {
             nothing_left_out()?;
         }
     }
-    // After this time the agent has read these decisions.
+    // After this time the agent has read the decisions about these calls.
     thread::sleep(Duration::from_millis(200));
     nothing_left_out()?;
     let status = host.rule.status()?;

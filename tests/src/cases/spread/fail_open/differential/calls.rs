@@ -59,7 +59,7 @@ impl<'a> Calls<'a> {
         Ok(Self { host, servers, seed, held })
     }
 
-    /// Makes calls until `progress` says stop. Returns their results.
+    /// Makes calls until `stop` of `progress` is set. Returns their results.
     pub(super) fn play(&self, progress: &Progress) -> Result<Vec<Ends>> {
         self.play_until(progress, |_| progress.stop.load(Ordering::Relaxed))
     }
