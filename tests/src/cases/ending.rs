@@ -112,7 +112,8 @@ fn work_that_hangs() -> Result<()> {
     Ok(())
 }
 
-/// stderr is a full pipe: a program that has got a signal ends although it cannot write its error.
+/// stderr is a full pipe: a program that gets a signal ends within a second although it cannot write its error, whether the error
+/// comes after the signal or came before.
 fn last_words() -> Result<()> {
     use std::io::Write;
     let (reader, writer) = std::io::pipe()?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::harness::{process::Process, tracer::wait_for};
 
-/// How long a thread may take to stop: a system call that it is in has to be interrupted, or end, first.
+/// Longest time for a thread to stop (longer in a guest): a system call that it is in has to be interrupted, or end, first.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Threads of another process that are stopped, as by a debugger; they continue when this is dropped.
@@ -80,7 +80,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         for id in &self.0 {
-            // This fails for a thread that has ended, which needs no detaching.
+            // Detaching fails for a thread that has ended, which needs none.
             trace(libc::PTRACE_DETACH, *id).ok();
         }
     }

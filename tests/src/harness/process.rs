@@ -80,7 +80,7 @@ impl Process {
     }
 
     /// Waits for the end of the process, at most `limit` (see [`Place::limit`]), and returns the exit status; that of the program
-    /// under test is falsified under a lie.
+    /// under test is falsified if `TRACER_TEST_LIE` asks for that.
     ///
     /// # Errors
     /// The process has not ended by then; the text has what each of its threads waits for in the kernel.

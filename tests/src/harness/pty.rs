@@ -106,7 +106,7 @@ impl Pty {
         Ok(controller.write_all(keys.as_bytes())?)
     }
 
-    /// The text of the screen, line by line; falsified under a lie.
+    /// The text of the screen, line by line; falsified if `TRACER_TEST_LIE` asks for that.
     pub fn text(&self) -> String {
         lie::screen(lock(&self.screen).screen().contents())
     }

@@ -45,7 +45,8 @@ pub fn owner_killed(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])
 }
 
-/// The kernel ends the time-wait sockets of a namespace that is removed: the ledger must release their ports.
+/// A namespace is removed whose connections are in TIME_WAIT: the kernel ends the time-wait sockets, and within 20 s (longer in
+/// a guest) the ledger must have released their ports.
 pub fn namespace_vanishes(stage: &mut Stage) -> Result<()> {
     let netns = NetNs::new()?;
     let inum = netns.inum();

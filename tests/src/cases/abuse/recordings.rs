@@ -103,7 +103,7 @@ fn spread_from(make: Make, code: i32, says: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs `report` and `replay` within the limits of memory and time, and checks what they print.
+/// Runs `report` and `replay` within `most_kib` KiB of memory and [`LIMIT`], and checks their exit codes and what they print.
 fn cheap(make: Make, words: Words, most_kib: u64) -> Result<()> {
     let folder = TempDir::new()?;
     let files = make(folder.path())?;

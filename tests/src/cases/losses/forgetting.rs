@@ -17,7 +17,7 @@ use crate::harness::{
     tracer::watch::Watch,
 };
 
-/// Operations of `ledger_command`.
+/// Numbers of operations of the BPF program `ledger_command`: the first of the words that it gets.
 const ADD_CONN: u32 = 1;
 const REMOVE_CONN: u32 = 2;
 const REMOVE_TUPLE: u32 = 5;

@@ -14,7 +14,7 @@ use crate::harness::{
     tracer::watch::Watch,
 };
 
-/// Operations of `ledger_command`.
+/// Numbers of operations of the BPF program `ledger_command`: the first of the words that it gets.
 const ADD_BOUND: u32 = 3;
 const REMOVE_BOUND: u32 = 4;
 const REMOVE_TOUCHED: u32 = 14;

@@ -130,8 +130,8 @@ pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
     watch.stop()
 }
 
-/// An entry is removed once no older connection has its port: then another entry has room. The number of entries that SHARES has
-/// is exact.
+/// An entry is removed once no older connection has its port: then another entry has room. The number of entries that the map
+/// SHARES counts is exact.
 pub(super) fn entries_leave(backend: &str) -> Result<()> {
     // More than half of an owner's share (8/9 of 65,536 entries): a second flood finds room only if entries of the first one
     // were removed.

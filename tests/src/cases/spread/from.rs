@@ -35,7 +35,8 @@ fn project(file: &Path) -> Result<Ended> {
     run(&mut from(file)?, START_LIMIT)
 }
 
-/// The projection is of the recording's peak, not of its end. Nothing is attached, so the command needs no privileges.
+/// For a recording, plain or compressed, the projection is of its peak, not of its end. The command attaches nothing, so it
+/// needs no privileges.
 fn a_recording() -> Result<()> {
     for name in ["ports.jsonl", "ports.jsonl.zst"] {
         let mut host = Host::new()?;

@@ -248,7 +248,8 @@ fn all_decisions() -> Result<()> {
     Ok(())
 }
 
-/// The lines in a file have the reasons `fast_port` and `pool_full`, and the address that was replaced.
+/// With `--output FILE`, the file has a line for each decision, and stdout nothing: with the reason (`least_used`, `fast_port` or
+/// `pool_full`), the address that was replaced, and a fast port's number.
 fn decisions_into_a_file() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

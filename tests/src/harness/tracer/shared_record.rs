@@ -120,8 +120,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// The lines of this kind and local port in the test's namespace that are in the file by now; never falsified, as they are
-    /// for waiting only.
+    /// The lines of this kind and local port in the test's namespace that are in this part of the file by now; never falsified
+    /// (`TRACER_TEST_LIE`), as tests only wait for them.
     pub fn lines(&self, kind: &str, port: u16) -> Result<Vec<Value>> {
         let mut lines = Vec::new();
         for line in self.text()?.lines().filter(|line| line.contains(kind)) {

@@ -187,7 +187,7 @@ impl Spread {
         Ok(spread)
     }
 
-    /// What tracer has written to stderr so far; falsified under a lie.
+    /// What tracer has written to stderr so far; falsified if `TRACER_TEST_LIE` asks for that.
     pub fn stderr(&self) -> String {
         lie::text(Stream::Stderr, self.raw_stderr())
     }

@@ -158,7 +158,7 @@ impl Status {
         self.tuples.iter().map(|one| one.counts.in_use).sum()
     }
 
-    /// Addresses of the pool that the rule does not use towards one destination, with the reason.
+    /// Addresses of the pool that the rule does not use towards one destination, each with the reason; empty if it uses all.
     pub fn left_out_towards(&self, peer: SocketAddr) -> Vec<(IpAddr, String)> {
         let there = self.left_out_towards.iter().filter(|one| one.peer() == peer);
         there.map(|one| (one.address, one.reason.clone())).collect()
