@@ -1,6 +1,13 @@
 //! `oracle::*`: the list of sockets with which the other tests compare the ledger is right.
 
-use std::{collections::BTreeMap, panic, process::Command, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, panic,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -22,7 +29,10 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     plan.group("oracle")
         .once(&[("agrees_with_ss", agrees_with_ss)])
         .unless(no_programs(&["ss"]))
-        .once(&[("ends_close_in_order_while_a_program_starts", close_in_order)])
+        .once(&[
+            ("ends_close_in_order_while_a_program_starts", close_in_order),
+            ("ends_close_in_order_while_programs_start_all_the_time", close_many_in_order),
+        ])
         .cases()
 }
 
@@ -100,4 +110,52 @@ fn close_in_order() -> Result<()> {
         Ok(())
     })?;
     stage.check(&[(server.tuple(), Expected::ports(1, 1))])
+}
+
+/// Of each connection the client's end is closed first, while other threads start programs all the time.
+fn close_many_in_order() -> Result<()> {
+    const STARTERS: usize = 8;
+    /// TIME_WAIT, and the port 7000, as /proc/net/tcp writes them.
+    const WAITING: &str = "06";
+    const SERVER: &str = ":1B58";
+    let netns = NetNs::new()?;
+    let address = "127.0.0.1:7000".parse()?;
+    let ends = AtomicBool::new(false);
+    let wrong = thread::scope(|scope| -> Result<usize> {
+        for _ in 0..STARTERS {
+            scope.spawn(|| {
+                while !ends.load(Relaxed) {
+                    if let Ok(mut child) = start(&mut Command::new("true")) {
+                        child.wait().ok();
+                    }
+                }
+            });
+        }
+        let made = netns.run(|| -> Result<usize> {
+            let listener = Sock::tcp(address)?;
+            listener.bind(address)?;
+            listener.listen(128)?;
+            for _ in 0..100 {
+                let mut clients = Vec::new();
+                let mut accepted = Vec::new();
+                for _ in 0..30 {
+                    clients.push(Sock::connected(address)?);
+                    accepted.push(listener.accept()?);
+                }
+                drop(clients);
+                drop(accepted);
+            }
+            let list = fs::read_to_string("/proc/thread-self/net/tcp")?;
+            let of_server = |line: &&str| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                words.get(1).is_some_and(|it| it.ends_with(SERVER))
+                    && words.get(3) == Some(&WAITING)
+            };
+            Ok(list.lines().filter(of_server).count())
+        });
+        ends.store(true, Relaxed);
+        made
+    })?;
+    ensure!(wrong == 0, "{wrong} of 3000 are closed in the wrong order");
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! No socket is closed while a program starts.
 //!
-//! Between fork() and exec(), a child holds copies of all descriptors of this process: FD_CLOEXEC acts at exec(). If the test
+//! Between fork() and the end of exec(), a child holds copies of all descriptors of this process: FD_CLOEXEC acts at exec(). If the test
 //! closes a socket meanwhile, the child's copy keeps it open until exec(). So if a test closes first the client's end of a
 //! connection, then the server's, the kernel may close the server's end first: TIME_WAIT is then on the wrong side.
 #![expect(
@@ -9,7 +9,8 @@
 )]
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read as _},
     mem::ManuallyDrop,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -21,17 +22,43 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    io::fcntl_dupfd_cloexec,
+    pipe::{PipeFlags, pipe_with},
+    process::{Resource, getrlimit},
+};
+
+/// The limit of open files of the tests' program.
+const MOST_FILES: u64 = 16_384;
+
 /// Held for writing while a program starts, and for reading while a socket is closed.
 static STARTING: RwLock<()> = RwLock::new(());
 
-/// Starts a program; returns after the child's exec(). The code of `CommandExt::pre_exec` must close no [`SocketFd`] (not
-/// checked): it would wait forever for the lock that is held here.
+/// Starts a program; returns when its process has closed its copies of this process's descriptors. The code of
+/// `CommandExt::pre_exec` must close no [`SocketFd`] (not checked): it would wait forever for the lock that is held here.
 ///
 /// # Errors
-/// The program cannot be started.
+/// The program cannot be started, or the limit of open files is reached.
 pub fn start(command: &mut Command) -> io::Result<Child> {
     let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
-    command.spawn()
+    let (end, copied) = last_descriptor()?;
+    // This returns in the middle of exec(): the kernel wakes a parent that waits for vfork() before it closes descriptors.
+    let child = command.spawn();
+    drop(copied);
+    // The pipe ends when the child has closed its copy of the last descriptor, and so those with lower numbers.
+    let mut nothing = Vec::new();
+    File::from(end).read_to_end(&mut nothing)?;
+    child
+}
+
+/// A pipe: its read end, and a write end whose number is above those of all sockets. exec() closes descriptors in the order of
+/// their numbers (fs/file.c, `do_close_on_exec`).
+fn last_descriptor() -> io::Result<(OwnedFd, OwnedFd)> {
+    const SPARE: u64 = 16;
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(MOST_FILES).min(MOST_FILES);
+    let lowest = RawFd::try_from(limit.saturating_sub(SPARE)).unwrap_or(RawFd::MAX);
+    Ok((read, fcntl_dupfd_cloexec(&write, lowest)?))
 }
 
 /// Runs a program to its end, without input, and returns its exit status, which may be a failure, and what it wrote.
