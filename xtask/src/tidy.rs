@@ -1,6 +1,7 @@
 //! Checks rules of this repository that the compiler cannot check.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -119,9 +120,7 @@ fn file(text: &str, tests: bool) -> Vec<String> {
     if lines.len() > BUDGET {
         findings.push(format!("{BUDGET}: {} lines; {BUDGET} is the most", lines.len()));
     }
-    // A module of tests is at the end of its file, or in another file: from its first line on, everything is tests.
-    let module = |pair: &[&str]| pair[0].trim() == "#[cfg(test)]" && pair[1].contains('{');
-    let program = lines.windows(2).position(module).unwrap_or(lines.len());
+    let for_tests = for_tests(&lines);
     for (index, line) in lines.iter().enumerate() {
         let mut find = |what: &str| findings.push(format!("{}: {what}", index + 1));
         // Written in two halves, so that this file has no finding itself.
@@ -133,7 +132,7 @@ fn file(text: &str, tests: bool) -> Vec<String> {
             continue;
         }
         let panics = [concat!(".unw", "rap()"), concat!(".exp", "ect(")];
-        if !tests && index < program && panics.iter().any(|call| code.contains(call)) {
+        if !tests && !for_tests.contains(&index) && panics.iter().any(|call| code.contains(call)) {
             find("a panic outside tests; return the error");
         }
         let opens = [concat!("unsafe", " {"), concat!("unsafe", " impl")];
@@ -142,6 +141,37 @@ fn file(text: &str, tests: bool) -> Vec<String> {
         }
     }
     findings
+}
+
+/// The lines of items that only tests have (`#[cfg(test)]`), by index from 0. An item ends with its first line, or with the next
+/// brace that has the item's indentation, as rustfmt writes it.
+fn for_tests(lines: &[&str]) -> HashSet<usize> {
+    let mut found = HashSet::new();
+    let mut index = 0;
+    while index < lines.len() {
+        let is_mark = lines[index].trim() == "#[cfg(test)]";
+        index += 1;
+        if !is_mark {
+            continue;
+        }
+        let is_more = |line: &&&str| line.trim_start().starts_with("#[");
+        index += lines[index..].iter().take_while(is_more).count();
+        let Some(first) = lines.get(index) else { break };
+        let indent = &first[..first.len() - first.trim_start().len()];
+        let is_end = |line: &&str| {
+            line.strip_prefix(indent)
+                .is_some_and(|rest| rest.starts_with('}') || [");", "];"].contains(&rest))
+        };
+        let is_one_line = [';', '}', ','].iter().any(|end| first.ends_with(*end));
+        let more = if is_one_line {
+            0
+        } else {
+            lines[index..].iter().position(is_end).unwrap_or(lines.len() - index - 1)
+        };
+        found.extend(index..=index + more);
+        index += more + 1;
+    }
+    found
 }
 
 /// Whether there is a SAFETY comment at most two lines of code above.
@@ -184,6 +214,12 @@ mod tests {
         assert_eq!(file(text, true), Vec::<String>::new());
         let elsewhere = concat!("#[cfg(test)]\nmod tests;\na.unw", "rap();\n");
         assert_eq!(file(elsewhere, false), ["3: a panic outside tests; return the error"]);
+        let function = concat!(
+            "impl A {\n    #[cfg(test)]\n    #[must_use]\n    fn b() -> B {\n        c.unw",
+            "rap()\n    }\n\n    fn d() {\n        e.unw",
+            "rap()\n    }\n}\n"
+        );
+        assert_eq!(file(function, false), ["9: a panic outside tests; return the error"]);
         assert!(
             of_tests(Path::new("src/btf/tests.rs")) && !of_tests(Path::new("xtask/src/test.rs"))
         );
