@@ -282,31 +282,14 @@ pub fn number(text: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::sockdiag::Family;
 
     const HERE: Addr = Addr::v4([10, 0, 0, 1]);
     const THERE: Addr = Addr::v4([10, 0, 0, 2]);
     const ANY: Addr = Addr::v4([0; 4]);
 
     fn socket(state: u8, source: Addr, cookie: u64) -> DiagSocket {
-        DiagSocket {
-            family: Family::V4,
-            state,
-            source,
-            source_port: 40_007,
-            destination: THERE,
-            destination_port: 443,
-            cookie,
-            inode: 7,
-            uid: 0,
-            time_wait: state == tcp_state::TIME_WAIT,
-            expires_ms: 0,
-            sent_again: 0,
-            receive_queue: 0,
-            send_queue: 0,
-            v6_only: false,
-            cgroup: 0,
-        }
+        let socket = DiagSocket::between(state, (source, 40_007), (THERE, 443));
+        DiagSocket { cookie, ..socket }
     }
 
     #[test]

@@ -88,6 +88,31 @@ pub struct DiagSocket {
     pub cgroup: u64,
 }
 
+#[cfg(test)]
+impl DiagSocket {
+    /// For tests: a socket in this state between two ends, with inode 7 and cookie 1, that nothing waits for.
+    pub(crate) fn between(state: u8, source: (Addr, u16), destination: (Addr, u16)) -> Self {
+        Self {
+            family: if source.0.to_v4().is_some() { Family::V4 } else { Family::V6 },
+            state,
+            source: source.0,
+            source_port: source.1,
+            destination: destination.0,
+            destination_port: destination.1,
+            cookie: 1,
+            inode: 7,
+            uid: 0,
+            time_wait: state == tcp_state::TIME_WAIT,
+            expires_ms: 0,
+            sent_again: 0,
+            receive_queue: 0,
+            send_queue: 0,
+            v6_only: false,
+            cgroup: 0,
+        }
+    }
+}
+
 /// Lists the TCP sockets of one family in the calling thread's network namespace, in the states whose bit (`1 <<
 /// state`) is set in `states`.
 ///

@@ -77,34 +77,15 @@ mod tests {
     use tracer_common::{Addr, TupleKey};
 
     use super::*;
-    use crate::host::{
-        capacity::PortRange,
-        sockdiag::{Family, tcp_state},
-    };
+    use crate::host::{capacity::PortRange, sockdiag::tcp_state};
 
     const NETNS: u32 = 5;
     /// A kernel address, as the key of a socket without a cookie has it.
     const ADDRESS: u64 = 0xffff_8880_1234_5678;
 
     fn socket(state: u8, cookie: u64, port: u16) -> DiagSocket {
-        DiagSocket {
-            family: Family::V4,
-            state,
-            source: Addr::v4([0; 4]),
-            source_port: port,
-            destination: Addr::v4([0; 4]),
-            destination_port: 0,
-            cookie,
-            inode: 7,
-            uid: 1000,
-            time_wait: state == tcp_state::TIME_WAIT,
-            expires_ms: 0,
-            sent_again: 0,
-            receive_queue: 0,
-            send_queue: 0,
-            v6_only: false,
-            cgroup: 0,
-        }
+        let any = Addr::v4([0; 4]);
+        DiagSocket { cookie, uid: 1000, ..DiagSocket::between(state, (any, port), (any, 0)) }
     }
 
     fn dump(sockets: &[DiagSocket]) -> Dump {

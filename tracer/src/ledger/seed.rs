@@ -205,30 +205,14 @@ mod tests {
     use tracer_common::Addr;
 
     use super::*;
-    use crate::host::sockdiag::Family;
 
     const HERE: Addr = Addr::v4([10, 0, 0, 1]);
     const THERE: Addr = Addr::v4([10, 0, 0, 2]);
 
     fn socket(state: u8, cookie: u64, port: u16) -> DiagSocket {
-        DiagSocket {
-            family: Family::V4,
-            state,
-            source: HERE,
-            source_port: port,
-            destination: if state == tcp_state::LISTEN { Addr::v4([0; 4]) } else { THERE },
-            destination_port: if state == tcp_state::LISTEN { 0 } else { 80 },
-            cookie,
-            inode: 7,
-            uid: 1000,
-            time_wait: state == tcp_state::TIME_WAIT,
-            expires_ms: 0,
-            sent_again: 0,
-            receive_queue: 0,
-            send_queue: 0,
-            v6_only: false,
-            cgroup: 0,
-        }
+        let listens = state == tcp_state::LISTEN;
+        let there = if listens { (Addr::v4([0; 4]), 0) } else { (THERE, 80) };
+        DiagSocket { cookie, uid: 1000, ..DiagSocket::between(state, (HERE, port), there) }
     }
 
     fn conn(netns: u32, acquired_ns: u64) -> Conn {

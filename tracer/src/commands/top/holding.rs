@@ -207,24 +207,8 @@ mod tests {
     }
 
     fn a_socket() -> DiagSocket {
-        DiagSocket {
-            family: sockdiag::Family::V4,
-            state: tcp_state::ESTABLISHED,
-            source: Addr::UNSPECIFIED,
-            source_port: 40_007,
-            destination: Addr::UNSPECIFIED,
-            destination_port: 443,
-            cookie: 1,
-            inode: 7,
-            uid: 0,
-            time_wait: false,
-            expires_ms: 0,
-            sent_again: 0,
-            receive_queue: 0,
-            send_queue: 0,
-            v6_only: false,
-            cgroup: 0,
-        }
+        let any = Addr::UNSPECIFIED;
+        DiagSocket::between(tcp_state::ESTABLISHED, (any, 40_007), (any, 443))
     }
 
     #[test]

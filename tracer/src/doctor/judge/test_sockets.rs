@@ -9,7 +9,7 @@ use crate::{
     },
     host::{
         capacity::{PortRange, Reuse},
-        sockdiag::{DiagSocket, Family, tcp_state},
+        sockdiag::{DiagSocket, tcp_state},
     },
 };
 
@@ -19,24 +19,8 @@ pub(super) const ANY: Addr = Addr::v4([0; 4]);
 
 /// A connection of 10.0.0.1 to port 80 of 10.0.1.1 from this port, in this state.
 pub(super) fn connection(state: u8, port: u16) -> DiagSocket {
-    DiagSocket {
-        family: Family::V4,
-        state,
-        source: HERE,
-        source_port: port,
-        destination: THERE,
-        destination_port: 80,
-        cookie: port.into(),
-        inode: 0,
-        uid: 0,
-        time_wait: state == tcp_state::TIME_WAIT,
-        expires_ms: 0,
-        sent_again: 0,
-        receive_queue: 0,
-        send_queue: 0,
-        v6_only: false,
-        cgroup: 0,
-    }
+    let socket = DiagSocket::between(state, (HERE, port), (THERE, 80));
+    DiagSocket { cookie: port.into(), inode: 0, ..socket }
 }
 
 /// A SYN from this address and port, sent again.

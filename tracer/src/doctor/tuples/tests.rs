@@ -12,24 +12,8 @@ fn settings(low: u16, high: u16) -> Settings {
 }
 
 fn socket(state: u8, port: u16) -> DiagSocket {
-    DiagSocket {
-        family: Family::V4,
-        state,
-        source: SOURCE,
-        source_port: port,
-        destination: PEER,
-        destination_port: 80,
-        cookie: port.into(),
-        inode: 0,
-        uid: 0,
-        time_wait: state == tcp_state::TIME_WAIT,
-        expires_ms: 0,
-        sent_again: 0,
-        receive_queue: 0,
-        send_queue: 0,
-        v6_only: false,
-        cgroup: 0,
-    }
+    let socket = DiagSocket::between(state, (SOURCE, port), (PEER, 80));
+    DiagSocket { cookie: port.into(), inode: 0, ..socket }
 }
 
 fn listener(port: u16) -> DiagSocket {

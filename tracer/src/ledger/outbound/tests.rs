@@ -13,25 +13,7 @@ fn in_range(port: u16) -> bool {
 }
 
 fn socket(state: u8, source: (Addr, u16), destination: (Addr, u16)) -> DiagSocket {
-    let v4 = |addr: Addr| addr.to_v4().is_some();
-    DiagSocket {
-        family: if v4(source.0) { Family::V4 } else { Family::V6 },
-        state,
-        source: source.0,
-        source_port: source.1,
-        destination: destination.0,
-        destination_port: destination.1,
-        cookie: 1,
-        inode: 1,
-        uid: 0,
-        time_wait: state == tcp_state::TIME_WAIT,
-        expires_ms: 0,
-        sent_again: 0,
-        receive_queue: 0,
-        send_queue: 0,
-        v6_only: false,
-        cgroup: 0,
-    }
+    DiagSocket { inode: 1, ..DiagSocket::between(state, source, destination) }
 }
 
 fn up(source: (Addr, u16), destination: (Addr, u16)) -> DiagSocket {

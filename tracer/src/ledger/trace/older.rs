@@ -44,28 +44,18 @@ mod tests {
     use tracer_common::Addr;
 
     use super::*;
-    use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
+    use crate::host::sockdiag::{DiagSocket, tcp_state};
 
     #[test]
     fn each_ends_a_second_after_its_timer() {
         let there = Addr::v4([10, 0, 0, 2]);
         let socket = |source_port, expires_ms| DiagSocket {
-            family: Family::V4,
-            state: tcp_state::TIME_WAIT,
-            source: Addr::v4([10, 0, 0, 1]),
-            source_port,
-            destination: there,
-            destination_port: 80,
-            cookie: u64::from(source_port),
-            inode: 0,
-            uid: 0,
-            time_wait: true,
             expires_ms,
-            sent_again: 0,
-            receive_queue: 0,
-            send_queue: 0,
-            v6_only: false,
-            cgroup: 0,
+            ..DiagSocket::between(
+                tcp_state::TIME_WAIT,
+                (Addr::v4([10, 0, 0, 1]), source_port),
+                (there, 80),
+            )
         };
         let timers = [0, 100, 2_500, 59_990, 90_000];
         let sockets = (40_000..).zip(timers).map(|(port, ms)| socket(port, ms)).collect();
