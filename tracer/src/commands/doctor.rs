@@ -208,7 +208,13 @@ impl Doctor {
         let mut findings: Vec<Finding> =
             seen.iter().flat_map(|it| judge::judge(it, &around)).collect();
         if let Ok(all) = &descriptors {
-            let crowded = owners::crowded(all, &opening);
+            let mut crowded = owners::crowded(all, &opening);
+            if let Some(chosen) = &self.chosen {
+                let inums: HashSet<u64> = chosen.iter().map(|it| it.inum.into()).collect();
+                let all = crowded.clone();
+                let here = self.worker.run(move || Ok(owners::in_namespaces(all, &inums)));
+                crowded = here.unwrap_or(crowded);
+            }
             findings.extend(judge::descriptors::descriptors(&crowded, HostFiles::read().ok()));
         }
         findings.extend(translated.judge(&seen));

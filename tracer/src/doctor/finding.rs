@@ -50,7 +50,7 @@ ids! {
     BadSource => "bad_source",
     /// connect() or bind() finds no source port, or soon finds none.
     PortsExhausted => "ports_exhausted",
-    /// connect() searches half of the range in vain before it finds a port.
+    /// connect() tries every port of one half of the range before it finds a free one in the other half.
     SlowSearch => "slow_search",
     /// A proxy reports failing servers, though this host has no port left.
     BlamedUpstream => "blamed_upstream",

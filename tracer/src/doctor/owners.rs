@@ -78,6 +78,19 @@ pub fn crowded(all: &All, opening: &HashSet<u32, impl BuildHasher>) -> Vec<OfPro
     named.collect()
 }
 
+/// Without processes that are known to be in other network namespaces than these (by inode number): what they have open is not what
+/// was asked about.
+pub fn in_namespaces(
+    crowded: Vec<OfProcess>,
+    inums: &HashSet<u64, impl BuildHasher>,
+) -> Vec<OfProcess> {
+    let is_elsewhere = |it: &OfProcess| {
+        let netns = std::fs::metadata(format!("/proc/{}/ns/net", it.process.pid));
+        netns.is_ok_and(|netns| !inums.contains(&netns.ino()))
+    };
+    crowded.into_iter().filter(|it| !is_elsewhere(it)).collect()
+}
+
 /// The name of a process; empty if it has ended.
 fn name(pid: u32) -> String {
     let text = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -149,6 +162,28 @@ mod tests {
             crowded(&helpers, &HashSet::from([4])),
             [],
             "a helper that may open next to nothing"
+        );
+    }
+
+    #[test]
+    fn a_process_that_is_known_to_be_in_another_namespace_is_left_out() {
+        let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+        let of = |pid| OfProcess {
+            process: Process { pid, name: String::new(), container: None },
+            open: 9,
+            limit: Limit { soft: 10, hard: 10 },
+            failed: 0,
+        };
+        let left = |inums: &[u64]| -> Vec<u32> {
+            let inums: HashSet<u64> = inums.iter().copied().collect();
+            let left = in_namespaces(vec![of(id()), of(u32::MAX)], &inums);
+            left.iter().map(|it| it.process.pid).collect()
+        };
+        assert_eq!(left(&[own]), [id(), u32::MAX]);
+        assert_eq!(
+            left(&[own + 1]),
+            [u32::MAX],
+            "of a process that cannot be read, nothing is known"
         );
     }
 

@@ -69,7 +69,7 @@ pub struct Tuple {
     /// Ports that a connect() of this tuple can be given, those that it holds included.
     pub capacity: u32,
     /// Whether every port that connect() tries first, those with the parity of the range's first one, is held by this tuple,
-    /// or taken by bind() or listen(): each connect() then searches half of the range in vain.
+    /// or taken by bind() or listen(): each connect() then tries all of them before it finds a free port in the other half.
     pub first_half_full: bool,
     /// Its ports by parity.
     pub parity: Parity,

@@ -48,7 +48,7 @@ pub(super) fn failing_calls() -> Result<()> {
     Ok(())
 }
 
-/// More than half of a large range is in use: each connect() searches the first half in vain.
+/// More than half of a large range is in use: the half that connect() tries first has no free port.
 pub(super) fn first_half_full() -> Result<()> {
     let edge = Edge::new(8_000)?;
     edge.leave_time_waits(4_200)?;

@@ -108,7 +108,8 @@ impl Case<'_> {
             write!(what, "; no connection is open: the ports come back within {longest}")
                 .unwrap_or_default();
         }
-        if let Some(eta) = full_in_s(self.tuple, self.activity, self.flow) {
+        let eta = full_in_s(self.tuple, self.activity, self.flow);
+        if let Some(eta) = eta.filter(|_| tuple.in_use() < tuple.capacity) {
             write!(what, "; full in {}", seconds(eta)).unwrap_or_default();
         }
         if let Some(activity) = self.activity.filter(|it| it.exhausted() > 0) {

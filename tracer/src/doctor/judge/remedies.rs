@@ -72,6 +72,8 @@ impl Need<'_> {
             return Advice::new(what, "no port stays in TIME_WAIT here");
         }
         let requests = self.flow.requests_per_connection(self.flow.rate, self.capacity.max(1));
+        // With one, no connection is used again.
+        let requests = requests.max(2);
         let gain = format!(
             "{requests} requests on each connection are enough for {} requests/s",
             rate(self.flow.rate)
@@ -86,7 +88,8 @@ impl Need<'_> {
                 format!("{} more ports with each address", number(self.seen.now.usable.into()));
             return spread(self.seen, "", &gain);
         }
-        let count = self.flow.addresses(self.capacity.max(1));
+        // One address is there already.
+        let count = self.flow.addresses(self.capacity.max(1)).max(2);
         let all = self.flow.largest_rate(self.capacity) * f64::from(count);
         let gain = format!(
             "{count} addresses in all give {} connections/s, {} below the slow half",

@@ -1,4 +1,4 @@
-//! `slow_search`: connect() searches half of the range in vain before it finds a port.
+//! `slow_search`: connect() tries every port of one half of the range before it finds a free one in the other half.
 
 use std::fmt::Write as _;
 

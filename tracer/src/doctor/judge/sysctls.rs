@@ -71,9 +71,10 @@ pub fn nonlocal_bind(seen: &Addresses<'_>) -> Option<Finding> {
     let Some(first) = foreign.first() else { return Some(finding) };
     let bits = if first.is_ipv4() { 32 } else { 128 };
     let add = Advice::new(
-        format!("add the address: ip addr add {first}/{bits} dev INTERFACE"),
+        format!("add the address, unless another host has it: ip addr add {first}/{bits} dev INTERFACE"),
         "answers to it arrive",
-    );
+    )
+    .risk("of a pair with VRRP, the other host may have it now: with one address, both lose connections");
     let off: Vec<(&str, String)> = keys.iter().map(|key| (key.as_str(), "0".to_owned())).collect();
     let off = set(seen.place, &off, "let bind() fail instead", "the program reports what is wrong")
         .risk("a pair of hosts with VRRP needs it for the addresses of the other one");

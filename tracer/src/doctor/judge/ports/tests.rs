@@ -69,6 +69,21 @@ fn a_flow_that_needs_more_ports_than_there_are_is_a_warning_before_they_are_gone
 }
 
 #[test]
+fn a_tuple_that_is_full_already_is_not_full_soon_and_one_of_something_is_no_advice() {
+    let growing = |ports| {
+        let activity = Activity { growth: 20.0, ..opened(100, 100) };
+        exhausted(&seen(held(ports, ports)).watched(activity)).remove(0)
+    };
+    assert!(growing(980).what.contains("full in 1.0 s"), "{}", growing(980).what);
+    assert!(!growing(1_000).what.contains("full in"), "{}", growing(1_000).what);
+    // 1/s for 62 s is a fraction of 450 ports: one address and one request are enough.
+    let slow = seen(held(1_000, 1_000)).watched(opened(5, 5));
+    let gains: String = exhausted(&slow)[0].advice.iter().map(|it| it.gain.as_str()).collect();
+    let two = ["2 requests on each connection", "2 addresses in all"];
+    assert!(two.iter().all(|text| gains.contains(text)), "{gains}");
+}
+
+#[test]
 fn ports_in_time_wait_are_explained_and_helped_by_reuse_first() {
     let full = failing(opened(80, 80), 9);
     let found = exhausted(&seen(held(1_000, 990)).watched(full));
