@@ -2,7 +2,6 @@
 
 pub mod behind;
 pub mod cgroup;
-pub mod descriptors;
 pub mod foreign;
 pub mod held;
 pub mod lateness;

@@ -9,8 +9,7 @@
 )]
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    io,
     mem::ManuallyDrop,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -23,13 +22,18 @@ use std::{
 };
 
 use rustix::{
-    io::fcntl_dupfd_cloexec,
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, fcntl_dupfd_cloexec},
     pipe::{PipeFlags, pipe_with},
     process::{Resource, getrlimit},
 };
 
 /// The limit of open files of the tests' program.
 const MOST_FILES: u64 = 16_384;
+
+/// How long the start of a program may take. No start lasts as long, even on a busy machine; a thread with a descriptor table of its own
+/// (`CLONE_FILES`) would copy the write end of the pipe that [`start`] waits for, and keep it.
+const LONGEST_START: Duration = Duration::from_secs(60);
 
 /// Held for writing while a program starts, and for reading while a socket is closed.
 static STARTING: RwLock<()> = RwLock::new(());
@@ -38,7 +42,8 @@ static STARTING: RwLock<()> = RwLock::new(());
 /// `CommandExt::pre_exec` must close no [`SocketFd`] (not checked): it would wait forever for the lock that is held here.
 ///
 /// # Errors
-/// The program cannot be started, or the limit of open files is reached.
+/// The program cannot be started; the limit of open files is reached; another process still has a copy of the last descriptor
+/// after [`LONGEST_START`].
 pub fn start(command: &mut Command) -> io::Result<Child> {
     let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     let (end, copied) = last_descriptor()?;
@@ -46,9 +51,21 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
     let child = command.spawn();
     drop(copied);
     // The pipe ends when the child has closed its copy of the last descriptor, and so those with lower numbers.
-    let mut nothing = Vec::new();
-    File::from(end).read_to_end(&mut nothing)?;
-    child
+    let limit = Timespec::try_from(LONGEST_START).map_err(|_| Errno::INVAL)?;
+    let ended = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&limit))?;
+    match child {
+        Ok(mut child) if ended == 0 => {
+            child.kill()?;
+            child.wait()?;
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "{command:?} has not closed its copies of descriptors after {LONGEST_START:?}"
+                ),
+            ))
+        }
+        child => child,
+    }
 }
 
 /// A pipe: its read end, and a write end whose number is above those of all sockets. exec() closes descriptors in the order of

@@ -23,12 +23,37 @@ pub(in crate::cases) struct Edge {
 }
 
 /// What a load did.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::cases) struct Load {
     pub(in crate::cases) opened: u64,
     pub(in crate::cases) failed: u64,
     /// How long it went on, in seconds.
     pub(in crate::cases) seconds: f64,
+    /// When each call returned, in seconds since the load began, in this order.
+    returned: Vec<f64>,
+}
+
+impl Load {
+    /// The lowest and the highest rate of calls, in calls per second, of all intervals of this many seconds while the load ran. The rate
+    /// is not even: after a pause, the load makes the calls that it has missed.
+    pub(in crate::cases) fn rates(&self, seconds: f64) -> (f64, f64) {
+        let length = seconds.min(self.seconds);
+        // An interval with the fewest or the most calls begins at a call, or ends at one.
+        let starts = self.returned.iter().flat_map(|at| [*at, at - length]);
+        let starts = starts.filter(|start| (0.0..=self.seconds - length).contains(start));
+        let rates = starts.chain([0.0]).flat_map(|start| {
+            let before = |time: f64| self.returned.partition_point(|at| *at < time);
+            let after = |time: f64| self.returned.partition_point(|at| *at <= time);
+            let end = start + length;
+            // With the calls at both ends of the interval, and without them.
+            [after(end).saturating_sub(before(start)), before(end).saturating_sub(after(start))]
+        });
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let rates = rates.map(|calls| calls as f64 / length);
+        rates.fold((f64::INFINITY, 0.0), |(lowest, highest), rate| {
+            (rate.min(lowest), rate.max(highest))
+        })
+    }
 }
 
 impl Edge {
@@ -98,6 +123,7 @@ impl Edge {
                         } else {
                             load.failed += 1;
                         }
+                        load.returned.push(began.elapsed().as_secs_f64());
                         next += pause;
                         thread::sleep(next.saturating_duration_since(Instant::now()));
                     }

@@ -19,6 +19,8 @@ const SCHEMA: &str = include_str!("../../../../tracer/schema/doctor-v1.json");
 pub struct Diagnosis {
     pub verdict: String,
     pub exit: i32,
+    /// How long the hooks watched, in seconds; 0 if they did not.
+    pub window_s: f64,
     pub checks: Vec<Check>,
     pub findings: Vec<Finding>,
 }

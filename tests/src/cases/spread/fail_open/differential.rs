@@ -23,7 +23,7 @@ use crate::{
         Case, Plan,
         spread::{Host, POOL, fill::others},
     },
-    harness::{descriptors, netns::NetNs},
+    harness::netns::NetNs,
 };
 use calls::{Calls, Ends};
 use trouble::{Seen, Trouble};
@@ -145,8 +145,7 @@ fn compare(
     let progress = Progress::default();
     let (with, made) = thread::scope(|scope| {
         let load = scope.spawn(|| {
-            // The other thread starts programs all the time, which would inherit this thread's sockets until their exec().
-            let with = descriptors::unshare().and_then(|()| app.play(&progress));
+            let with = app.play(&progress);
             progress.over.store(true, Ordering::Relaxed);
             with
         });
