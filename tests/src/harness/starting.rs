@@ -16,7 +16,7 @@ use std::{
         unix::process::CommandExt,
     },
     process::{Child, Command, Output, Stdio},
-    sync::{PoisonError, RwLock},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -35,17 +35,76 @@ const MOST_FILES: u64 = 16_384;
 /// (`CLONE_FILES`) would copy the write end of the pipe that [`start`] waits for, and keep it.
 const LONGEST_START: Duration = Duration::from_secs(60);
 
-/// Held for writing while a program starts, and for reading while a socket is closed.
-static STARTING: RwLock<()> = RwLock::new(());
+/// What programs and sockets do now.
+#[derive(Default)]
+struct Turns {
+    /// Whether a program starts.
+    starts: bool,
+    /// How many sockets are being closed, or wait for the end of a start.
+    closing: usize,
+}
+
+/// Programs that start exclude sockets that are closed. A socket waits for one start at most, however many programs wait to start: a lock
+/// that prefers writers would stop all sockets while other tests start programs all the time.
+static TURNS: Mutex<Turns> = Mutex::new(Turns { starts: false, closing: 0 });
+static CHANGED: Condvar = Condvar::new();
+
+fn turns() -> MutexGuard<'static, Turns> {
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until `is_mine`.
+fn wait_until(is_mine: impl Fn(&Turns) -> bool) -> MutexGuard<'static, Turns> {
+    let wait = CHANGED.wait_while(turns(), |turns| !is_mine(turns));
+    wait.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While this exists, a program starts.
+struct Starts;
+
+impl Starts {
+    fn begin() -> Self {
+        wait_until(|turns| !turns.starts && turns.closing == 0).starts = true;
+        Self
+    }
+}
+
+impl Drop for Starts {
+    fn drop(&mut self) {
+        turns().starts = false;
+        CHANGED.notify_all();
+    }
+}
+
+/// While this exists, a socket is closed.
+struct Closes;
+
+impl Closes {
+    fn begin() -> Self {
+        turns().closing += 1;
+        drop(wait_until(|turns| !turns.starts));
+        Self
+    }
+}
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        let mut turns = turns();
+        turns.closing -= 1;
+        if turns.closing == 0 {
+            CHANGED.notify_all();
+        }
+    }
+}
 
 /// Starts a program; returns when its process has closed its copies of this process's descriptors. The code of
-/// `CommandExt::pre_exec` must close no [`SocketFd`] (not checked): it would wait forever for the lock that is held here.
+/// `CommandExt::pre_exec` must close no [`SocketFd`] (not checked): it would wait forever for the end of the start.
 ///
 /// # Errors
 /// The program cannot be started; the limit of open files is reached; another process still has a copy of the last descriptor
 /// after [`LONGEST_START`].
 pub fn start(command: &mut Command) -> io::Result<Child> {
-    let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    let _starts = Starts::begin();
     let (end, copied) = last_descriptor()?;
     // This returns in the middle of exec(): the kernel wakes a parent that waits for vfork() before it closes descriptors.
     let child = command.spawn();
@@ -117,7 +176,7 @@ impl From<SocketFd> for OwnedFd {
 
 impl Drop for SocketFd {
     fn drop(&mut self) {
-        let _none_starts = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+        let _closes = Closes::begin();
         // SAFETY: this is dropped once, and not used after that.
         unsafe { ManuallyDrop::drop(&mut self.0) }
     }

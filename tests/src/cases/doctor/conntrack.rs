@@ -49,6 +49,10 @@ impl Gateway {
         client.ip("route add default via 10.2.1.2")?;
         // Of so few ports, those in use are so many that the client's sockets are looked at.
         client.sysctl("ipv4/ip_local_port_range", "40000 40199")?;
+        // SYNs are sent again each second, so that the window has some, however late it begins on a busy machine.
+        for name in ["ipv4/tcp_syn_retries", "ipv4/tcp_syn_linear_timeouts"] {
+            client.sysctl(name, "120")?;
+        }
         here.sysctl("ipv4/ip_forward", "1")?;
         nft(&here, "add table ip nat")?;
         nft(&here, "add chain ip nat post { type nat hook postrouting priority 100; }")?;
