@@ -45,12 +45,12 @@ pub struct Unreadable {
     pub why: &'static str,
 }
 
-/// Lines that are missing or unreadable. A line counts once, however often it is read; the damaged end of a compressed
-/// file counts each time.
+/// Lines that are missing or unreadable. A line counts once, however often it is read, and so does the damaged end of a
+/// compressed file.
 #[derive(Debug, Default)]
 struct Issues {
-    /// The furthest position that was read: index of the file, and (decompressed) offset in it. Lines before it are not
-    /// counted: they were counted before, or a seek skipped them.
+    /// The furthest position that was read: index of the file, and (decompressed) offset in it, [`u64::MAX`] for a damaged end.
+    /// Lines before it are not counted: they were counted before, or a seek skipped them.
     seen: (usize, u64),
     missing: u64,
     unreadable: u64,
@@ -78,7 +78,7 @@ pub struct Reader {
     issues: Issues,
     /// Lines that were read, counted again if they are read again.
     lines: u64,
-    /// Bytes of the files that were read to their end, again for each time that a file was.
+    /// Bytes of the files before the one that is read now.
     done: u64,
 }
 
@@ -127,7 +127,9 @@ impl Reader {
                 if let Some(why) = input.damage() {
                     tracing::debug!("{}: {why}", part.name());
                     let why = "the compressed data is damaged, cut short, or needs a window of more than 32 MiB";
-                    self.issues.unreadable(part, None, why);
+                    if self.issues.is_new(self.part, u64::MAX) {
+                        self.issues.unreadable(part, None, why);
+                    }
                 }
                 self.done = self.done.saturating_add(input.position());
                 self.enter(self.part + 1)?;
@@ -166,6 +168,8 @@ impl Reader {
     pub(super) fn go_to(&mut self, ns: u64) -> Result<bool, Error> {
         let before = self.set.parts.iter().rposition(|part| part.first_ns <= ns);
         let part = before.unwrap_or(0);
+        let earlier = self.set.parts.iter().take(part).map(Part::length);
+        self.done = earlier.sum::<Result<u64, _>>()?;
         self.enter(part)?;
         self.order = Order::default();
         if let (Some(part), Some(input)) = (self.set.parts.get(part), &mut self.input)
@@ -191,11 +195,12 @@ impl Reader {
         (first.map_or(0, |part| part.first_ns), self.set.end_ns)
     }
 
-    /// How many bytes of the files were read, and how many they have (of zstd files, compressed bytes); both are 0 for a
-    /// pipe. After a seek, the first number is not exact.
+    /// Up to which of the bytes of all files they were read, and how many there are (of zstd files, compressed bytes); both are 0
+    /// for a pipe.
     pub fn progress(&self) -> (u64, u64) {
         let here = self.input.as_ref().map_or(0, Input::position);
-        (self.done.saturating_add(here), self.set.size)
+        // A file that is still written has grown since.
+        (self.done.saturating_add(here).min(self.set.size), self.set.size)
     }
 
     /// How many lines were read, of all kinds, unreadable ones included; a line that is read again counts again.

@@ -205,7 +205,10 @@ impl Part {
     }
 
     /// Bytes of the file.
-    fn length(&self) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// It cannot be examined.
+    pub(super) fn length(&self) -> Result<u64, Error> {
         Ok(self.file.metadata().map_err(|source| self.error(source))?.len())
     }
 
