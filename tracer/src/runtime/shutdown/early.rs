@@ -11,7 +11,7 @@ use std::{
     io, mem, ptr,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
         mpsc,
     },
     thread::{self, JoinHandle},
@@ -36,6 +36,8 @@ type Undo = Box<dyn FnOnce() -> bool + Send>;
 
 /// The signal that asked the program to stop; 0: none.
 static STOP_SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// Whether SIGHUP was ignored when the program began: see [`is_left_out`].
+static HANG_UP_IGNORED: AtomicBool = AtomicBool::new(false);
 static STATE: Mutex<State> =
     Mutex::new(State { taken: false, over: false, undo: None, thread: None });
 /// Notified when the signals are taken over.
@@ -61,6 +63,7 @@ fn state() -> MutexGuard<'static, State> {
 /// ignored now stays ignored. To be called before anything else. If waiting cannot begin, signals have their default
 /// actions.
 pub fn begin() {
+    HANG_UP_IGNORED.store(is_left_out(libc::SIGHUP), SeqCst);
     let signals = set(&SIGNALS.into_iter().filter(|it| !is_left_out(*it)).collect::<Vec<_>>());
     if !mask(libc::SIG_BLOCK, &signals) {
         return;
@@ -151,17 +154,24 @@ pub(super) fn take_over() -> Option<i32> {
     stop_signal()
 }
 
-/// Gives signals their default actions, unless one has already asked the program to stop. A SIGHUP that is ignored now
-/// stays ignored.
+/// Gives signals their default actions, unless one has already asked the program to stop. A SIGHUP that was ignored when the
+/// program began, or is ignored now, is ignored.
 pub(super) fn restore_default_signals() {
     if stop_signal().is_none() && take_over().is_none() {
-        for signal in SIGNALS.into_iter().filter(|it| !is_left_out(*it)) {
-            #[expect(unsafe_code, reason = "signal(2)")]
-            // SAFETY: the default action has no handler.
-            unsafe {
-                libc::signal(signal, libc::SIG_DFL);
-            }
+        let ignored = HANG_UP_IGNORED.load(SeqCst) || is_left_out(libc::SIGHUP);
+        for signal in SIGNALS {
+            set_action(signal, signal == libc::SIGHUP && ignored);
         }
+    }
+}
+
+/// Has this process ignore the signal, or gives it its default action.
+fn set_action(signal: libc::c_int, ignored: bool) {
+    let action = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+    #[expect(unsafe_code, reason = "signal(2)")]
+    // SAFETY: neither action has a handler.
+    unsafe {
+        libc::signal(signal, action);
     }
 }
 
@@ -266,5 +276,43 @@ fn wait_for(signals: &libc::sigset_t) -> Option<i32> {
             None
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The action of SIGHUP in this process, 1: it is ignored.
+    fn is_ignored() -> bool {
+        is_left_out(libc::SIGHUP)
+    }
+
+    /// In a child process: signals are of a whole process, and other tests run in this one.
+    #[test]
+    fn after_the_work_a_hang_up_is_ignored_as_nohup_has_it() {
+        const ROLE: &str = "TRACER_TEST_NOHUP";
+        if let Ok(role) = std::env::var(ROLE) {
+            set_action(libc::SIGHUP, role == "ignored");
+            begin();
+            // As the work does, which opens its output again at a SIGHUP.
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _handlers = runtime.block_on(async { super::super::Signals::new().unwrap() });
+            assert!(!is_ignored());
+            restore_default_signals();
+            assert_eq!(is_ignored(), role == "ignored");
+            return;
+        }
+        for role in ["ignored", "default"] {
+            let ended = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture"])
+                .arg("runtime::shutdown::early::tests::after_the_work_a_hang_up_is_ignored_as_nohup_has_it")
+                .env(ROLE, role)
+                .output()
+                .unwrap();
+            let shown = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success() && shown.contains("1 passed"), "{role}: {shown}");
+        }
     }
 }
