@@ -15,8 +15,8 @@ named! {
         PortInUse => "port_in_use",
         /// bind() to an address that is not on this host.
         AddressNotLocal => "address_not_local",
-        /// EADDRNOTAVAIL before the port search: routing found no source address for the destination, or a spreader with
-        /// `--fail-fast` denied the connect().
+        /// EADDRNOTAVAIL before the port search: routing found no source address for the destination. (Before Linux 6.1, also a
+        /// cgroup program that denied the connect() with this errno.)
         NoSourceAddress => "no_source_address",
         /// RST in answer to the SYN, or ICMP "port unreachable" (ECONNREFUSED).
         Refused => "refused",
@@ -29,7 +29,8 @@ named! {
         /// The application closed the socket during the handshake, too early for [`Self::NoAnswer`].
         Aborted => "aborted",
         /// A firewall, cgroup program or security module denied the call, or the caller lacks the capability that the kernel
-        /// asks for, as for a bind() to a low port (EPERM, EACCES).
+        /// asks for, as for a bind() to a low port (EPERM, EACCES). A spreader with `--fail-fast` denies a connect() with
+        /// EADDRNOTAVAIL.
         Denied => "denied",
         /// No file descriptor left (EMFILE, ENFILE).
         FdLimit => "fd_limit",

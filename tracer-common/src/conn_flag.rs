@@ -31,6 +31,8 @@ pub const CHOSEN: u32 = 1 << 14;
 pub const NO_STAMP: u32 = 1 << 15;
 /// Of an attempt: it got a port that is not in the ledger (no room, or the map was busy).
 pub const UNCOUNTED: u32 = 1 << 8;
+/// Of an attempt: a cgroup program has denied the connect() before the kernel looked for a route or a port.
+pub const DENIED: u32 = 1 << 16;
 /// A number of three bits: the connection's [`PortState`](crate::PortState); 0 in TIME_WAIT.
 pub const STATE: u32 = 7 << STATE_SHIFT;
 pub const STATE_SHIFT: u32 = 10;

@@ -2,7 +2,7 @@
 //! spreader bound last, and where its random bits come from.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_task, bpf_get_prandom_u32, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_task, bpf_get_prandom_u32, bpf_get_retval, bpf_ktime_get_ns},
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
@@ -10,7 +10,7 @@ use tracer_common::{Addr, Attempt, Kind, Loss, TupleKey, conn_flag};
 
 use crate::{
     filter,
-    offsets::SPREADING,
+    offsets::{FAIL_FAST, SPREADING},
     share,
     skip::{Skip, Step},
     who,
@@ -192,6 +192,21 @@ pub(crate) fn mark_spread(begin: &CallInfo) -> Step {
         connecting(begin.cookie).ok_or(Skip::NotOurs)?.flags |= conn_flag::SPREAD;
     }
     Ok(())
+}
+
+/// Marks the call that has just begun, if it is a connect() that a cgroup program has denied before this one in the same call:
+/// programs of a process's own cgroup run before those of the root, where the ledger's are.
+#[inline(always)]
+pub(crate) fn mark_denied(begin: &CallInfo) {
+    // On a kernel without the helper, the verifier prunes this branch (FAIL_FAST is 0).
+    if FAIL_FAST.load() == 0 || begin.call != Call::Connect {
+        return;
+    }
+    // SAFETY: takes no argument.
+    let denied = unsafe { bpf_get_retval() } != 0;
+    if denied && let Some(attempt) = connecting(begin.cookie) {
+        attempt.flags |= conn_flag::DENIED;
+    }
 }
 
 /// Whether the spreader bound this socket's source in the current thread's call. True only once for each call; false also if

@@ -205,6 +205,7 @@ fn ended(attempt: &mut Attempt, result: i64) -> Step {
         | errno::EISCONN
         | errno::EINTR
         | errno::ERESTARTSYS => return held_without_syn(attempt),
+        errno::EADDRNOTAVAIL if attempt.flags & conn_flag::DENIED != 0 => Cause::Denied,
         errno::EADDRNOTAVAIL if attempt.search_ns == 0 => Cause::NoSourceAddress,
         errno::EADDRNOTAVAIL => return search_failed(attempt, errno),
         errno::EMFILE | errno::ENFILE => Cause::FdLimit,

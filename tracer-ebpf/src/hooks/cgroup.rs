@@ -108,5 +108,6 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
         },
     };
     attempt::begin::<true>(&begin)?;
+    attempt::mark_denied(&begin);
     attempt::mark_spread(&begin)
 }

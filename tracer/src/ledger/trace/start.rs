@@ -37,7 +37,11 @@ use crate::{
     },
 };
 
-const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";
+const NO_FAIL_FAST: &str =
+    "no --fail-fast: a program that denies connect() cannot choose its errno here (Linux 6.1)";
+/// The function of the kernel that gives programs of connect() bpf_set_retval and bpf_get_retval. (Other programs had these since
+/// Linux 5.18.)
+const HAS_RETVAL: &str = "cgroup_common_func_proto";
 
 /// Attaches, reads the older sockets, and puts the calling thread, and those that it starts later, into the sandbox
 /// [`Role::Reads`], in which they open files as `user`. `event_mask`: bits of the wanted kinds of events; `filter`: which
@@ -205,7 +209,7 @@ fn attach_best(
         tw_timer_handler: 0,
         blocked_until_free: false,
         maps_are_locked: false,
-        fail_fast: btf.as_ref().is_ok_and(|btf| btf.has_function("bpf_set_retval")),
+        fail_fast: btf.as_ref().is_ok_and(|btf| btf.has_function(HAS_RETVAL)),
         spreading,
     };
     let mut refused = Vec::new();
