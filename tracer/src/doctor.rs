@@ -4,6 +4,7 @@
 //! [`finding`]s, [`verdict`] says which finding explains another, and the exit code, [`show`] prints.
 
 pub mod activity;
+pub mod arrivals;
 pub mod config;
 pub mod finding;
 pub mod flow;

@@ -283,7 +283,7 @@ impl Doctor {
         Around {
             destinations: judge::queues::destinations(seen.iter().map(|it| &it.now)),
             owners,
-            kubelet: owners::runs(KUBELET),
+            kubelet: owners::netns_of(KUBELET),
             spreads: self.spreads,
         }
     }

@@ -26,6 +26,8 @@ pub struct Activity {
     pub failed: [u64; Cause::COUNT],
     /// Port searches by duration: see `tracer_common::tuple::search_bucket`.
     pub search: [u32; SEARCH_BUCKETS],
+    /// Whether connections were opened at a constant rate; `None`: not known.
+    pub constant: Option<bool>,
     /// The process that connected last; `None`: not known.
     pub caller: Option<Process>,
 }
@@ -48,7 +50,8 @@ impl Activity {
         }
         let mut search = now.search;
         for (count, earlier) in search.iter_mut().zip(before.search) {
-            *count = count.wrapping_sub(earlier);
+            // They have 32 bits; a count that is smaller than before began again.
+            *count = count.checked_sub(earlier).unwrap_or(*count);
         }
         let open = |count: &TupleCount| float(count.in_use().saturating_sub(count.time_wait()));
         Self {
@@ -60,6 +63,7 @@ impl Activity {
             growth: (float(now.in_use()) - float(before.in_use())) / seconds,
             failed,
             search,
+            constant: None,
             caller: None,
         }
     }
@@ -72,6 +76,21 @@ impl Activity {
     /// Calls that failed for this cause.
     pub fn failures(&self, cause: Cause) -> u64 {
         self.failed.get(cause as usize).copied().unwrap_or(0)
+    }
+
+    /// Connections of the window that were established, at the least; `waiting`: how many are in SYN_SENT now.
+    pub fn established(&self, waiting: u32) -> u64 {
+        /// How a connection ends that was never established.
+        const NEVER: [Cause; 6] = [
+            Cause::Refused,
+            Cause::TimedOut,
+            Cause::Unreachable,
+            Cause::Reset,
+            Cause::Aborted,
+            Cause::NoAnswer,
+        ];
+        let never = NEVER.iter().map(|cause| self.failures(*cause)).fold(0, u64::saturating_add);
+        self.opened.saturating_sub(waiting.into()).saturating_sub(never)
     }
 
     /// The connections that programs want, those included that failed because no port was free. `time_wait_s`: how long a
@@ -191,6 +210,31 @@ mod tests {
         before.failed[Cause::PortsExhausted as usize] = 4;
         let activity = Activity::between(Some(&before), &now, 1.0);
         assert_eq!((activity.exhausted(), activity.failures(Cause::Refused)), (5, 3));
+    }
+
+    #[test]
+    fn connections_that_were_not_answered_were_not_established() {
+        let mut activity = Activity { opened: 100, ..Activity::default() };
+        assert_eq!((activity.established(0), activity.established(101)), (100, 0));
+        activity.failed[Cause::NoAnswer as usize] = 70;
+        activity.failed[Cause::Refused as usize] = 5;
+        // These are no connections.
+        activity.failed[Cause::PortsExhausted as usize] = 9;
+        assert_eq!(activity.established(20), 5);
+    }
+
+    #[test]
+    fn counters_that_began_again_are_no_billions_of_searches() {
+        let with = |opened, searches| {
+            let mut count = count(opened, 0, 0, 0);
+            count.search[3] = searches;
+            count
+        };
+        // The tuple was removed, came back, and has more connections than it had.
+        let activity = Activity::between(Some(&with(10, 9)), &with(12, 4), 5.0);
+        assert_eq!(activity.search[3], 4);
+        let wrapped = Activity::between(Some(&with(10, u32::MAX)), &with(12, 1), 5.0);
+        assert_eq!(wrapped.search[3], 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod listeners;
 pub mod logs;
 pub mod nat_behind;
 pub mod nginx;
+mod not_local;
 mod ports;
 pub mod proxies;
 pub mod queues;
@@ -23,7 +24,7 @@ pub mod sysctls;
 #[cfg(test)]
 mod test_kernel;
 #[cfg(test)]
-mod test_seen;
+pub(super) mod test_seen;
 #[cfg(test)]
 mod test_sockets;
 mod text;
@@ -75,10 +76,26 @@ pub struct Around {
     pub destinations: BTreeSet<(Addr, u16)>,
     /// The processes that have sockets open, by inode; without those that could not be found.
     pub owners: HashMap<u32, listeners::Owner>,
-    /// Whether a kubelet runs on this host.
-    pub kubelet: bool,
+    /// The network namespace of the kubelet of this host, by its inode number; `None`: none runs here.
+    pub kubelet: Option<u32>,
     /// Whether a rule of `tracer spread` is active: it binds ports, too.
     pub spreads: bool,
+}
+
+impl Around {
+    /// The process that has most of a tuple's sockets open; `None`: not known.
+    fn holder(&self, tuple: &Tuple) -> Option<&Process> {
+        let mut sockets: BTreeMap<&Process, usize> = BTreeMap::new();
+        for owner in tuple.inodes.iter().filter_map(|inode| self.owners.get(inode)) {
+            *sockets.entry(&owner.process).or_default() += 1;
+        }
+        sockets.into_iter().max_by_key(|(_, count)| *count).map(|(process, _)| process)
+    }
+
+    /// Whether Kubernetes gives ports of this namespace to services: pods have namespaces of their own.
+    fn has_node_ports(&self, place: &Place) -> bool {
+        self.kubelet == Some(place.inum)
+    }
 }
 
 /// An address at which bind(address, 0) or listen() takes ports of the range.
@@ -89,6 +106,8 @@ pub struct BoundAddress {
     pub ports: Option<(u64, u32)>,
     /// Calls that failed during the window because no port was free.
     pub failed: u64,
+    /// Calls without a port that failed because the namespace does not have the address.
+    pub not_local: u64,
     /// How long the window was, in seconds.
     pub seconds: f64,
     /// The process whose call failed last; `None`: none failed.
@@ -137,12 +156,13 @@ impl Seen {
 
 /// The findings in a namespace, in no order.
 pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
-    let mut findings = ports::exhausted(seen);
+    let mut findings = ports::exhausted(seen, around);
     findings.extend(ports::bound(seen));
-    findings.extend(search::slow(seen));
+    findings.extend(not_local::bad_sources(seen));
+    findings.extend(search::slow(seen, around));
     findings.extend(silent::black_holes(seen));
-    findings.extend(lingering::held(seen));
-    findings.extend(flows::flows(seen));
+    findings.extend(lingering::held(seen, around));
+    findings.extend(flows::flows(seen, around));
     findings.extend(space::of_settings(seen, around));
     findings.extend(space::of_details(seen, around));
     findings

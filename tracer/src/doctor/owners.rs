@@ -97,16 +97,20 @@ fn name(pid: u32) -> String {
     String::from_utf8_lossy(text.trim_ascii_end()).into_owned()
 }
 
-/// Whether a process of this name runs on this host that belongs to the same user as this one's first process: no other user
-/// can pretend it.
-pub fn runs(name: &str) -> bool {
+/// The network namespace, by its inode number, of a process of this name that belongs to the same user as this host's first
+/// process: no other user can pretend it. `None`: there is none. If the process may not be examined, its namespace is taken to be
+/// the one of this process.
+pub fn netns_of(name: &str) -> Option<u32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let of_init = |pid: u32| {
         let uid = |pid: u32| std::fs::metadata(format!("/proc/{pid}")).map(|it| it.uid()).ok();
         uid(pid) == uid(1)
     };
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.any(|pid: u32| self::name(pid) == name && of_init(pid))
+    let pid = pids.find(|pid: &u32| self::name(*pid) == name && of_init(*pid))?;
+    let inum = |of: &str| std::fs::metadata(format!("/proc/{of}/ns/net")).map(|it| it.ino());
+    let inum = inum(&pid.to_string()).or_else(|_| inum("self")).ok()?;
+    u32::try_from(inum).ok()
 }
 
 /// The descriptors of these processes; of all, if none is given.
@@ -189,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_running_process_is_found_by_its_name() {
-        assert!(runs(&name(id())));
-        assert!(!runs("no such process"));
+        let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+        assert_eq!(netns_of(&name(id())).map(u64::from), Some(own));
+        assert_eq!(netns_of("no such process"), None);
     }
 }

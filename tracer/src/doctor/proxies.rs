@@ -100,7 +100,9 @@ pub struct Begun {
     read: Vec<Read>,
     unread: Vec<String>,
     hidden: bool,
+    /// When it was, by the wall clock and by one that is never set.
     from_s: i64,
+    began: Instant,
 }
 
 /// A proxy whose configuration was read.
@@ -123,12 +125,13 @@ pub fn begin(worker: &Worker, all: &[Netns]) -> Begun {
         unread: vec![format!("the proxies of this host: {}", reason(&error))],
         hidden: false,
         from_s: now_s(),
+        began: Instant::now(),
     })
 }
 
 fn read_all(inums: &BTreeSet<u32>) -> Begun {
-    let from_s = now_s();
-    let until = Instant::now() + TIME;
+    let (from_s, began) = (now_s(), Instant::now());
+    let until = began + TIME;
     let search = within(TIME_OF_ONE, {
         let inums = inums.clone();
         move || find::find(&inums, TIME_OF_ONE / 2)
@@ -156,7 +159,7 @@ fn read_all(inums: &BTreeSet<u32>) -> Begun {
             Err(why) => unread.push(format!("{name}: {why}")),
         }
     }
-    Begun { read, unread, hidden, from_s }
+    Begun { read, unread, hidden, from_s, began }
 }
 
 /// The result of work that another process decides about.
@@ -199,8 +202,10 @@ pub struct Wanted<'a> {
 impl Begun {
     /// Reads the counters again, the logs, and whether source addresses can be bound. In some seconds at most.
     pub fn end(self, worker: &Worker, wanted: &Wanted<'_>) -> Proxies {
-        let from_s = if wanted.window { self.from_s } else { self.from_s.saturating_sub(BACK_S) };
-        let asked = Asked { from_s, to_s: now_s(), offset_s: local_offset_s() };
+        let to_s = now_s();
+        let began_s = first_second(self.from_s, self.began.elapsed(), to_s);
+        let from_s = if wanted.window { began_s } else { began_s.saturating_sub(BACK_S) };
+        let asked = Asked { from_s, to_s, offset_s: local_offset_s() };
         let mut unread = self.unread;
         let places: BTreeMap<u32, Place> =
             wanted.places.iter().map(|place| (place.inum, place.clone())).collect();
@@ -334,6 +339,12 @@ fn not_here(
 fn is_not_here(address: &IpAddr) -> bool {
     let bound = UdpSocket::bind((*address, 0));
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+/// The second in which a time of this length began that ends in the second `to_s`. `from_s`: when it began, by the clock of then;
+/// if that was set back meanwhile, lines of logs have times by the clock of now.
+fn first_second(from_s: i64, length: Duration, to_s: i64) -> i64 {
+    from_s.min(to_s.saturating_sub(i64::try_from(length.as_secs()).unwrap_or(i64::MAX)))
 }
 
 fn now_s() -> i64 {

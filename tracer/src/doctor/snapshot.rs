@@ -79,8 +79,7 @@ pub fn look(wanted: &Wanted<'_>, worker: &Worker) -> Snapshot {
             snapshot.cut_short = Some("looking at all network namespaces takes too long");
             break;
         }
-        let own = netns.inum == wanted.own;
-        let place = Place { inum: netns.inum, name: netns.name.clone(), own };
+        let place = Place::of(netns, wanted.own);
         let closely = wanted.closely.contains(&netns.inum);
         match in_netns(worker, netns, wanted.own, move || look_here(closely)) {
             Ok((settings, details, tuples)) => {
@@ -246,7 +245,7 @@ mod tests {
         assert_eq!((snapshot.looks.len(), snapshot.check().missing), (1, None));
         let denied = io::Error::from_raw_os_error(libc::EPERM);
         let failed = Snapshot {
-            failed: vec![(Place { inum: 7, name: None, own: false }, denied)],
+            failed: vec![(Place { inum: 7, ..Place::default() }, denied)],
             ..Snapshot::default()
         };
         let missing = failed.check().missing.unwrap();

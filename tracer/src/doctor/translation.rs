@@ -56,8 +56,7 @@ impl Translation {
         (begin, until): (&Begin, Instant),
     ) -> Self {
         let look = |netns: &Netns| {
-            let place =
-                Place { inum: netns.inum, name: netns.name.clone(), own: netns.inum == own };
+            let place = Place::of(netns, own);
             if Instant::now() > until {
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
                 return (place, Err(Unread::outside(&late)), None);
@@ -97,13 +96,13 @@ impl Translation {
             }));
         }
         let vendor = Vendor::of(dmi::sys_vendor().as_deref());
-        let insert_failed = self.insert_failed();
+        let insert_failed = self.insert_failed(seen);
         let translated_here = self.destinations();
         for seen in seen.iter().filter(|it| it.before.is_some()) {
             findings.extend(nat_behind::judge(&Outgoing {
                 place: seen.place.clone(),
                 syns: seen.now.by_ends.iter().map(|it| syns(seen, it)).collect(),
-                insert_failed: Some(insert_failed),
+                insert_failed,
                 translated_here: translated_here.clone(),
                 vendor,
             }));
@@ -111,13 +110,23 @@ impl Translation {
         findings
     }
 
-    /// By how much `insert_failed` grew, in all namespaces together.
-    fn insert_failed(&self) -> u32 {
-        let grown = self.looks.iter().filter_map(|(_, look, before)| {
-            let now = look.as_ref().ok()?.as_ref()?.counters.as_ref().ok()?;
-            Some(now.since(&before.as_ref()?.0).insert_failed)
-        });
-        grown.fold(0, u32::saturating_add)
+    /// By how much `insert_failed` grew, in all namespaces together; `None`: it is not known of one whose sockets are judged.
+    /// `seen`: these.
+    fn insert_failed(&self, seen: &[Seen]) -> Option<u32> {
+        let mut sum = 0_u32;
+        for (place, look, before) in &self.looks {
+            let counters = match look {
+                Ok(None) => continue,
+                Ok(Some(Look { counters: Ok(now), .. })) => before.as_ref().map(|it| (now, &it.0)),
+                _ => None,
+            };
+            match counters {
+                Some((now, before)) => sum = sum.saturating_add(now.since(before).insert_failed),
+                None if seen.iter().any(|it| it.place == *place) => return None,
+                None => {}
+            }
+        }
+        Some(sum)
     }
 
     /// Where the connections lead whose source this host translates.
@@ -140,12 +149,10 @@ fn unanswered(seen: &[Seen]) -> BTreeMap<SocketAddr, u32> {
 
 /// What became of a tuple's SYNs in the window.
 fn syns(seen: &Seen, (ends, tuple): (&Ends, &Tuple)) -> ((IpAddr, SocketAddr), Syns) {
-    let opened = seen.activity.get(ends).map_or(0, |it| it.opened);
-    let opened = u32::try_from(opened).unwrap_or(u32::MAX);
+    let established = seen.activity.get(ends).map_or(0, |it| it.established(tuple.syn_sent));
     let syns = Syns {
         unanswered: tuple.unanswered,
-        // Those that were opened and do not wait have had their answer.
-        established: opened.saturating_sub(tuple.syn_sent),
+        established: u32::try_from(established).unwrap_or(u32::MAX),
         fill: tuple.saturation(),
         connections: tuple.held,
     };
@@ -161,7 +168,7 @@ mod tests {
     };
 
     fn place() -> Place {
-        Place { inum: 7, name: None, own: false }
+        Place { inum: 7, ..Place::default() }
     }
 
     fn tracked(drop: u32, insert_failed: u32) -> (Place, Result<Option<Look>, Unread>) {
@@ -200,7 +207,23 @@ mod tests {
         let at = Instant::now();
         let one = (place, look, Some((Counters { insert_failed: 4, ..Counters::default() }, at)));
         let unknown = (self::place(), tracked(9, 9).1, None);
-        assert_eq!(Translation { looks: vec![one, unknown], at }.insert_failed(), 5);
+        let all = Translation { looks: vec![one, unknown], at };
+        assert_eq!(all.insert_failed(&[]), Some(5));
+        let judged = crate::doctor::judge::test_seen::seen(Tuple::default());
+        let judged = Seen { place: self::place(), ..judged };
+        assert_eq!(all.insert_failed(&[judged]), None, "it may have grown in this one");
+    }
+
+    #[test]
+    fn connections_without_an_answer_are_no_established_ones() {
+        use crate::doctor::judge::test_seen::{ENDS, opened, seen};
+        // The program gives up after a second: of 100 that were opened, 80 ended so, and 20 wait.
+        let mut activity = opened(100, 0);
+        activity.failed[tracer_common::Cause::NoAnswer as usize] = 80;
+        let waiting = Tuple { syn_sent: 20, unanswered: 20, held: 20, ..Tuple::default() };
+        let seen = seen(waiting.clone()).watched(activity);
+        let (_, of) = syns(&seen, (&ENDS, &waiting));
+        assert_eq!((of.unanswered, of.established), (20, 0), "a black hole, and no NAT");
     }
 
     #[test]

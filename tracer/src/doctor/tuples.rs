@@ -75,8 +75,10 @@ pub struct Tuple {
     pub parity: Parity,
     /// Inodes of sockets that a process has open, at most 64.
     pub inodes: Vec<u32>,
-    /// Cookies of the sockets in CLOSE_WAIT and FIN_WAIT2, sorted: two looks show which of them stay.
-    pub lingering: Vec<u64>,
+    /// Cookies of the sockets in CLOSE_WAIT, sorted: two looks show which of them stay.
+    pub close_wait_cookies: Vec<u64>,
+    /// The same of those in FIN_WAIT2.
+    pub fin_wait2_cookies: Vec<u64>,
 }
 
 /// How many inodes are kept of a tuple, to find who holds it.
@@ -164,7 +166,8 @@ pub fn tuples(sockets: &[DiagSocket], settings: &Settings) -> Tuples {
     }
     let by_ends = found.into_iter().map(|(ends, (mut tuple, ports))| {
         let own = ports.keys().filter(|port| !usable.has(**port) && in_range(port));
-        tuple.lingering.sort_unstable();
+        tuple.close_wait_cookies.sort_unstable();
+        tuple.fin_wait2_cookies.sort_unstable();
         tuple.capacity = usable.limits().usable().saturating_add(count(own));
         tuple.first_half_full = first_half_full(&settings.range, &usable, &ports);
         (ends, tuple)
@@ -190,13 +193,16 @@ fn is_reusable(socket: &DiagSocket, reuse: Reuse, loopback: bool) -> bool {
 fn add(tuple: &mut Tuple, socket: &DiagSocket, reusable: bool) {
     tuple.held += 1;
     tuple.reusable += u32::from(reusable);
-    if matches!(socket.state, tcp_state::FIN_WAIT2 | tcp_state::CLOSE_WAIT) {
-        tuple.lingering.push(socket.cookie);
-    }
     match socket.state {
         tcp_state::TIME_WAIT => tuple.time_wait += 1,
-        tcp_state::FIN_WAIT2 => tuple.fin_wait2 += 1,
-        tcp_state::CLOSE_WAIT => tuple.close_wait += 1,
+        tcp_state::FIN_WAIT2 => {
+            tuple.fin_wait2 += 1;
+            tuple.fin_wait2_cookies.push(socket.cookie);
+        }
+        tcp_state::CLOSE_WAIT => {
+            tuple.close_wait += 1;
+            tuple.close_wait_cookies.push(socket.cookie);
+        }
         tcp_state::ESTABLISHED => tuple.established += 1,
         tcp_state::SYN_SENT => {
             tuple.syn_sent += 1;

@@ -23,7 +23,10 @@ impl Check {
                 id,
                 Id::PortsExhausted | Id::BlackHole | Id::HeldOpen | Id::FinWait2Held | Id::HotSpot
             ),
-            "window" => matches!(id, Id::SlowSearch | Id::ClosesFirst | Id::Churn | Id::Kernel),
+            "window" => matches!(
+                id,
+                Id::SlowSearch | Id::ClosesFirst | Id::Churn | Id::HealthChecks | Id::Kernel
+            ),
             "descriptors" => id == Id::Descriptors,
             "conntrack" => id == Id::ConntrackFull,
             "snat" => id == Id::SnatExhausted,
@@ -74,35 +77,75 @@ pub fn verdict(findings: &[Finding], checks: &[Check]) -> Verdict {
     }
 }
 
-/// Findings that hide the advice of others of the same subject: they are the cause, and what the others advise would feed it.
-const CAUSES: [Id; 7] = [
-    Id::BlackHole,
-    Id::NatBehind,
-    Id::SnatExhausted,
-    Id::ConntrackFull,
-    Id::UpstreamQueue,
-    Id::HeldOpen,
-    Id::FinWait2Held,
-];
-/// What these explain.
-const CONSEQUENCES: [Id; 3] = [Id::PortsExhausted, Id::SlowSearch, Id::Churn];
+/// What a cause can explain, and hide the advice of: that would feed the cause.
+const CONSEQUENCES: [Id; 4] = [Id::PortsExhausted, Id::SlowSearch, Id::Churn, Id::BlackHole];
 
-/// How many findings of an id in a namespace are shown.
+/// Causes that are of one tuple.
+const OF_A_TUPLE: [Id; 4] = [Id::BlackHole, Id::NatBehind, Id::HeldOpen, Id::FinWait2Held];
+/// Causes for which SYNs have no answer: of a destination, or of a whole namespace.
+const OF_ANSWERS: [Id; 3] = [Id::SnatExhausted, Id::ConntrackFull, Id::UpstreamQueue];
+
+/// Whether a cause explains a finding about a tuple. Without the cause, most of its ports would be free.
+fn explains(cause: &Finding, it: &Finding) -> bool {
+    // Black holes have no other reason than that SYNs have no answer.
+    let waits = || it.id == Id::BlackHole || is_mostly(it, it, "ports.syn_sent");
+    match cause.id {
+        // Which has the same subject.
+        Id::BlackHole | Id::NatBehind => it.id != Id::BlackHole,
+        Id::HeldOpen => it.id != Id::BlackHole && is_mostly(cause, it, "ports.close_wait"),
+        Id::FinWait2Held => it.id != Id::BlackHole && is_mostly(cause, it, "ports.fin_wait2"),
+        _ => concerns(&cause.subject, &it.subject) && waits(),
+    }
+}
+
+/// Whether this number of `of` is at least half of the ports that `it` has in use; false also if either is not known.
+fn is_mostly(of: &Finding, it: &Finding, key: &str) -> bool {
+    let number = |finding: &Finding, key: &str| finding.evidence.get(key)?.as_u64();
+    let (part, all) = (number(of, key), number(it, "ports.in_use"));
+    part.zip(all).is_some_and(|(part, all)| part.saturating_mul(2) >= all)
+}
+
+/// Whether a cause is about connections of this tuple: they lead to its destination, or are of its namespace.
+fn concerns(cause: &Subject, tuple: &Subject) -> bool {
+    let Subject::Tuple { place, destination, .. } = tuple else { return false };
+    match cause {
+        Subject::Netns(there) => there == place,
+        Subject::Tuple { destination: there, .. } => there == destination,
+        // A listener of any address, or of this one.
+        Subject::Address { address, .. } => {
+            let any = address.ip().is_unspecified();
+            address.port() == destination.port() && (any || address.ip() == destination.ip())
+        }
+        Subject::Host | Subject::Process(_) => false,
+    }
+}
+
+/// How many findings of an id in a namespace are shown, and how many in all namespaces.
 const MOST: usize = 16;
+const MOST_IN_ALL: usize = 64;
 
 /// Marks consequences, takes their advice away, and sorts: causes before consequences, the worst first, the namespace of this
-/// process before others, then by id and subject. A cause must be of the same subject, and at least a warning.
+/// process before others, then by id and subject. A cause is at least a warning.
 pub fn sort(mut findings: Vec<Finding>) -> Vec<Finding> {
-    let mut causes: BTreeMap<Subject, Id> = BTreeMap::new();
-    for it in &findings {
-        if CAUSES.contains(&it.id) && it.severity > Severity::Info {
-            let first = causes.entry(it.subject.clone()).or_insert(it.id);
-            *first = it.id.min(*first);
-        }
+    let is_cause = |it: &&Finding| it.severity > Severity::Info;
+    let causes: Vec<&Finding> = findings.iter().filter(is_cause).collect();
+    let mut by_subject: BTreeMap<&Subject, Vec<&Finding>> = BTreeMap::new();
+    for cause in causes.iter().filter(|it| OF_A_TUPLE.contains(&it.id)) {
+        by_subject.entry(&cause.subject).or_default().push(cause);
     }
-    for finding in findings.iter_mut().filter(|it| CONSEQUENCES.contains(&it.id)) {
-        if let Some(cause) = causes.get(&finding.subject) {
-            finding.consequence_of = Some(*cause);
+    let wide: Vec<&Finding> = causes.into_iter().filter(|it| OF_ANSWERS.contains(&it.id)).collect();
+    let cause_of = |it: &Finding| -> Option<Id> {
+        let same = by_subject.get(&it.subject).into_iter().flatten();
+        let all = same.chain(&wide).filter(|cause| cause.id != it.id && explains(cause, it));
+        all.map(|cause| cause.id).min()
+    };
+    let explained: Vec<Option<Id>> = findings
+        .iter()
+        .map(|it| if CONSEQUENCES.contains(&it.id) { cause_of(it) } else { None })
+        .collect();
+    for (finding, cause) in findings.iter_mut().zip(explained) {
+        if cause.is_some() {
+            finding.consequence_of = cause;
             finding.advice.clear();
         }
     }
@@ -116,15 +159,19 @@ pub fn sort(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-/// Leaves out all but the first 16 findings of an id in a namespace: others are of the same cause. Returns how many are left out.
-/// `findings`: sorted.
+/// Leaves out all but the first 16 findings of an id in a namespace, and all but the first 64 in all namespaces: others are of the
+/// same cause. Returns how many are left out. `findings`: sorted.
 pub fn shorten(findings: &mut Vec<Finding>) -> usize {
     let before = findings.len();
     let mut counts: BTreeMap<(Option<u32>, Id), usize> = BTreeMap::new();
+    let mut shown: BTreeMap<Id, usize> = BTreeMap::new();
     findings.retain(|it| {
         let count = counts.entry((it.subject.place().map(|place| place.inum), it.id)).or_default();
         *count += 1;
-        *count <= MOST
+        let in_all = shown.entry(it.id).or_default();
+        let is_shown = *count <= MOST && *in_all < MOST_IN_ALL;
+        *in_all += usize::from(is_shown);
+        is_shown
     });
     before - findings.len()
 }
@@ -138,7 +185,7 @@ mod tests {
 
     fn tuple(last: u8) -> Subject {
         Subject::Tuple {
-            place: Place { inum: 1, name: None, own: true },
+            place: Place { inum: 1, own: true, ..Place::default() },
             source: Ipv4Addr::new(10, 0, 0, last).into(),
             destination: (Ipv4Addr::new(10, 0, 1, 1), 80).into(),
         }
@@ -182,10 +229,76 @@ mod tests {
         assert_eq!(sorted[2].subject, tuple(1));
     }
 
+    fn cause_of(cause: Finding, consequence: Finding) -> Option<Id> {
+        let id = consequence.id;
+        sort(vec![cause, consequence]).iter().find(|it| it.id == id).unwrap().consequence_of
+    }
+
+    #[test]
+    fn connections_that_are_not_closed_explain_a_full_tuple_only_if_they_hold_most_of_it() {
+        let full = || finding(Id::PortsExhausted, Severity::Critical, tuple(1));
+        let of = |id, key: &str, count: u32| {
+            let cause = finding(id, Severity::Warning, tuple(1)).with(key, count);
+            cause_of(cause, full().with("ports.in_use", 1_000))
+        };
+        assert_eq!(of(Id::HeldOpen, "ports.close_wait", 499), None, "the rest is in TIME_WAIT");
+        assert_eq!(of(Id::HeldOpen, "ports.close_wait", 500), Some(Id::HeldOpen));
+        assert_eq!(of(Id::FinWait2Held, "ports.fin_wait2", 100), None);
+        assert_eq!(of(Id::FinWait2Held, "ports.fin_wait2", 900), Some(Id::FinWait2Held));
+        let sorted = sort(vec![
+            finding(Id::HeldOpen, Severity::Warning, tuple(1)).with("ports.close_wait", 100),
+            full().with("ports.in_use", 1_000),
+        ]);
+        assert_eq!((sorted[0].id, sorted[0].advice.len()), (Id::PortsExhausted, 1));
+    }
+
+    #[test]
+    fn what_leaves_syns_without_an_answer_explains_tuples_that_wait_for_one() {
+        let Subject::Tuple { place, destination, .. } = tuple(1) else { unreachable!() };
+        let at = |address: &str| Subject::Address {
+            place: place.clone(),
+            address: address.parse().unwrap(),
+        };
+        let elsewhere = Place { inum: 9, ..Place::default() };
+        let snat = |port| {
+            let source = Ipv4Addr::new(192, 0, 2, 1).into();
+            let destination = (destination.ip(), port).into();
+            Subject::Tuple { place: elsewhere.clone(), source, destination }
+        };
+        let explained = [
+            (Id::UpstreamQueue, at("10.0.1.1:80")),
+            (Id::UpstreamQueue, at("0.0.0.0:80")),
+            (Id::ConntrackFull, Subject::Netns(place.clone())),
+            (Id::SnatExhausted, snat(80)),
+        ];
+        let others = [
+            (Id::UpstreamQueue, at("0.0.0.0:81")),
+            (Id::UpstreamQueue, at("10.0.1.2:80")),
+            (Id::ConntrackFull, Subject::Netns(elsewhere.clone())),
+            (Id::SnatExhausted, snat(81)),
+        ];
+        let waiting = |syn_sent: u32| {
+            let full = finding(Id::PortsExhausted, Severity::Critical, tuple(1));
+            full.with("ports.in_use", 100).with("ports.syn_sent", syn_sent)
+        };
+        let hole = || finding(Id::BlackHole, Severity::Critical, tuple(1));
+        for (id, subject) in explained {
+            let cause = || finding(id, Severity::Warning, subject.clone());
+            assert_eq!(cause_of(cause(), hole()), Some(id));
+            assert_eq!(cause_of(cause(), waiting(50)), Some(id));
+            assert_eq!(cause_of(cause(), waiting(49)), None, "{id}: it is full for another reason");
+        }
+        for (id, subject) in others {
+            let cause = finding(id, Severity::Warning, subject);
+            assert_eq!(cause_of(cause.clone(), hole()), None, "{id}");
+            assert_eq!(cause_of(cause, waiting(100)), None, "{id}");
+        }
+    }
+
     #[test]
     fn the_own_namespace_comes_first_and_many_findings_of_one_kind_are_shortened() {
         let there = |last: u8| {
-            let place = Place { inum: 2, name: None, own: false };
+            let place = Place { inum: 2, ..Place::default() };
             let Subject::Tuple { source, destination, .. } = tuple(last) else { unreachable!() };
             finding(
                 Id::BlackHole,
@@ -198,6 +311,13 @@ mod tests {
         let mut sorted = sort(all);
         assert_eq!(sorted[0].id, Id::PortsExhausted);
         assert_eq!((shorten(&mut sorted), sorted.len()), (4, 17));
+        // A finding in each of many namespaces is no long text either.
+        let small = |inum| {
+            let place = Place { inum, ..Place::default() };
+            finding(Id::SmallRange, Severity::Warning, Subject::Netns(place))
+        };
+        let mut many = sort((0..10_000).map(small).collect());
+        assert_eq!((shorten(&mut many), many.len()), (9_936, 64));
     }
 
     #[test]

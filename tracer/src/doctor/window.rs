@@ -5,9 +5,15 @@ mod ports;
 use std::{collections::BTreeMap, time::Instant};
 
 pub use ports::Ports;
-use tracer_common::{Addr, Cause, Filter, Kind, Loss, TupleCount};
+use tracer_common::{Addr, Cause, Filter, Kind, Loss, TupleCount, TupleKey};
 
-use super::{activity::Activity, finding::Process, judge::BoundAddress, tuples::Ends};
+use super::{
+    activity::Activity,
+    arrivals::{self, Arrivals},
+    finding::Process,
+    judge::BoundAddress,
+    tuples::Ends,
+};
 use crate::{
     config::KernelConfig,
     error::Error,
@@ -34,8 +40,10 @@ pub struct Window {
     tracer: Tracer,
     callers: Callers,
     before: Earlier,
-    /// bind() calls that found no port, by network namespace and address; at most [`MOST_ADDRESSES`].
+    /// bind() calls without a port that failed, by network namespace and address; at most [`MOST_ADDRESSES`].
     failed: BTreeMap<(u32, Addr), Failed>,
+    /// When connections were opened.
+    arrivals: Arrivals<TupleKey>,
     lost_before: u64,
     began: Instant,
 }
@@ -83,6 +91,7 @@ impl Window {
             callers: Callers::new(names),
             before: Earlier::default(),
             failed: BTreeMap::new(),
+            arrivals: Arrivals::new(),
             lost_before: 0,
             began: Instant::now(),
         })
@@ -97,19 +106,51 @@ impl Window {
         self.tracer.read(true)?;
         self.lost_before = self.lost()?;
         self.tracer.keep_tuples(&mut self.before);
-        self.drain();
+        self.drain_events();
         self.failed.clear();
+        self.arrivals = Arrivals::new();
         self.began = Instant::now();
         Ok(())
     }
 
-    /// Reads the calls that failed since the last time. To be called often enough that the buffer for events does not fill up.
+    /// Reads the calls that failed since the last time, and now and then how many connections were opened. To be called often
+    /// enough that the buffer for events does not fill up.
     pub fn drain(&mut self) {
+        self.drain_events();
+        let at_s = self.began.elapsed().as_secs_f64();
+        if !self.arrivals.is_due(at_s) {
+            return;
+        }
+        // Reading more of them so often would cost too much.
+        if self.tracer.tuples().len() > arrivals::MOST_TUPLES {
+            return self.arrivals.add(at_s, []);
+        }
+        if let Err(error) = self.tracer.read(false) {
+            tracing::debug!("cannot read how many connections were opened: {error}");
+            return self.arrivals.add(at_s, []);
+        }
+        let before = &mut self.before;
+        let opened = self.tracer.tuples().iter().map(|(key, count)| {
+            let before = before.get(key).map_or(0, |it| it.opened);
+            (*key, count.opened.saturating_sub(before))
+        });
+        self.arrivals.add(self.began.elapsed().as_secs_f64(), opened);
+    }
+
+    /// Reads the calls that failed since the last time.
+    fn drain_events(&mut self) {
         let Self { tracer, callers, failed, .. } = self;
         loop {
             let taken = tracer.session.events.drain(BATCH, |record| {
                 let Ok(event) = decode(record) else { return };
-                if typed(&event) != Ok(Typed::BindFailed(Cause::BindExhausted)) {
+                let cause = match typed(&event) {
+                    Ok(Typed::BindFailed(cause)) => cause,
+                    _ => return,
+                };
+                // An address that is not here matters for connections: with a port, it is that of a listener.
+                let counts = cause == Cause::BindExhausted
+                    || cause == Cause::AddressNotLocal && event.local_port == 0;
+                if !counts {
                     return;
                 }
                 let place = (event.tuple.netns, event.tuple.source);
@@ -118,7 +159,11 @@ impl Window {
                 }
                 let called = callers.of(&event);
                 let known = failed.entry(place).or_default();
-                known.count += 1;
+                if cause == Cause::BindExhausted {
+                    known.exhausted += 1;
+                } else {
+                    known.not_local += 1;
+                }
                 known.caller = Some(process(callers, event.pid, event.cgroup, &called));
             });
             if taken < BATCH {
@@ -132,7 +177,7 @@ impl Window {
     /// # Errors
     /// A map cannot be read.
     pub fn end(&mut self) -> Result<Watched, Error> {
-        self.drain();
+        self.drain_events();
         self.tracer.read(true)?;
         let seconds = self.began.elapsed().as_secs_f64().max(1e-3);
         let mut namespaces: BTreeMap<u32, Activities> = BTreeMap::new();
@@ -148,7 +193,8 @@ impl Window {
                 port: key.destination_port,
             };
             let here = namespaces.entry(key.netns).or_default();
-            here.tuples.insert(ends, Activity { caller, ..activity });
+            let constant = self.arrivals.is_constant(key);
+            here.tuples.insert(ends, Activity { caller, constant, ..activity });
         }
         let mut failed = std::mem::take(&mut self.failed);
         for (key, count, of) in self.tracer.bind_rows() {
@@ -175,17 +221,21 @@ impl Window {
     }
 }
 
-/// bind() calls that found no port at an address.
+/// bind() calls at an address that failed.
 #[derive(Clone, Debug, Default)]
 struct Failed {
-    count: u64,
+    /// Because no port was free.
+    exhausted: u64,
+    /// Because the namespace does not have the address.
+    not_local: u64,
     /// The process of the newest one.
     caller: Option<Process>,
 }
 
 impl Failed {
     fn bound(self, address: Addr, ports: Option<(u64, u32)>, seconds: f64) -> BoundAddress {
-        BoundAddress { address, ports, failed: self.count, seconds, caller: self.caller }
+        let Self { exhausted, not_local, caller } = self;
+        BoundAddress { address, ports, failed: exhausted, not_local, seconds, caller }
     }
 }
 

@@ -17,6 +17,8 @@ pub struct NetworkSettings {
     pub reverse_path: Option<ReversePath>,
     /// The most connections that may wait at a listener, whatever its program asks for (net.core.somaxconn).
     pub longest_backlog: Option<u64>,
+    /// How long FIN_WAIT2 lasts without the socket's program, in seconds (net.ipv4.tcp_fin_timeout).
+    pub fin_wait2_s: Option<u64>,
     /// The first port that needs no privilege to bind, which the range may not go below
     /// (net.ipv4.ip_unprivileged_port_start).
     pub first_unprivileged_port: Option<u16>,
@@ -59,6 +61,7 @@ impl NetworkSettings {
             nonlocal_bind_v6: flag("ipv6/ip_nonlocal_bind"),
             reverse_path: reverse_path(&root.join("ipv4/conf")),
             longest_backlog: number("core/somaxconn"),
+            fin_wait2_s: number("ipv4/tcp_fin_timeout"),
             first_unprivileged_port: number("ipv4/ip_unprivileged_port_start")
                 .and_then(|port| u16::try_from(port).ok()),
         }
@@ -98,6 +101,7 @@ mod tests {
                 ("ipv4/conf/all/rp_filter", "0"),
                 ("ipv4/conf/lo/rp_filter", "2"),
                 ("core/somaxconn", "3"),
+                ("ipv4/tcp_fin_timeout", "7"),
                 ("ipv4/ip_unprivileged_port_start", "80"),
             ] {
                 fs::write(format!("/proc/sys/net/{name}"), value).unwrap();
@@ -110,6 +114,7 @@ mod tests {
             nonlocal_bind_v6: before.nonlocal_bind_v6,
             reverse_path: Some(ReversePath::Loose),
             longest_backlog: Some(3),
+            fin_wait2_s: Some(7),
             first_unprivileged_port: Some(80),
         };
         assert_eq!(after, expected);

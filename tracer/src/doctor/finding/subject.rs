@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::host::netns::Netns;
+
 /// A network namespace.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Place {
     /// Its inode number.
     pub inum: u32,
@@ -11,6 +13,20 @@ pub struct Place {
     pub name: Option<String>,
     /// Whether it is the namespace of this process.
     pub own: bool,
+    /// A file through which it can be entered, such as /proc/PID/ns/net; `None`: none is known.
+    pub path: Option<String>,
+}
+
+impl Place {
+    /// This namespace. `own`: inode number of this process's own one.
+    pub fn of(netns: &Netns, own: u32) -> Self {
+        Self {
+            inum: netns.inum,
+            name: netns.name.clone(),
+            own: netns.inum == own,
+            path: netns.path().to_str().filter(|path| !path.is_empty()).map(str::to_owned),
+        }
+    }
 }
 
 /// A process.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::text::{number, percent};
+use super::text::{counted, number, percent};
 use crate::{
     doctor::{
         finding::{Advice, Finding, Id, Process, Severity, Subject},
@@ -76,8 +76,8 @@ fn of_process(seen: &OfProcess) -> Option<Finding> {
         what = format!("{} descriptors are open", number(seen.open));
     }
     if seen.failed > 0 {
-        write!(what, "; {} calls failed for lack of one, by its log", number(seen.failed))
-            .unwrap_or_default();
+        let failed = counted(seen.failed, "call", "calls");
+        write!(what, "; {failed} failed for lack of one, by its log").unwrap_or_default();
     }
     let finding =
         Finding::new(Id::Descriptors, severity, Subject::Process(seen.process.clone()), what)

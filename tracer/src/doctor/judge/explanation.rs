@@ -52,10 +52,10 @@ pub(super) fn bad_source(
     let findings = missing.into_iter().map(|(address, lines)| {
         let what = format!("{program} opens connections from {address}, which this host does not have: each of them fails");
         let length = if address.is_ipv4() { 32 } else { 128 };
-        let add = command_in(place, &format!("ip addr add {address}/{length} dev INTERFACE"));
-        let advice = Advice::new("add the address to the interface that leads to the servers", "")
-            .command(add)
-            .until_reboot();
+        let to = "add the address to the interface that leads to the servers (put its name for INTERFACE)";
+        let mut advice = Advice::new(to, "").until_reboot();
+        advice.command =
+            command_in(place, &format!("ip addr add {address}/{length} dev INTERFACE"));
         let other = Advice::new(format!("name an address that the host has in {}", some(&lines)), "");
         Finding::new(Id::BadSource, Severity::Critical, Subject::Process(process.clone()), what)
             .sure(Certainty::Inferred)

@@ -1,9 +1,9 @@
-//! `closes_first`, `churn` and `hot_spot`: how connections of a tuple come and go, and where to.
+//! `closes_first`, `churn`, `health_checks` and `hot_spot`: how connections of a tuple come and go, and where to.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
-    Seen, remedies,
+    Around, Seen, remedies,
     text::{ip, number, percent, rate, rounded, seconds},
 };
 use crate::doctor::{
@@ -17,19 +17,26 @@ const MOSTLY: f64 = 0.5;
 const CHURN: f64 = 0.20;
 /// Connections that are open for a shorter time than this carry few requests, in seconds.
 const SHORT_S: f64 = 1.0;
+/// Share of a tuple's ports that connections by a clock may need.
+const CHECKS: f64 = 0.10;
+/// Fewer connections than this say nothing about when they come.
+const FEW: u64 = 20;
+/// Health checks of one destination are not more frequent than this, per second: a load is.
+const MOST_CHECKS: f64 = 200.0;
 /// Share of all ports in use that one destination may have.
 const ONE_DESTINATION: f64 = 0.80;
 
 /// The findings about the flows of a namespace's tuples.
-pub(super) fn flows(seen: &Seen) -> Vec<Finding> {
+pub(super) fn flows(seen: &Seen, around: &Around) -> Vec<Finding> {
     let mut all: Vec<Finding> = Vec::new();
     for ends in seen.activity.keys() {
         let Some(flow) = seen.flow(ends) else { continue };
         let tuple = seen.now.by_ends.get(ends);
         let capacity = tuple.map_or(seen.now.usable, |it| it.capacity);
-        let need = remedies::Need { seen, ends, capacity, flow, measured: true };
+        let need = remedies::Need { seen, around, ends, capacity, flow, measured: true };
         all.extend(closes_first(&need));
         all.extend(churn(&need));
+        all.extend(health_checks(&need));
     }
     all.extend(hot_spot(seen));
     all
@@ -78,6 +85,41 @@ fn churn(need: &remedies::Need<'_>) -> Option<Finding> {
         .with("connection.open_s", rounded(flow.open_s))
         .with("ports.needed", rounded(flow.ports()));
     Some(finding.advise([need.keep_connections()]).verify_by(seen.look_again()))
+}
+
+/// Connections at a constant rate, as health checks open them, need a tenth of the ports. What they carry is not known, so that
+/// this is never more than possible.
+fn health_checks(need: &remedies::Need<'_>) -> Option<Finding> {
+    let remedies::Need { seen, ends, capacity, flow, .. } = *need;
+    let activity = seen.activity.get(ends)?;
+    let few = activity.opened < FEW || activity.exhausted() > 0 || flow.rate > MOST_CHECKS;
+    let brief = flow.open_s < SHORT_S && flow.ports() >= CHECKS * f64::from(capacity);
+    if few || !brief || activity.constant != Some(true) {
+        return None;
+    }
+    let what = format!(
+        "{} connections/s at a constant rate, open for {} each, as health checks are: they need {} of {} ports",
+        rate(flow.rate),
+        seconds(flow.open_s),
+        number(whole(flow.ports())),
+        number(capacity.into())
+    );
+    let finding = Finding::new(Id::HealthChecks, Severity::Info, seen.tuple(ends), what)
+        .sure(Certainty::Possible)
+        .with("connects_per_s", rounded(flow.rate))
+        .with("connection.open_s", rounded(flow.open_s))
+        .with("ports.needed", rounded(flow.ports()))
+        .because(
+            "a load of people or programs is not that even; that of a benchmark can be".to_owned(),
+        );
+    let advice = [
+        Advice::new(
+            "let the checker check less often",
+            "with twice the interval, half of these ports come back",
+        ),
+        Advice::new("let the checker keep its connection open", "all but one come back"),
+    ];
+    Some(finding.advise(advice).verify_by(seen.look_again()))
 }
 
 /// One destination has most of the ports that are in use, and its tuples have nearly half of theirs.

@@ -25,7 +25,7 @@ use crate::{
     host::capacity::PortRange,
 };
 
-pub use churn::{Counted, churn};
+pub use churn::{Counted, GOOD_HIT_RATE, churn};
 
 /// `closes_first`: why HAProxy closes the connections to this backend's servers first. `None`: it does not leave a TIME_WAIT when
 /// it does, or nothing is known.

@@ -185,17 +185,13 @@ fn bad_source(logged: &Logged<'_>, program: Program, name: Option<&str>, group: 
     let add = add.map(|ip| {
         let length = if ip.is_ipv4() { "32" } else { "128" };
         let command = format!("ip addr add {ip}/{length} dev INTERFACE");
-        let command = match logged.place {
-            Some(place) => command_in(place, &command),
-            None => command,
-        };
-        Advice::new(
-            format!("add {ip} to the interface that it belongs to (put its name for INTERFACE)"),
-            "bind() finds it at once",
-        )
-        .command(command)
-        .until_reboot()
-        .risk("the network must route answers for this address to this host")
+        // Without a namespace, it could be added to the wrong one.
+        let command = logged.place.and_then(|place| command_in(place, &command));
+        let put = if command.is_some() { " (put its name for INTERFACE)" } else { "" };
+        let what = format!("add {ip} to the interface that it belongs to{put}");
+        let advice = Advice::new(what, "bind() finds it at once").until_reboot();
+        Advice { command, ..advice }
+            .risk("the network must route answers for this address to this host")
     });
     let range = if program == Program::Haproxy { ", or widen its range of ports" } else { "" };
     let change = format!(

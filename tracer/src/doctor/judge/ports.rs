@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::{
-    BoundAddress, Seen, remedies,
-    text::{ip, number, percent, rate, rounded, seconds},
+    Around, BoundAddress, Seen, remedies,
+    text::{counted, ip, number, percent, rate, rounded, seconds},
 };
 use crate::doctor::{
     activity::Activity,
@@ -29,6 +29,7 @@ const NOT: &str = "more file descriptors, net.ipv4.tcp_fin_timeout: neither is w
 /// A tuple with all that is known about it.
 struct Case<'a> {
     seen: &'a Seen,
+    around: &'a Around,
     ends: &'a Ends,
     tuple: &'a Tuple,
     activity: Option<&'a Activity>,
@@ -36,7 +37,7 @@ struct Case<'a> {
 }
 
 /// A finding for each tuple of the namespace that is full, or soon is.
-pub(super) fn exhausted(seen: &Seen) -> Vec<Finding> {
+pub(super) fn exhausted(seen: &Seen, around: &Around) -> Vec<Finding> {
     let empty = Tuple { capacity: seen.now.usable, ..Tuple::default() };
     let looked = seen.now.by_ends.iter();
     // Calls can fail for a tuple that holds no port: all are reserved, or taken by bind().
@@ -46,6 +47,7 @@ pub(super) fn exhausted(seen: &Seen) -> Vec<Finding> {
     let all = looked.chain(failing.map(|(ends, _)| (ends, &empty)));
     let cases = all.map(|(ends, tuple)| Case {
         seen,
+        around,
         ends,
         tuple,
         activity: seen.activity.get(ends),
@@ -92,8 +94,10 @@ impl Case<'_> {
         let Self { tuple, .. } = self;
         let (in_use, capacity) = (number(tuple.in_use().into()), number(tuple.capacity.into()));
         let mut what = format!("{in_use} of {capacity} ports in use");
-        if tuple.time_wait > 0 {
-            write!(what, ", {} in TIME_WAIT", number(tuple.time_wait.into())).unwrap_or_default();
+        // Those that connect() takes over are not in use.
+        let waiting = tuple.time_wait.saturating_sub(tuple.reusable);
+        if waiting > 0 {
+            write!(what, ", {} in TIME_WAIT", number(waiting.into())).unwrap_or_default();
         }
         if let (Some(activity), Some(flow)) = (self.activity, self.flow) {
             write!(what, "; {} {} connections/s", wants(activity), rate(flow.rate))
@@ -127,6 +131,7 @@ impl Case<'_> {
             .with("ports.held", tuple.held)
             .with("ports.capacity", tuple.capacity)
             .with("ports.time_wait", tuple.time_wait)
+            .with("ports.syn_sent", tuple.syn_sent)
             .with("ports.reusable", tuple.reusable)
             .with("saturation", rounded(if tuple.held == 0 { 0.0 } else { tuple.saturation() }))
             .with("time_wait_s", rounded(self.seen.time_wait_s))
@@ -172,8 +177,8 @@ impl Case<'_> {
                 ),
             });
         }
-        let open = number(tuple.established.into());
-        most(tuple.established).then(|| format!("{open} connections are open at the same time"))
+        let open = counted(tuple.established.into(), "connection is", "connections are");
+        most(tuple.established).then(|| format!("{open} open at the same time"))
     }
 
     fn advice(&self) -> Vec<Advice> {
@@ -190,6 +195,7 @@ impl Case<'_> {
         });
         let need = remedies::Need {
             seen,
+            around: self.around,
             ends,
             capacity: tuple.capacity,
             flow,

@@ -20,7 +20,7 @@ use crate::doctor::{
     verdict::{Check, Missing},
 };
 
-/// The findings with what proxies explain of them, and further ones. `watched`: whether the window was made, which counts failing
+/// The findings with what proxies explain of them, without those that their counters disprove, and further ones. `watched`: whether the window was made, which counts failing
 /// calls better than any log.
 pub fn add(
     findings: Vec<Finding>,
@@ -29,12 +29,12 @@ pub fn add(
     read: &Proxies,
     watched: bool,
 ) -> Vec<Finding> {
-    let explained = findings.into_iter().map(|finding| match finding.id {
+    let explained = findings.into_iter().filter_map(|finding| match finding.id {
         Id::PortsExhausted | Id::SlowSearch | Id::ClosesFirst | Id::Churn => {
             tuple::explain(finding, seen, around, read)
         }
-        Id::PoisonedPorts => poisoned(finding, seen, read),
-        _ => finding,
+        Id::PoisonedPorts => Some(poisoned(finding, seen, read)),
+        _ => Some(finding),
     });
     let mut findings: Vec<Finding> = explained.collect();
     for proxy in &read.all {

@@ -12,7 +12,7 @@ use tracer_common::Addr;
 use super::{
     listeners::Owner,
     set::set,
-    text::{ip, netns_option, number, seconds},
+    text::{counted, ip, netns_option, number, seconds},
 };
 use crate::{
     doctor::{
@@ -109,15 +109,16 @@ fn was_busy(seen: &Queues<'_>, now: &[&Listener]) -> bool {
 fn finding(seen: &Queues<'_>, group: &[&Listener], certainty: Certainty) -> Option<Finding> {
     // Of several sockets, the fullest.
     let listener = group.iter().max_by_key(|it| (it.is_full(), it.queue))?;
-    let (queue, longest) = (number(listener.queue.into()), number(listener.longest.into()));
+    let queue = counted(listener.queue.into(), "connection waits", "connections wait");
+    let longest = number(listener.longest.into());
     let mut what = if listener.is_full() {
-        format!("the accept queue is full: {queue} connections wait, {longest} may")
+        format!("the accept queue is full: {queue}, {longest} may")
     } else {
-        format!("the accept queue was full: {queue} connections wait now, {longest} may")
+        format!("the accept queue was full: {queue} now, {longest} may")
     };
     if let Some((dropped, window_s)) = seen.overflows.filter(|(dropped, _)| *dropped > 0) {
-        write!(what, "; {} SYNs were dropped in {}", number(dropped), seconds(window_s))
-            .unwrap_or_default();
+        let dropped = counted(dropped, "SYN was dropped", "SYNs were dropped");
+        write!(what, "; {dropped} in {}", seconds(window_s)).unwrap_or_default();
     }
     let owner = seen.owners.get(&listener.inode);
     let name = owner.map_or_else(

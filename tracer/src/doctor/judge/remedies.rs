@@ -1,19 +1,20 @@
 //! What helps a tuple that lacks ports, with what it gives: the surest and strongest first.
 
 use super::{
-    Seen,
-    text::{command_in, netns_option, number, rate, seconds},
+    Around, Seen,
+    set::{set, size},
+    sysctls,
+    text::{netns_option, number, rate, seconds},
 };
 use crate::doctor::{finding::Advice, flow::Flow, tuples::Ends};
 
-/// A range that is wider than the default one, and leaves the ports of services below it alone.
-const WIDE: (u16, u16) = (10_240, 65_535);
 /// By how much a wider range must help to be named.
 const WORTH_WIDENING: f64 = 1.1;
 
 /// What a tuple needs.
 pub(super) struct Need<'a> {
     pub(super) seen: &'a Seen,
+    pub(super) around: &'a Around,
     pub(super) ends: &'a Ends,
     /// Ports that the tuple can hold.
     pub(super) capacity: u32,
@@ -50,17 +51,20 @@ impl Need<'_> {
         if !reuse.timestamps || self.flow.time_wait_s < self.seen.time_wait_s {
             return None;
         }
-        let with = Flow { time_wait_s: 1.0, ..self.flow };
+        let after_s = reuse.delay_ms.map_or(1.0, |ms| f64::from(ms) / 1e3);
+        let with = Flow { time_wait_s: after_s, ..self.flow };
         let gain = format!(
-            "ports are free after 1 s instead of {}: about {} connections/s",
+            "ports are free after {} instead of {}: about {} connections/s; it is {} now",
+            seconds(after_s),
             seconds(self.seen.time_wait_s),
-            rate(with.largest_rate(self.capacity))
+            rate(with.largest_rate(self.capacity)),
+            reuse.setting
         );
-        let command = command_in(&self.seen.place, "sysctl -w net.ipv4.tcp_tw_reuse=1");
-        let advice = Advice::new("let connect() take over TIME_WAITs older than a second", gain)
-            .command(command)
+        let what = format!("let connect() take over TIME_WAITs older than {}", seconds(after_s));
+        let advice =
+            set(&self.seen.place, &[("net.ipv4.tcp_tw_reuse", "1".to_owned())], what, gain);
+        let advice = advice
             .factor(self.flow.held_s() / with.held_s())
-            .until_reboot()
             .risk("the other end must use TCP timestamps, too, or its ports stay in TIME_WAIT");
         Some(advice)
     }
@@ -99,29 +103,20 @@ impl Need<'_> {
         spread(self.seen, "", &gain).factor(f64::from(count))
     }
 
-    /// A wider range, if it helps.
+    /// A wider range, if it helps: with the ports of services reserved.
     fn widen(&self) -> Option<Advice> {
-        let range = &self.seen.settings.range;
-        let size = |low: u16, high: u16| f64::from(high) - f64::from(low) + 1.0;
-        let more = size(WIDE.0, WIDE.1) - size(range.low, range.high);
-        let factor = (f64::from(self.capacity) + more) / f64::from(self.capacity.max(1));
-        if factor < WORTH_WIDENING || range.low < WIDE.0 {
-            return None;
-        }
-        let setting = format!("net.ipv4.ip_local_port_range=\"{} {}\"", WIDE.0, WIDE.1);
-        let advice = Advice::new("widen the range of source ports", format!("× {factor:.2} for each destination"))
-            .command(command_in(&self.seen.place, &format!("sysctl -w {setting}")))
-            .factor(factor)
-            .until_reboot()
-            .risk("services on ports of the wider range must be reserved (net.ipv4.ip_local_reserved_ports)");
-        Some(advice)
+        let Seen { place, settings, now, details, .. } = self.seen;
+        let first = details.as_ref().and_then(|it| it.network.first_unprivileged_port);
+        let has_node_ports = self.around.has_node_ports(place);
+        let advice = sysctls::wider(place, settings, now, first, has_node_ports)?;
+        advice.factor.is_some_and(|factor| factor >= WORTH_WIDENING).then_some(advice)
     }
 }
 
 /// For a namespace in which connect() can be given no port.
 pub(super) fn no_port_at_all(seen: &Seen) -> Vec<Advice> {
     let what = "leave ports of the range unreserved (net.ipv4.ip_local_reserved_ports), and keep programs from binding them";
-    let size = u32::from(seen.settings.range.high) + 1 - u32::from(seen.settings.range.low);
+    let size = size(&seen.settings.range);
     vec![Advice::new(
         what,
         format!("{} ports towards each destination at most", number(size.into())),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::{
-    Seen, ports, remedies,
+    Around, Seen, ports, remedies,
     text::{duration_ns, number, percent, rate, rounded},
 };
 use crate::doctor::{
@@ -23,11 +23,11 @@ const TIMES_LONGER: f64 = 20.0;
 const EMPTY: f64 = 0.10;
 
 /// A finding for each tuple in which connect() searches long, unless it is exhausted.
-pub(super) fn slow(seen: &Seen) -> Vec<Finding> {
+pub(super) fn slow(seen: &Seen, around: &Around) -> Vec<Finding> {
     let quick = quick_ns(seen);
     let cases =
         seen.now.by_ends.iter().filter(|(ends, tuple)| !ports::is_exhausted(seen, ends, tuple));
-    cases.filter_map(|(ends, tuple)| of_tuple(seen, ends, tuple, quick)).collect()
+    cases.filter_map(|(ends, tuple)| of_tuple(seen, around, (ends, tuple), quick)).collect()
 }
 
 /// How long a search takes in the empty tuples of the namespace, in ns: the least of their medians. `None`: none was watched.
@@ -39,7 +39,12 @@ fn quick_ns(seen: &Seen) -> Option<f64> {
     empty.filter_map(|(_, activity)| Some(activity.search_ns()?.median)).reduce(f64::min)
 }
 
-fn of_tuple(seen: &Seen, ends: &Ends, tuple: &Tuple, quick: Option<f64>) -> Option<Finding> {
+fn of_tuple(
+    seen: &Seen,
+    around: &Around,
+    (ends, tuple): (&Ends, &Tuple),
+    quick: Option<f64>,
+) -> Option<Finding> {
     let activity = seen.activity.get(ends);
     let flow = seen.flow(ends);
     let search = activity.and_then(Activity::search_ns);
@@ -70,7 +75,8 @@ fn of_tuple(seen: &Seen, ends: &Ends, tuple: &Tuple, quick: Option<f64>) -> Opti
         }));
     let waits = tuple.waiting() >= 0.5;
     let advice = flow.map(|flow| {
-        let need = remedies::Need { seen, ends, capacity: tuple.capacity, flow, measured: true };
+        let need =
+            remedies::Need { seen, around, ends, capacity: tuple.capacity, flow, measured: true };
         if waits { need.of_time_waits() } else { need.of_open_connections() }
     });
     let advice = advice.unwrap_or_else(|| vec![remedies::spread(seen, "", "")]);

@@ -11,8 +11,8 @@ use crate::{
 /// A longer command is not shown: nobody reads it, and a terminal takes no more than 4,096 bytes in a line.
 const LONGEST: usize = 1_000;
 
-/// An advice to set these keys of sysctl(8) in a namespace, until the next reboot. Without a command if the namespace has no name
-/// by which it can be entered.
+/// An advice to set these keys of sysctl(8) in a namespace, until the next reboot. Without a command if nothing is known by which
+/// the namespace can be entered.
 pub(super) fn set(
     place: &Place,
     keys: &[(&str, String)],
@@ -24,9 +24,9 @@ pub(super) fn set(
     };
     let assignments: String = keys.iter().map(assigned).collect();
     let advice = Advice::new(what, gain).until_reboot();
-    let can_be_entered = place.own || place.name.is_some();
-    if can_be_entered && assignments.len() <= LONGEST {
-        return advice.command(command_in(place, &format!("sysctl -w{assignments}")));
+    let command = command_in(place, &format!("sysctl -w{assignments}"));
+    if let Some(command) = command.filter(|_| assignments.len() <= LONGEST) {
+        return advice.command(command);
     }
     let what = if assignments.len() <= LONGEST {
         format!("{}: set{assignments} in its container or network namespace", advice.what)
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn place(name: Option<&str>, own: bool) -> Place {
-        Place { inum: 7, name: name.map(str::to_owned), own }
+        Place { inum: 7, name: name.map(str::to_owned), own, path: None }
     }
 
     #[test]

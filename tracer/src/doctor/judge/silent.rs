@@ -12,8 +12,10 @@ use crate::doctor::{
 
 /// Share of a tuple's ports in SYN_SENT from which on the rest of it does not matter.
 const MOST: f64 = 0.5;
-/// From which on it matters, if nothing else gets through.
-const SOME: f64 = 0.2;
+/// From how many unanswered connections on it matters, if no other gets through.
+const SOME: u32 = 20;
+/// The share of the ports that these need if there was one look: whether others got through before is not known.
+const SOME_SHARE: f64 = 0.2;
 /// Fewer connections than this prove nothing: one host that is switched off.
 const FEW: u32 = 5;
 
@@ -23,22 +25,26 @@ pub(super) fn black_holes(seen: &Seen) -> Vec<Finding> {
 }
 
 fn of_tuple(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Finding> {
-    if tuple.unanswered < FEW || tuple.held == 0 {
+    if tuple.unanswered < FEW {
         return None;
     }
-    let share = f64::from(tuple.syn_sent) / f64::from(tuple.held);
+    // TIME_WAITs that connect() takes over hold no port against it.
+    let share = f64::from(tuple.syn_sent) / f64::from(tuple.in_use().max(1));
+    let established = seen.activity.get(ends).map(|it| it.established(tuple.syn_sent));
+    let none_gets_through = tuple.established == 0
+        && established.map_or(share >= SOME_SHARE, |established| established == 0);
     let much = f64::from(tuple.in_use()) >= FAST_SHARE * f64::from(tuple.capacity);
     let severity = if share >= MOST && (much || ports::is_exhausted(seen, ends, tuple)) {
         Severity::Critical
-    } else if share >= SOME && tuple.established == 0 {
+    } else if tuple.unanswered >= SOME && none_gets_through {
         Severity::Warning
     } else {
         return None;
     };
     let what = format!(
-        "{} of {} ports wait in SYN_SENT ({}), {} after their SYN was sent again: no answer comes",
+        "{} of {} ports in use wait in SYN_SENT ({}), {} after their SYN was sent again: no answer comes",
         number(tuple.syn_sent.into()),
-        number(tuple.held.into()),
+        number(tuple.in_use().into()),
         percent(share),
         number(tuple.unanswered.into())
     );

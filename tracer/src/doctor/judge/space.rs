@@ -19,8 +19,8 @@ pub(super) fn of_settings(seen: &Seen, around: &Around) -> Vec<Finding> {
     let Seen { place, settings, now, .. } = seen;
     let first = seen.details.as_ref().and_then(|it| it.network.first_unprivileged_port);
     let all = [
-        sysctls::small_range(place, settings, now, first, around.kubelet),
-        sysctls::nodeport_overlap(place, settings, around.kubelet),
+        sysctls::small_range(place, settings, now, first, around.has_node_ports(place)),
+        sysctls::nodeport_overlap(place, settings, around.has_node_ports(place)),
         time_wait::reuse_ineffective(place, settings.reuse, seen.time_wait_s),
         listeners::listeners_in_range(place, settings, now, &around.owners),
     ];
@@ -108,6 +108,16 @@ mod tests {
         assert_eq!(of_settings(&seen, &around), []);
         let seen = seen.watched(opened(5, 5));
         assert_eq!(ids(&of_settings(&seen, &around)), [Id::SmallRange]);
+    }
+
+    #[test]
+    fn ports_of_kubernetes_matter_only_in_the_namespace_of_the_kubelet() {
+        let mut seen = seen(held(10, 0));
+        (seen.settings.range.low, seen.settings.range.high) = (10_240, 65_535);
+        let of = |kubelet| ids(&of_settings(&seen, &Around { kubelet, ..Around::default() }));
+        assert_eq!(of(Some(seen.place.inum)), [Id::NodeportOverlap]);
+        assert_eq!(of(Some(seen.place.inum + 1)), [], "a pod's");
+        assert_eq!(of(None), []);
     }
 
     #[test]

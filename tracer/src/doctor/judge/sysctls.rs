@@ -2,6 +2,7 @@
 
 mod range;
 
+pub(super) use range::wider;
 pub use range::{nodeport_overlap, small_range};
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 
 use super::{
     set::set,
-    text::{ip, netns_option, number, seconds},
+    text::{counted, ip, netns_option, seconds},
 };
 use crate::{
     doctor::{
@@ -113,8 +114,8 @@ pub fn reverse_path(seen: &Addresses<'_>, drops: Option<(u64, f64)>) -> Option<F
         return None;
     }
     let what = format!(
-        "the reverse path filter dropped {} packets in {}, and SYNs from {} are not answered",
-        number(drops),
+        "the reverse path filter dropped {} in {}, and SYNs from {} are not answered",
+        counted(drops, "packet", "packets"),
         seconds(window_s),
         names(&silent)
     );

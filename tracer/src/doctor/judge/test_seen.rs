@@ -14,7 +14,7 @@ use crate::{
     host::capacity::{PortRange, Reuse},
 };
 
-pub(super) const ENDS: Ends =
+pub(in crate::doctor) const ENDS: Ends =
     Ends { source: Addr::v4([10, 0, 0, 8]), destination: Addr::v4([10, 0, 1, 7]), port: 8080 };
 
 fn tuples(tuple: Tuple) -> Tuples {
@@ -28,11 +28,11 @@ fn tuples(tuple: Tuple) -> Tuples {
 }
 
 /// A namespace with 1,000 ports and this tuple.
-pub(super) fn seen(tuple: Tuple) -> Seen {
+pub(in crate::doctor) fn seen(tuple: Tuple) -> Seen {
     let reuse = Reuse { setting: 2, delay_ms: None, timestamps: true };
     let range = PortRange { low: 40_000, high: 40_999, reserved: Vec::new() };
     Seen {
-        place: Place { inum: 1, name: Some("proxy".into()), own: false },
+        place: Place { inum: 1, name: Some("proxy".into()), ..Place::default() },
         settings: Settings { range, reuse },
         now: tuples(tuple),
         before: None,
@@ -51,7 +51,7 @@ impl Seen {
     }
 
     /// With what happened to the tuple in the 5 s since.
-    pub(super) fn watched(self, activity: Activity) -> Self {
+    pub(in crate::doctor) fn watched(self, activity: Activity) -> Self {
         Self { activity: BTreeMap::from([(ENDS, activity)]), ..self }
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn held(held: u32, time_wait: u32) -> Tuple {
 }
 
 /// 5 s in which nginx opened this many connections, and closed this many of them first; each was open for 0.1 s.
-pub(super) fn opened(opened: u64, closed_first: u64) -> Activity {
+pub(in crate::doctor) fn opened(opened: u64, closed_first: u64) -> Activity {
     let caller = Process { pid: 7, name: "nginx".into(), container: None };
     #[expect(clippy::cast_precision_loss, reason = "a small number of a test")]
     let open = opened as f64 / 5.0 * 0.1;

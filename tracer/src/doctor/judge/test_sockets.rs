@@ -64,5 +64,5 @@ pub(super) fn tuples_of(settings: &Settings, sockets: &[DiagSocket]) -> Tuples {
 
 /// The namespace of this process.
 pub(super) fn own() -> Place {
-    Place { inum: 1, name: None, own: true }
+    Place { inum: 1, own: true, ..Place::default() }
 }

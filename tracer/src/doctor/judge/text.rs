@@ -17,18 +17,29 @@ pub(super) fn short(number: f64) -> String {
     self::number(number.round() as u64)
 }
 
-/// A rate per second: two digits after the point below 1, one below 100.
+/// `1 packet`, `28 packets`. `one`, `many`: what is counted.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
+}
+
+/// A rate per second: one digit after the point below 100, two below 1, and below 0.01 as many as show one that is not 0.
 pub(super) fn rate(rate: f64) -> String {
     match rate {
+        0.000_001..0.01 => {
+            let digits = (2..=6).find(|digits| rate * 10_f64.powi(*digits) >= 1.0).unwrap_or(6);
+            format!("{rate:.*}", usize::try_from(digits).unwrap_or(6))
+        }
         ..1.0 => format!("{rate:.2}"),
         1.0..100.0 => format!("{rate:.1}"),
         _ => short(rate),
     }
 }
 
-/// A time in seconds, as people say it: `0.02 s`, `62 s`, `9 min`.
+/// A time in seconds, as people say it: `0.4 ms`, `0.02 s`, `62 s`, `9 min`.
 pub(super) fn seconds(seconds: f64) -> String {
     match seconds {
+        ..0.000_05 => "0 s".to_owned(),
+        0.000_05..0.01 => format!("{:.1} ms", seconds * 1e3),
         ..1.0 => format!("{seconds:.2} s"),
         1.0..10.0 => format!("{seconds:.1} s"),
         10.0..120.0 => format!("{:.0} s", seconds.ceil()),
@@ -70,22 +81,25 @@ pub(super) fn netns_option(place: &Place) -> String {
         return String::new();
     }
     let name = place.name.clone().unwrap_or_else(|| place.inum.to_string());
-    format!(" --netns {}", quoted(&name))
+    // What begins with a hyphen would be an option of its own.
+    let between = if name.starts_with('-') { '=' } else { ' ' };
+    format!(" --netns{between}{}", quoted(&name))
 }
 
-/// A command that runs in this namespace. Of one without a name, PID stands for a process in it: without it, the command
-/// would act on the namespace of the shell.
-pub(super) fn command_in(place: &Place, command: &str) -> String {
-    match &place.name {
-        _ if place.own => command.to_owned(),
-        Some(name) => format!("ip netns exec {} {command}", quoted(name)),
-        None => format!("nsenter -t PID -n {command}"),
+/// A command that runs in this namespace. `None`: nothing is known by which it can be entered, and in the namespace of the shell
+/// the command would change the wrong one.
+pub(super) fn command_in(place: &Place, command: &str) -> Option<String> {
+    match (&place.name, &place.path) {
+        _ if place.own => Some(command.to_owned()),
+        (Some(name), _) => Some(format!("ip netns exec {} {command}", quoted(name))),
+        (None, Some(path)) => Some(format!("nsenter --net={} {command}", quoted(path))),
+        (None, None) => None,
     }
 }
 
 /// A word as a shell reads it. Whoever may name a namespace must not choose what is pasted into a shell.
 fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
     if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
         return word.to_owned();
     }
@@ -134,7 +148,16 @@ mod tests {
             ["0.0", "10.0", "455", "unlimited"]
         );
         assert_eq!([0.016, 15.94, 454.9].map(rate), ["0.02", "15.9", "455"]);
+        assert_eq!(
+            [0.0, 1e-9, 0.000_2, 0.005, 0.01].map(rate),
+            ["0.00", "0.00", "0.0002", "0.005", "0.01"]
+        );
         assert_eq!([0.02, 62.05, 600.0].map(seconds), ["0.02 s", "63 s", "10 min"]);
+        assert_eq!([0.0, 0.000_4, 0.009].map(seconds), ["0 s", "0.4 ms", "9.0 ms"]);
+        assert_eq!(
+            [0, 1, 2_000].map(|it| counted(it, "SYN", "SYNs")),
+            ["0 SYNs", "1 SYN", "2,000 SYNs"]
+        );
         assert_eq!([9_000.0, 740_000.0, 2.1e6].map(duration_ns), ["9.0 µs", "740 µs", "2.1 ms"]);
         assert_eq!(
             [0.0, 0.001, 0.5, 0.999, 1.0].map(percent),
@@ -144,16 +167,29 @@ mod tests {
 
     #[test]
     fn a_namespace_cannot_put_a_command_into_a_shell() {
-        let place = |name: &str| Place { inum: 7, name: Some(name.to_owned()), own: false };
+        let place = |name: &str| Place { inum: 7, name: Some(name.to_owned()), ..Place::default() };
         assert_eq!(netns_option(&place("blue-1")), " --netns blue-1");
         assert_eq!(netns_option(&place("a;rm -rf 'x'")), r" --netns 'a;rm -rf '\''x'\'''");
-        assert_eq!(netns_option(&place("-h")), " --netns '-h'");
+        assert_eq!(netns_option(&place("-h")), " --netns='-h'");
         assert_eq!(netns_option(&Place { own: true, ..place("blue") }), "");
-        let of = |place: &Place| command_in(place, "sysctl x");
-        assert_eq!(of(&place("blue")), "ip netns exec blue sysctl x");
-        assert_eq!(of(&Place { own: true, ..place("blue") }), "sysctl x");
-        // The shell that it is pasted into is in another namespace.
-        assert_eq!(of(&Place { name: None, ..place("") }), "nsenter -t PID -n sysctl x");
         assert_eq!(netns_option(&Place { name: None, ..place("") }), " --netns 7");
+        let of = |place: &Place| command_in(place, "sysctl x");
+        assert_eq!(of(&place("blue")).as_deref(), Some("ip netns exec blue sysctl x"));
+        assert_eq!(of(&Place { own: true, ..place("blue") }).as_deref(), Some("sysctl x"));
+    }
+
+    #[test]
+    fn a_command_for_a_namespace_without_a_name_enters_it_by_a_file_or_is_not_given() {
+        let at = |path: Option<&str>| Place {
+            inum: 7,
+            path: path.map(str::to_owned),
+            ..Place::default()
+        };
+        let of = |path| command_in(&at(path), "sysctl x");
+        let entered = of(Some("/proc/12/ns/net"));
+        assert_eq!(entered.as_deref(), Some("nsenter --net=/proc/12/ns/net sysctl x"));
+        assert_eq!(of(Some("/a b")).as_deref(), Some("nsenter --net='/a b' sysctl x"));
+        // The shell that it is pasted into is in another namespace.
+        assert_eq!(of(None), None);
     }
 }

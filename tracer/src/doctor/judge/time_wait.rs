@@ -1,4 +1,4 @@
-//! `time_wait_overflow` and `reuse_ineffective`: settings of TIME_WAIT that do not what they are for.
+//! `time_wait_overflow` and `reuse_ineffective`: settings of TIME_WAIT that do not do what they are for.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     set::set,
-    text::{netns_option, number, percent, seconds, short},
+    text::{counted, netns_option, number, percent, seconds, short},
 };
 use crate::{
     doctor::finding::{Finding, Id, Place, Severity, Subject},
@@ -49,8 +49,8 @@ pub fn overflow(seen: &TimeWaits<'_>) -> Option<Finding> {
     let mut what =
         format!("{} of {} TIME_WAITs ({})", number(seen.now), number(most), percent(share));
     if lost > 0 {
-        let (lost, window) = (number(lost), seconds(window_s));
-        write!(what, "; {lost} connections ended without one in {window}").unwrap_or_default();
+        let lost = counted(lost, "connection", "connections");
+        write!(what, "; {lost} ended without one in {}", seconds(window_s)).unwrap_or_default();
     }
     let finding = Finding::new(Id::TimeWaitOverflow, severity, Subject::Netns(seen.place.clone()), what)
         .with("time_waits", seen.now)
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn place() -> Place {
-        Place { inum: 1, name: None, own: true }
+        Place { inum: 1, own: true, ..Place::default() }
     }
 
     fn found(now: u64, growth: Option<(u64, u64)>) -> Option<Finding> {

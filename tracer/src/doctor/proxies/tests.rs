@@ -13,6 +13,14 @@ fn an_address_is_here_if_it_can_be_bound() {
 }
 
 #[test]
+fn a_clock_that_is_set_during_the_window_leaves_no_line_of_a_log_out() {
+    let of = |to_s| first_second(1_000, Duration::from_millis(5_900), to_s);
+    assert_eq!((of(1_005), of(1_006)), (1_000, 1_000));
+    assert_eq!(of(500), 495, "set back: lines have the times of now");
+    assert_eq!(of(9_000), 1_000);
+}
+
+#[test]
 fn work_that_does_not_end_leaves_its_proxy_out() {
     let until = Instant::now() + Duration::from_millis(50);
     let (block, blocked) = std::sync::mpsc::channel::<()>();
@@ -35,7 +43,13 @@ fn logs_are_read_from_the_beginning_of_the_window_or_a_minute_back() {
         .strftime("%Y/%m/%d %H:%M:%S [crit] 1#1: *1 connect() to 10.0.0.1:80 failed (99: x) while");
     std::fs::write(&log, format!("{line}\n")).unwrap();
     let counted = |window| {
-        let begun = Begun { read: Vec::new(), unread: Vec::new(), hidden: false, from_s: now_s() };
+        let begun = Begun {
+            read: Vec::new(),
+            unread: Vec::new(),
+            hidden: false,
+            from_s: now_s(),
+            began: Instant::now(),
+        };
         let wanted = Wanted {
             places: &[],
             all: std::slice::from_ref(&own),

@@ -10,7 +10,7 @@ use crate::doctor::{
 
 fn tuple() -> Subject {
     Subject::Tuple {
-        place: Place { inum: 4_026_532_281, name: Some("proxy".into()), own: false },
+        place: Place { inum: 4_026_532_281, name: Some("proxy".into()), ..Place::default() },
         source: Ipv4Addr::new(10, 0, 0, 8).into(),
         destination: (Ipv4Addr::new(10, 0, 1, 7), 8080).into(),
     }

@@ -46,7 +46,12 @@ pub fn text(diagnosis: &Diagnosis) -> String {
 }
 
 fn headline(diagnosis: &Diagnosis) -> String {
-    let count = |severity| diagnosis.findings.iter().filter(|it| it.severity == severity).count();
+    // What a cause explains does not count beside others that are as bad.
+    let count = |severity| {
+        let all = || diagnosis.findings.iter().filter(move |it| it.severity == severity);
+        let causes = all().filter(|it| it.consequence_of.is_none()).count();
+        if causes == 0 { all().count() } else { causes }
+    };
     let (critical, warnings) = (count(Severity::Critical), count(Severity::Warning));
     let not_made = diagnosis.checks.iter().filter(|check| check.missing.is_some()).count();
     let mut text = match diagnosis.verdict {
@@ -112,10 +117,14 @@ fn show_advice(out: &mut String, label: &str, advice: &Advice) {
 }
 
 fn with_gain(advice: &Advice) -> String {
-    if advice.gain.is_empty() {
-        return advice.what.clone();
+    let mut text = advice.what.clone();
+    if !advice.gain.is_empty() {
+        write!(text, ": {}", advice.gain).unwrap_or_default();
     }
-    format!("{}: {}", advice.what, advice.gain)
+    if advice.command.is_some() && !advice.persists {
+        text.push_str(" (until the next reboot)");
+    }
+    text
 }
 
 fn labelled(out: &mut String, label: &str, text: &str) {

@@ -24,6 +24,9 @@ pub struct Parity {
 const RECENT_MS: u32 = 10_000;
 /// How long a TIME_WAIT lasts, in ms (TCP_TIMEWAIT_LEN).
 const TIME_WAIT_MS: u32 = 60_000;
+/// What the program does now explains at most so many times as many ports as it took of late: a TIME_WAIT lasts six times as long as
+/// a port counts as recent, and somewhat more if there were more connections before.
+const OLDER: u32 = 8;
 /// bind() chose the ports of a tuple if it holds this many times as many recent ones of the second parity. connect() in a
 /// range of the socket's own (IP_LOCAL_PORT_RANGE) takes as many of either.
 const CLEARLY: u32 = 4;
@@ -50,7 +53,8 @@ impl Parity {
     pub fn bound(&self, fast: u32) -> u32 {
         let recent = self.recent_second.saturating_sub(fast);
         let clear = recent > 0 && recent >= self.recent_first.saturating_mul(CLEARLY);
-        if clear { self.second.saturating_sub(fast) } else { 0 }
+        let all = self.second.saturating_sub(fast);
+        if clear { all.min(recent.saturating_mul(OLDER)) } else { 0 }
     }
 }
 

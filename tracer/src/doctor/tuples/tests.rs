@@ -88,6 +88,29 @@ fn old_time_waits_are_room_only_where_they_are_reused() {
     assert_eq!(reusable(&settings), 0);
 }
 
+/// The kernel's default is 2.
+#[test]
+fn with_the_default_setting_time_waits_of_loopback_addresses_are_room() {
+    let between = |source, destination| DiagSocket {
+        source,
+        destination,
+        expires_ms: 0,
+        ..socket(tcp_state::TIME_WAIT, 40_000)
+    };
+    let mut settings = settings(40_000, 40_009);
+    let v4 = Addr::v4([127, 0, 0, 9]);
+    let v6 = Addr(Ipv6Addr::LOCALHOST.octets());
+    let reusable = |settings: &Settings| {
+        [(v4, v4), (v6, v6), (SOURCE, v4), (v4, PEER), (SOURCE, SOURCE)]
+            .map(|(source, peer)| only(&tuples(&[between(source, peer)], settings)).reusable)
+    };
+    assert_eq!(reusable(&settings), [0; 5]);
+    settings.reuse.setting = 2;
+    assert_eq!(reusable(&settings), [1, 1, 1, 1, 0]);
+    settings.reuse.timestamps = false;
+    assert_eq!(reusable(&settings), [0; 5]);
+}
+
 #[test]
 fn the_first_half_is_full_when_its_parity_is_held_or_taken() {
     let half = |ports: &[u16], settings: &Settings| {
@@ -124,9 +147,11 @@ fn sockets_that_wait_for_one_end_to_close_are_known_again() {
         with(tcp_state::CLOSE_WAIT, 7),
         with(tcp_state::FIN_WAIT2, 3),
         with(tcp_state::ESTABLISHED, 5),
+        with(tcp_state::CLOSE_WAIT, 2),
     ];
     let found = tuples(&sockets, &settings(40_000, 40_009));
-    assert_eq!(only(&found).lingering, [3, 7]);
+    assert_eq!(only(&found).close_wait_cookies, [2, 7]);
+    assert_eq!(only(&found).fin_wait2_cookies, [3]);
 }
 
 #[test]
@@ -154,6 +179,12 @@ fn ports_by_parity_tell_whether_bind_chose_them() {
     assert_eq!((left.second, left.recent_second, left.bound(0)), (2, 0, 0));
     let now = parity(&[waiting(40_001, 9_000), waiting(40_003, 30_000)]);
     assert_eq!(now.bound(0), 2);
+    // One connection of the peak is still open: it does not make thousands of ports bound ones.
+    let peak = Parity { first: 900, second: 9_000, recent_first: 0, recent_second: 1 };
+    assert_eq!(peak.bound(0), 8);
+    // A program that binds ports at a steady rate has a sixth of them taken of late.
+    let steady = Parity { first: 0, second: 6_200, recent_first: 0, recent_second: 1_000 };
+    assert_eq!(steady.bound(0), 6_200);
     // With an odd first port, even ports are the second parity.
     let odd = tuples(&open(&[40_002, 40_004]), &settings(40_001, 40_099));
     assert_eq!(only(&odd).parity.bound(0), 2);

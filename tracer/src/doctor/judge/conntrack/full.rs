@@ -6,7 +6,10 @@ use super::{Growth, Tracking};
 use crate::{
     doctor::{
         finding::{Advice, Finding, Id, Severity, Subject},
-        judge::text::{command_in, netns_option, number, percent},
+        judge::{
+            set::set,
+            text::{counted, netns_option, number, percent},
+        },
     },
     host::conntrack::Fill,
 };
@@ -44,16 +47,12 @@ pub(super) fn full(seen: &Tracking) -> Option<Finding> {
     );
     let time = growth.time();
     if drops > 0 {
-        write!(
-            what,
-            "; {} packets of new connections were dropped in {time}",
-            number(drops.into())
-        )
-        .unwrap_or_default();
+        write!(what, "; {} in {time}", dropped(drops)).unwrap_or_default();
     }
     if early > 0 {
-        write!(what, "; {} entries were removed early in {time}", number(early.into()))
-            .unwrap_or_default();
+        let removed =
+            counted(early.into(), "entry was removed early", "entries were removed early");
+        write!(what, "; {removed} in {time}").unwrap_or_default();
     }
     let why = "a new connection without an entry is dropped on this host: connect() waits and sends its SYN again";
     let finding =
@@ -72,8 +71,8 @@ fn chains(seen: &Tracking, growth: Growth) -> Option<Finding> {
         return None;
     }
     let what = format!(
-        "the table of tracked connections has too long chains: {} packets of new connections were dropped in {}",
-        number(counters.chain_too_long.into()),
+        "the table of tracked connections has too long chains: {} in {}",
+        dropped(counters.chain_too_long),
         growth.time()
     );
     let advice = fill.buckets.map(|buckets| {
@@ -87,6 +86,15 @@ fn chains(seen: &Tracking, growth: Growth) -> Option<Finding> {
     let subject = Subject::Netns(seen.place.clone());
     let finding = Finding::new(Id::ConntrackFull, Severity::Warning, subject, what).advise(advice);
     Some(evidence(finding, seen, growth))
+}
+
+/// `28 packets of new connections were dropped`.
+pub(super) fn dropped(packets: u32) -> String {
+    counted(
+        packets.into(),
+        "packet of a new connection was dropped",
+        "packets of new connections were dropped",
+    )
 }
 
 fn evidence(finding: Finding, seen: &Tracking, growth: Growth) -> Finding {
@@ -127,12 +135,10 @@ fn larger(fill: Fill, max: u32) -> Advice {
 /// A shorter life of idle entries, if it is longer than a day.
 fn shorter(seen: &Tracking, fill: Fill) -> Option<Advice> {
     let now = fill.established_s.filter(|now| *now > DAY)?;
-    let setting = format!("sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established={DAY}");
+    let keys = [("net.netfilter.nf_conntrack_tcp_timeout_established", DAY.to_string())];
     let gain = format!("1 day in place of {}, from each connection's next packet on", days(now));
     Some(
-        Advice::new("forget idle connections earlier", gain)
-            .command(command_in(&seen.place, &setting))
-            .until_reboot()
+        set(&seen.place, &keys, "forget idle connections earlier", gain)
             .risk("connections that are idle for longer than a day break where NAT or a firewall needs their entry"),
     )
 }
@@ -144,7 +150,11 @@ fn untracked() -> Advice {
     )
 }
 
+/// A time of more than a day: `5 days`, `30 hours`.
 fn days(seconds: u32) -> String {
+    if seconds < 2 * DAY {
+        return format!("{:.0} hours", f64::from(seconds) / 3_600.0);
+    }
     format!("{:.0} days", f64::from(seconds) / f64::from(DAY))
 }
 

@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::{Growth, Tracking};
+use super::{Growth, Tracking, full::dropped};
 use crate::{
     doctor::{
         finding::{Advice, Certainty, Finding, Id, Severity, Subject},
-        judge::text::{command_in, netns_option, number, percent, short},
+        judge::{
+            set::set,
+            text::{counted, netns_option, number, percent, short},
+        },
         nat::Mapping,
     },
     host::{
@@ -103,14 +106,13 @@ fn of_mapping(seen: &Tracking, growth: Growth, mapping: &Mapping, severity: Seve
     );
     for (count, state) in [(ports.time_wait, "in TIME_WAIT"), (ports.closed, "reset")] {
         if count > 0 {
-            write!(what, ", {} more are {state}", number(count.into())).unwrap_or_default();
+            write!(what, ", {} {state}", counted(count.into(), "more is", "more are"))
+                .unwrap_or_default();
         }
     }
     let failed = growth.counters.insert_failed;
     if failed > 0 {
-        let (failed, time) = (number(failed.into()), growth.time());
-        write!(what, "; {failed} packets of new connections were dropped in {time}")
-            .unwrap_or_default();
+        write!(what, "; {} in {}", dropped(failed), growth.time()).unwrap_or_default();
     }
     let subject = Subject::Tuple {
         place: seen.place.clone(),
@@ -166,12 +168,13 @@ fn advice(seen: &Tracking, mapping: &Mapping) -> Vec<Advice> {
     let time_wait_s = seen.now.fill.time_wait_s.unwrap_or(TIME_WAIT_S);
     if ports.time_wait > 0 && is_mostly_over(mapping) && time_wait_s > SHORT_TIME_WAIT_S {
         let name = "net.netfilter.nf_conntrack_tcp_timeout_time_wait";
-        let command = command_in(&seen.place, &format!("sysctl -w {name}={SHORT_TIME_WAIT_S}"));
         let rate = f64::from(capacity.ports) / f64::from(SHORT_TIME_WAIT_S);
-        let gain = format!("up to {} connections/s, from connections on that end now", short(rate));
+        let gain =
+            format!("up to {} connections/s, with connections that end from now on", short(rate));
         let factor = f64::from(time_wait_s) / f64::from(SHORT_TIME_WAIT_S);
-        let shorter = Advice::new("let ended connections give their ports back earlier", gain);
-        all.push(shorter.command(command).factor(factor).until_reboot().risk(
+        let what = "let ended connections give their ports back earlier";
+        let shorter = set(&seen.place, &[(name, SHORT_TIME_WAIT_S.to_string())], what, gain);
+        all.push(shorter.factor(factor).risk(
             "packets of an ended connection that come later than that are not translated any more",
         ));
     }
@@ -199,8 +202,8 @@ fn race(seen: &Tracking, growth: Growth) -> Option<Finding> {
         return None;
     }
     let what = format!(
-        "{} packets of new connections were dropped in {} because another connection had the same addresses and ports",
-        number(counters.insert_failed.into()),
+        "{} in {} because another connection had the same addresses and ports",
+        dropped(counters.insert_failed),
         growth.time()
     );
     let (certainty, why) = match &seen.now.translated {

@@ -28,7 +28,7 @@ fn seen(count: u32, grown: Counters) -> Tracking {
     };
     let now = Look { fill, counters: Ok(grown), translated: Ok(Translated::default()) };
     Tracking {
-        place: Place { inum: 1, name: Some("gw".into()), own: false },
+        place: Place { inum: 1, name: Some("gw".into()), ..Place::default() },
         now,
         before: Some((Counters::default(), Duration::from_secs(5))),
         unanswered: BTreeMap::new(),
@@ -279,7 +279,7 @@ fn few_of_many_full_destinations_are_listed_the_fullest_first() {
 
 #[test]
 fn a_check_is_made_where_nothing_is_tracked() {
-    let place = Place { inum: 7, name: None, own: false };
+    let place = Place { inum: 7, ..Place::default() };
     let own = Place { own: true, ..place.clone() };
     let made = |look: Result<Option<&Look>, &Unread>| checks([(&place, look)]).map(|it| it.missing);
     let denied = Unread { why: "operation not permitted".into(), needs: Some("CAP_NET_ADMIN") };

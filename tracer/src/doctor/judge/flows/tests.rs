@@ -2,10 +2,13 @@ use super::{
     super::test_seen::{ENDS, held, opened, seen},
     *,
 };
-use crate::doctor::tuples::Ends;
+use crate::doctor::{
+    activity::Activity,
+    tuples::{Ends, Tuple},
+};
 
 fn ids(seen: &Seen) -> Vec<(Id, Severity)> {
-    flows(seen).into_iter().map(|it| (it.id, it.severity)).collect()
+    flows(seen, &Around::default()).into_iter().map(|it| (it.id, it.severity)).collect()
 }
 
 #[test]
@@ -45,4 +48,33 @@ fn one_destination_with_most_of_the_ports_is_said_where_it_fills() {
     assert_eq!(of(450, 110), [(Id::HotSpot, Severity::Info)]);
     assert_eq!(of(450, 120), [], "79 %");
     assert_eq!(of(449, 10), [], "there is room");
+}
+
+#[test]
+fn connections_by_a_clock_that_need_a_tenth_of_the_ports_may_be_health_checks() {
+    let of = |count: u64, constant| {
+        let activity = Activity { constant, ..opened(count, count) };
+        let found = flows(&seen(held(200, 190)).watched(activity), &Around::default());
+        found.into_iter().find(|it| it.id == Id::HealthChecks)
+    };
+    let found = of(20, Some(true)).unwrap();
+    assert_eq!((found.severity, found.certainty), (Severity::Info, Certainty::Possible));
+    let expected = "4.0 connections/s at a constant rate, open for 0.10 s each, as health checks are: they need 249 of 1,000 ports";
+    assert_eq!(found.what, expected);
+    assert_eq!(of(20, Some(false)), None);
+    assert_eq!(of(20, None), None, "it was not watched long enough");
+    assert_eq!(of(19, Some(true)), None, "these few come evenly by chance");
+    assert_eq!(of(1_001, Some(true)), None, "200.2/s: a load");
+}
+
+#[test]
+fn health_checks_that_cost_few_ports_are_well() {
+    let ids = |count, closed_first, capacity| {
+        let activity = Activity { constant: Some(true), ..opened(count, closed_first) };
+        let tuple = Tuple { capacity, ..held(20, 0) };
+        ids(&seen(tuple).watched(activity))
+    };
+    // One in a quarter of a second: 249 ports.
+    assert_eq!(ids(20, 20, 28_232), []);
+    assert_eq!(ids(50, 0, 1_000), [], "the other end closes: 1 port");
 }

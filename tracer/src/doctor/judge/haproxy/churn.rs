@@ -16,7 +16,7 @@ use crate::doctor::{
 };
 
 /// From this share of requests on that find an open connection, connections are used again well enough.
-const GOOD_HIT_RATE: f64 = 0.90;
+pub const GOOD_HIT_RATE: f64 = 0.90;
 
 /// What HAProxy counted of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]

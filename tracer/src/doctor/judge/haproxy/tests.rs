@@ -220,7 +220,7 @@ fn addresses_that_the_host_does_not_have_are_critical() {
     let text = "backend b\n source 192.0.2.9\n server s 192.0.2.1:80\n server t 192.0.2.1:80 source [2001:db8::9]:1-9\n\
                 \x20server u 192.0.2.1:80 source 127.0.0.9\n server v 192.0.2.1:80 source 0.0.0.0\nbackend c\n source 192.0.2.9\n\
                 \x20server s 192.0.2.1:80\n server t 192.0.2.1:80 source 192.0.2.10\n";
-    let place = Place { inum: 1, name: Some("blue".into()), own: false };
+    let place = Place { inum: 1, name: Some("blue".into()), ..Place::default() };
     let process = Process { pid: 7, name: "haproxy".into(), container: None };
     let addresses = BTreeSet::from(["192.0.2.10".parse().unwrap()]);
     let found = bad_source(&config(text), &addresses, &place, &process);

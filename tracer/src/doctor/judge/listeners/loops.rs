@@ -7,11 +7,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Owner, is_reserved, netns_option, number, reserved_with, set};
+use super::{Owner, is_reserved, netns_option, reserved_with, set};
 use crate::{
     doctor::{
         finding::{Advice, Certainty, Finding, Id, Place, Severity, Subject},
-        judge::text::ip,
+        judge::text::{counted, ip},
         tuples::{Ends, Listener, Settings, Tuples},
     },
     host::capacity::is_loopback,
@@ -91,8 +91,8 @@ fn is_one(
 
 fn can_come(place: &Place, settings: &Settings, address: SocketAddr, refused: u64) -> Finding {
     let what = format!(
-        "nothing listens on {address}, a port of the range; {} connect() to it were refused",
-        number(refused)
+        "nothing listens on {address}, a port of the range; {} refused",
+        counted(refused, "connect() to it was", "connect() to it were")
     );
     Finding::new(Id::SelfConnect, Severity::Info, subject(place, address), what)
         .sure(Certainty::Inferred)

@@ -14,7 +14,7 @@ const BAD: &str =
     "19:15:12 [crit] 7#7: *3 bind(10.94.0.9) failed (99: x) while connecting to upstream";
 
 fn place() -> Place {
-    Place { inum: 7, name: Some("proxy".into()), own: false }
+    Place { inum: 7, name: Some("proxy".into()), ..Place::default() }
 }
 
 fn nginx() -> Process {

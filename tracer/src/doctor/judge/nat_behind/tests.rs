@@ -11,7 +11,7 @@ fn outgoing(rows: &[(&str, &str, Syns)]) -> Outgoing {
         .iter()
         .map(|(source, destination, syns)| ((ip(source), destination.parse().unwrap()), *syns));
     Outgoing {
-        place: Place { inum: 1, name: Some("proxy".into()), own: false },
+        place: Place { inum: 1, name: Some("proxy".into()), ..Place::default() },
         syns: syns.collect(),
         insert_failed: Some(0),
         translated_here: BTreeSet::new(),

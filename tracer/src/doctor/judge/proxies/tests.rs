@@ -247,3 +247,34 @@ fn upstreams_are_known_if_all_of_their_addresses_are() {
     assert_eq!(upstreams(&nginx(6, "10.0.1.7:8080; server name:80")), BTreeMap::new());
     assert_eq!(upstreams(&haproxy(6, "")), BTreeMap::from([("b".to_owned(), expected)]));
 }
+
+/// The answer of a HAProxy whose server `s` has counted this.
+fn stats(connects: u64, reuses: u64) -> haproxy_config::stats::Stats {
+    let text = format!(
+        "# pxname,svname,type,connect,reuse,\nb,s,2,{connects},{reuses},\n\nUptime_sec: 9\n"
+    );
+    haproxy_config::stats::parse(text.as_bytes())
+}
+
+#[test]
+fn requests_that_find_open_connections_are_no_churn() {
+    let ids = |pid: u32, caller: bool, now: (u64, u64), before: Option<(u64, u64)>| {
+        let mut proxy = haproxy(pid, " mode http");
+        let Config::Haproxy(_, counters) = &mut proxy.config else { panic!() };
+        let before = before
+            .map(|(connects, reuses)| (stats(connects, reuses), std::time::Duration::from_secs(5)));
+        *counters = Some(crate::doctor::proxies::Counters { now: stats(now.0, now.1), before });
+        let all = found(held(300, 300), caller, &read(vec![proxy]));
+        let churn = all.iter().find(|it| it.id == Id::Churn);
+        churn.map(|it| it.evidence.get("requests.reused").cloned())
+    };
+    // Of the window: 500 connections for 5,000 requests, though before it was one for each.
+    assert_eq!(ids(6, true, (90_500, 4_500), Some((90_000, 0))), None);
+    let worse = ids(6, true, (90_501, 4_500), Some((90_000, 0)));
+    assert_eq!(worse, Some(Some(serde_json::json!(0.8998))));
+    assert_eq!(ids(6, true, (500, 4_500), None), None, "since it was started");
+    // Without requests, or of another process, it disproves nothing.
+    assert_eq!(ids(6, true, (500, 4_500), Some((500, 4_500))), Some(None));
+    assert_eq!(ids(20, true, (500, 4_500), None), Some(None));
+    assert!(ids(20, false, (500, 4_500), None).is_some(), "who opens them is not known");
+}

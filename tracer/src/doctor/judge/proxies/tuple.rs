@@ -17,6 +17,7 @@ use crate::doctor::{
         haproxy::{self, Counted},
         nginx::{self, Load},
         squid,
+        text::rounded,
     },
     proxies::{Config, Counters, Proxies, Proxy},
     tuples::{Ends, Tuple},
@@ -46,12 +47,24 @@ struct Known {
     name: Option<String>,
     explanation: Option<Explanation>,
     notes: Vec<String>,
+    /// Share of the requests to the destination that found an open connection, 0 to 1; `None`: not counted.
+    reused: Option<f64>,
 }
 
-/// The finding with what the proxy explains that opens the connections of its tuple.
-pub(super) fn explain(finding: Finding, seen: &[Seen], around: &Around, read: &Proxies) -> Finding {
-    let Subject::Tuple { place, source, destination } = &finding.subject else { return finding };
-    let Some(seen) = seen.iter().find(|it| it.place.inum == place.inum) else { return finding };
+/// The finding with what the proxy explains that opens the connections of its tuple. `None`: a `churn` that is none, because that
+/// proxy has counted that nearly all requests find an open connection.
+pub(super) fn explain(
+    finding: Finding,
+    seen: &[Seen],
+    around: &Around,
+    read: &Proxies,
+) -> Option<Finding> {
+    let Subject::Tuple { place, source, destination } = &finding.subject else {
+        return Some(finding);
+    };
+    let Some(seen) = seen.iter().find(|it| it.place.inum == place.inum) else {
+        return Some(finding);
+    };
     let ends = Ends {
         source: addr(*source),
         destination: addr(destination.ip()),
@@ -70,8 +83,9 @@ pub(super) fn explain(finding: Finding, seen: &[Seen], around: &Around, read: &P
     let (id, destination) = (finding.id, *destination);
     let case = Case { id, seen, ends, tuple, destination, pids };
     match case.proxy(read) {
-        Some((proxy, known)) => known.add_to(finding, proxy),
-        None => finding,
+        Some((_, known)) if case.is_disproved(&known) => None,
+        Some((proxy, known)) => Some(known.add_to(finding, proxy)),
+        None => Some(finding),
     }
 }
 
@@ -97,6 +111,12 @@ impl Case<'_> {
             known.sure.then_some((proxy, known))
         });
         all.next().filter(|_| all.next().is_none())
+    }
+
+    /// Whether it is a `churn`, and the proxy whose process opens the connections has counted that they are used again.
+    fn is_disproved(&self, known: &Known) -> bool {
+        let reused = known.reused.is_some_and(|it| it >= haproxy::GOOD_HIT_RATE);
+        self.id == Id::Churn && !self.pids.is_empty() && reused
     }
 
     fn known(&self, proxy: &Proxy) -> Option<Known> {
@@ -148,6 +168,7 @@ impl Case<'_> {
             name: explained.upstream,
             explanation: why.map(|why| Explanation { why, certainty, advice }),
             notes: explained.notes,
+            reused: None,
         })
     }
 
@@ -181,7 +202,9 @@ impl Case<'_> {
             _ => None,
         };
         let more = all.len().saturating_sub(1);
+        let servers = all.iter().map(|(proxy, server)| (proxy.name.as_str(), server.name.as_str()));
         Some(Known {
+            reused: counters.and_then(|it| reused(it, servers)),
             sure,
             part: format!(
                 "backend \"{}\", server \"{}\" ({})",
@@ -209,6 +232,7 @@ impl Case<'_> {
             // Who closes first, it does not say.
             explanation: if self.id == Id::Churn { squid::churn(config) } else { None },
             notes: Vec::new(),
+            reused: None,
         }
     }
 }
@@ -228,13 +252,35 @@ fn counted(counters: &Counters, proxy: &str, server: &str) -> Option<Counted> {
     Some(Counted { counters: now, seconds: uptime })
 }
 
+/// Share of the requests to these servers (each with the name of its backend) that found an open connection: of those in the window,
+/// or, without one, since HAProxy was started. `None`: there were none, or one of the servers was not counted.
+fn reused<'a>(
+    counters: &Counters,
+    servers: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Option<f64> {
+    let mut all = haproxy_config::stats::Counters::default();
+    for (proxy, server) in servers {
+        let now = counters.now.server(proxy, server)?.counters;
+        let of_window = match &counters.before {
+            Some((before, _)) => now.since(&before.server(proxy, server)?.counters),
+            None => now,
+        };
+        let sum = |all: Option<u64>, one: Option<u64>| Some(all.unwrap_or(0).saturating_add(one?));
+        all.connects = sum(all.connects, of_window.connects);
+        all.reuses = sum(all.reuses, of_window.reuses);
+        all.connects.zip(all.reuses)?;
+    }
+    all.hit_rate()
+}
+
 impl Known {
     fn add_to(self, finding: Finding, proxy: &Proxy) -> Finding {
         let program = proxy.program.name();
         let mut finding = finding
             .with("proxy.program", program)
             .with("proxy.pid", proxy.process.pid)
-            .with("proxy.upstream", self.name);
+            .with("proxy.upstream", self.name)
+            .with("requests.reused", serde_json::json!(self.reused.map(rounded)));
         let mut why = match &self.explanation {
             Some(it) if it.certainty == Certainty::Possible => format!("possibly: {}", it.why),
             Some(it) => it.why.clone(),

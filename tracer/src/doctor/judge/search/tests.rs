@@ -18,7 +18,7 @@ fn searched(ns: u64, mut activity: Activity) -> Activity {
 }
 
 fn only(seen: &Seen) -> Option<(Severity, Certainty)> {
-    slow(seen).first().map(|it| (it.severity, it.certainty))
+    slow(seen, &Around::default()).first().map(|it| (it.severity, it.certainty))
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn long_searches_that_take_a_tenth_of_a_cpu_are_critical() {
     let with = |ns| seen(half_full(550)).watched(searched(ns, opened(1_500, 1_500)));
     assert_eq!(only(&with(700_000)), Some((Severity::Critical, Certainty::Measured)));
     assert_eq!(only(&with(70_000)), Some((Severity::Info, Certainty::Measured)));
-    let what = &slow(&with(700_000))[0].what;
+    let what = &slow(&with(700_000), &Around::default())[0].what;
     let expected = "550 of 1,000 ports in use (55 %); a port search takes 655 µs: 20 % of a CPU at 300 connections/s";
     assert_eq!(what, expected);
 }

@@ -57,7 +57,7 @@ fn squid_before_6_0_1_binds_a_port_with_tcp_outgoing_address() {
 #[test]
 fn addresses_that_the_host_does_not_have_are_found() {
     let text = "tcp_outgoing_address 192.0.2.1 some\ntcp_outgoing_address 192.0.2.2\ntcp_outgoing_address 192.0.2.1\n";
-    let place = Place { inum: 1, name: None, own: true };
+    let place = Place { inum: 1, own: true, ..Place::default() };
     let process = Process { pid: 7, name: "squid".into(), container: None };
     let addresses = BTreeSet::from(["192.0.2.2".parse().unwrap()]);
     let found = bad_source(&config(text), &addresses, &place, &process);

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use std::ops::RangeInclusive;
 
-use super::{netns_option, number, set};
+use super::{netns_option, set};
 use crate::{
     doctor::{
         finding::{Advice, Finding, Id, Place, Severity, Subject},
         flow::FAST_SHARE,
         judge::{
             set::{merged, reserved_with},
-            text::{rounded, short},
+            text::{number, rounded, short},
         },
         tuples::{Settings, Tuple, Tuples},
     },
@@ -66,7 +66,7 @@ pub fn small_range(
 }
 
 /// The advice to widen the range; `None`: it would not have more ports.
-fn wider(
+pub(in crate::doctor::judge) fn wider(
     place: &Place,
     settings: &Settings,
     now: &Tuples,
