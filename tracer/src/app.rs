@@ -1,11 +1,13 @@
 //! Runs a command line: the only module that uses all others.
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
     path::Path,
     process::ExitCode,
 };
 
+use clap::{ArgMatches, CommandFactory as _};
 use tracer_common::Kind;
 
 use crate::{
@@ -61,6 +63,8 @@ pub fn run(cli: &Cli) -> Result<ExitCode, Error> {
 }
 
 fn run_doctor(kernel: &KernelConfig, config: DoctorConfig) -> Result<ExitCode, Error> {
+    // A monitoring system takes 1 for a warning.
+    shutdown::fail_with(Verdict::Unknown as u8);
     let doctor = Doctor::start(kernel, config)?;
     let verdict = shutdown::run(move |signals| doctor.run(&signals))?;
     Ok((verdict as u8).into())
@@ -80,11 +84,20 @@ fn run_advise(kernel: &KernelConfig, config: AdviseConfig) -> Result<(), Error> 
 pub fn refuse(error: &clap::Error) -> ExitCode {
     // Nobody can read it if stdout and stderr are closed.
     _ = error.print();
-    let doctor = std::env::args_os().skip(1).any(|word| word == DOCTOR);
     match error.exit_code() {
         0 => Exit::Ok.into(),
-        _ if doctor => (Verdict::Unknown as u8).into(),
+        _ if is_doctor(std::env::args_os()) => (Verdict::Unknown as u8).into(),
         _ => Exit::Usage.into(),
+    }
+}
+
+/// Whether a wrong command line is one of `tracer doctor`, as far as it can be read. `words`: the program's name first.
+fn is_doctor(words: impl IntoIterator<Item = OsString>) -> bool {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(&words);
+    match matches.ok().as_ref().and_then(ArgMatches::subcommand_name) {
+        Some(command) => command == DOCTOR,
+        None => words.iter().skip(1).any(|word| word == DOCTOR),
     }
 }
 
@@ -197,4 +210,35 @@ fn man(dir: Option<&Path>) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_of_doctor_is_told_from_those_of_others() {
+        let of = |line: &str| is_doctor(line.split(' ').map(OsString::from));
+        for line in [
+            "tracer doctor --bogus",
+            "tracer doctor --window x",
+            "tracer doctor extra",
+            "tracer doctor --pid doctor",
+            "tracer -v doctor --bogus",
+            "tracer --bogus doctor",
+            "tracer --log-format doctor doctor",
+            "tracer doctor --netns",
+        ] {
+            assert!(of(line), "{line}");
+        }
+        for line in [
+            "tracer record --netns doctor --bogus",
+            "tracer top --bogus doctor",
+            "tracer --bogus",
+            "tracer bogus",
+            "tracer",
+        ] {
+            assert!(!of(line), "{line}");
+        }
+    }
 }

@@ -280,7 +280,7 @@ impl TryFrom<&Command> for Task {
             Command::Record(args) => Self::Record(args.try_into()?),
             Command::Tuples(args) => Self::Tuples(args.try_into()?),
             Command::Report(args) => Self::Report(args.into()),
-            Command::Doctor(args) => Self::Doctor(args.into()),
+            Command::Doctor(args) => Self::Doctor(args.try_into()?),
             Command::Spread(args) if args.release => Self::Release(args.rule.clone()),
             Command::Spread(args) => Self::Spread(args.as_ref().try_into()?),
             Command::Status(args) => {

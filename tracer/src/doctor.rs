@@ -5,14 +5,18 @@
 
 pub mod activity;
 pub mod arrivals;
+pub mod changes;
 pub mod config;
 pub mod finding;
 pub mod flow;
+pub mod homes;
 pub mod judge;
 pub mod logs;
 pub mod nat;
 pub mod owners;
 pub mod proxies;
+pub mod scope;
+pub mod selection;
 pub mod show;
 pub mod snapshot;
 pub mod translation;

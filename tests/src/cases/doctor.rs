@@ -4,7 +4,9 @@ mod command;
 mod conntrack;
 pub(super) mod edge;
 mod proxies;
+mod scope;
 mod states;
+mod watch;
 mod window;
 
 use super::{Case, Plan};
@@ -19,6 +21,10 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("connections_not_closed_here", states::held_open),
             ("connections_not_closed_there", states::fin_wait2_held),
             ("failing_calls", window::failing_calls),
+            ("of_a_process", scope::of_a_process),
+            ("of_a_cgroup", scope::of_a_cgroup),
+            ("watching_an_incident", watch::an_incident),
+            ("end_of_watching", watch::its_end),
         ])
         .waiting()
         .once(&[

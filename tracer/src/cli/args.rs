@@ -17,7 +17,7 @@ use super::{
 use crate::format::table::Column;
 
 /// `PID_MAX_LIMIT` of a 64-bit kernel (include/linux/threads.h).
-const PID_MAX: u32 = 4_194_304;
+pub(super) const PID_MAX: u32 = 4_194_304;
 
 const RECORD_HELP: &str = "\
 Examples:

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::{
+    args::PID_MAX,
     kernel::KernelArgs,
     value::{self, NetnsRef},
 };
@@ -13,12 +14,20 @@ const DOCTOR_HELP: &str = "\
 Examples:
   tracer doctor                          is this port exhaustion? where, why, what to do
   tracer doctor --netns blue             only this network namespace
+  tracer doctor --pid $(pgrep -o nginx)  only what this process and its workers do
+  tracer doctor --watch 60               again every 60 s: what is new, worse or solved
   tracer doctor --window 0               no hooks: what the kernel's own lists show (no root needed)
   tracer doctor -o json | jq '.findings[].id'
   tracer doctor -o plugin                for monitoring systems
 
 Nothing is changed, and no other program is run. Each finding has an id that never changes, how sure it \
 is (measured, inferred, possible), numbers, a command to run and a command that shows whether it helped.
+
+--pid and --cgroup narrow what is judged, never what is counted: how full a tuple is counts the ports of all processes. With both, what \
+belongs to either is judged.
+
+--watch compares each round with the one before. What is missing for two rounds is solved. SIGINT, SIGTERM and a closed stdout end it with \
+the exit code of the last round that was printed.
 
 Exit codes:
   0  nothing is wrong
@@ -35,9 +44,21 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "NETNS", value_parser = value::netns)]
     pub netns: Vec<NetnsRef>,
 
+    /// Judge only this process and those that it has started, in its network namespace (repeatable)
+    #[arg(long, value_name = "PID", value_parser = value::whole::<u32>("a process id", 1..=PID_MAX))]
+    pub pid: Vec<u32>,
+
+    /// Judge only the processes in this cgroup v2 folder and below it, in their network namespaces (repeatable)
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+
     /// How long to watch calls with hooks in the kernel: seconds, or with a unit (500ms, 1m); 0: no hooks
     #[arg(short, long, default_value = "5", value_name = "DURATION", value_parser = window)]
     pub(crate) window: Window,
+
+    /// Diagnose again and again, one round every so often (at once if one took longer); not with -o plugin
+    #[arg(long, value_name = "DURATION", value_parser = value::interval)]
+    pub watch: Option<Duration>,
 
     /// Also read this error log of nginx, HAProxy or Squid; -: standard input (repeatable)
     #[arg(long, value_name = "FILE")]

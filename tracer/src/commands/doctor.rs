@@ -1,8 +1,10 @@
 //! `tracer doctor`: looks, watches, looks again, and says what is wrong and what to do.
 
+mod judged;
 mod round;
+mod watch;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc};
 
 use rustix::thread::CapabilitySet;
 
@@ -10,8 +12,11 @@ use crate::{
     cli::DoctorFormat,
     config::{DoctorConfig, KernelConfig},
     doctor::{
-        show,
-        verdict::{Missing, Verdict},
+        changes::History,
+        homes::Homes,
+        selection::{self, Selection},
+        show::{self, Diagnosis},
+        verdict::Missing,
         window::Window,
     },
     error::Error,
@@ -37,10 +42,13 @@ pub struct Doctor {
     /// Whether a rule of `tracer spread` is active on this host.
     spreads: bool,
     window: Option<Window>,
-    /// How long the window was, in this round.
-    watched_for: Duration,
     /// Why no window is open though one is wanted; `None`: one is, or none is wanted.
     no_window: Option<Missing>,
+    /// The processes whose findings are judged; `None`: all are.
+    selection: Option<Arc<Selection>>,
+    homes: Homes,
+    /// What the rounds so far have found; `None`: there is one round.
+    history: Option<History>,
 }
 
 impl Doctor {
@@ -48,8 +56,8 @@ impl Doctor {
     /// starts later, can only read from then on.
     ///
     /// # Errors
-    /// A namespace that is asked for does not exist; a thread cannot be started; a signal asked to stop. Hooks that cannot be
-    /// attached are no error: the window is not made then.
+    /// A namespace, process or cgroup that is asked for does not exist; a thread cannot be started; a signal asked to stop. Hooks
+    /// that cannot be attached are no error: the window is not made then.
     pub fn start(kernel: &KernelConfig, config: DoctorConfig) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::Failure(format!("cannot start a thread: {error}"));
         let own = netns::own().map_err(|error| {
@@ -62,10 +70,22 @@ impl Doctor {
         // The same one may have two names.
         chosen.sort_by_key(|netns| netns.inum);
         chosen.dedup_by_key(|netns| netns.inum);
+        let selection = Selection::open(&config.pids, &config.cgroups)?.map(Arc::new);
+        if let Some(selection) = &selection {
+            let there = selection::namespaces(&selection.read());
+            if chosen.is_empty() {
+                chosen = there;
+            } else if !there.iter().any(|it| chosen.iter().any(|netns| netns.inum == it.inum)) {
+                return Err(Error::BadConfig(
+                    "no process of --pid or --cgroup is in a network namespace of --netns: leave --netns out".into(),
+                ));
+            }
+        }
+        let homes = Homes::new();
         let worker = Worker::spawn().map_err(failed)?;
         let enters = privilege::effective().is_ok_and(|it| it.contains(CapabilitySet::SYS_ADMIN));
         let spreads = !Pins::all().rules.is_empty();
-        let opened = config.window.map(|_| Window::open(kernel)).transpose();
+        let opened = config.window.map(|_| Window::open(kernel, selection.is_some())).transpose();
         let (window, no_window) = match opened {
             Ok(window) => (window, None),
             Err(error @ Error::Interrupted { .. }) => return Err(error),
@@ -80,6 +100,7 @@ impl Doctor {
             trace::enter_to_read(CapabilitySet::empty(), User::nobody())?;
         }
         let chosen = (!chosen.is_empty()).then_some(chosen);
+        let history = config.watch.map(|_| History::default());
         Ok(Self {
             config,
             worker,
@@ -88,26 +109,24 @@ impl Doctor {
             enters,
             spreads,
             window,
-            watched_for: Duration::ZERO,
             no_window,
+            selection,
+            homes,
+            history,
         })
     }
 
-    /// Makes a diagnosis, prints it, and returns its verdict. A reader of stdout that is gone changes nothing.
-    ///
-    /// # Errors
-    /// A map cannot be read; stdout cannot be written.
-    pub fn run(mut self, signals: &StopSignals) -> Result<Verdict, Error> {
-        let diagnosis = self.diagnose(signals)?;
+    /// Prints a diagnosis. Returns false if the reader of stdout is gone.
+    fn print(&self, diagnosis: &Diagnosis, signals: &StopSignals) -> Result<bool, Error> {
         let text = match self.config.format {
-            DoctorFormat::Text => show::text(&diagnosis),
-            DoctorFormat::Json => show::json_line(&diagnosis)?,
-            DoctorFormat::Plugin => show::plugin(&diagnosis),
+            DoctorFormat::Text => show::text(diagnosis),
+            DoctorFormat::Json => show::json_line(diagnosis)?,
+            DoctorFormat::Plugin => show::plugin(diagnosis),
         };
         signals.writing(true);
-        stdout::print(text.as_bytes())?;
+        let open = stdout::print(text.as_bytes())?;
         signals.writing(false);
-        Ok(diagnosis.verdict)
+        Ok(open)
     }
 }
 

@@ -1,28 +1,110 @@
 //! `tracer doctor`, checked.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use crate::cli::{DoctorArgs, DoctorFormat, NetnsRef};
+use crate::{
+    cli::{DoctorArgs, DoctorFormat, NetnsRef},
+    error::Error,
+};
+
+/// How many values `--pid` and `--cgroup` take: each is a file that stays open.
+const MOST: usize = 64;
 
 /// `tracer doctor`
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DoctorConfig {
-    /// The namespaces to judge; empty: all that are found.
+    /// The namespaces to judge; empty: all that are found, or those of the processes to judge.
     pub netns: Vec<NetnsRef>,
+    /// The processes to judge, with those that they have started; if this and `cgroups` are empty: all.
+    pub pids: Vec<u32>,
+    /// The cgroups whose processes are judged.
+    pub cgroups: Vec<PathBuf>,
     /// How long to watch with hooks; `None`: no hooks are attached.
     pub window: Option<Duration>,
+    /// The time from the beginning of a round to that of the next; `None`: there is one round.
+    pub watch: Option<Duration>,
     pub format: DoctorFormat,
     /// Logs of proxies to read; `-` is standard input.
     pub logs: Vec<PathBuf>,
 }
 
-impl From<&DoctorArgs> for DoctorConfig {
-    fn from(args: &DoctorArgs) -> Self {
-        Self {
-            netns: args.netns.clone(),
-            window: args.window,
-            format: args.format(),
-            logs: args.log.clone(),
+impl TryFrom<&DoctorArgs> for DoctorConfig {
+    type Error = Error;
+
+    /// # Errors
+    /// [`Error::Usage`]: options that do not go together, or too many values.
+    fn try_from(args: &DoctorArgs) -> Result<Self, Error> {
+        let usage = |text: String| Err(Error::Usage(text));
+        let format = args.format();
+        if args.watch.is_some() && format == DoctorFormat::Plugin {
+            return usage(
+                "--watch never ends, and a monitoring system runs a plugin once: leave --watch out, or give -o text or -o json"
+                    .into(),
+            );
         }
+        if args.watch.is_some() && args.log.iter().any(|path| path == Path::new("-")) {
+            return usage(
+                "--watch reads each log in every round, and standard input can be read once: name the file of the log"
+                    .into(),
+            );
+        }
+        for (option, given) in [("--pid", args.pid.len()), ("--cgroup", args.cgroup.len())] {
+            if given > MOST {
+                return usage(format!(
+                    "{option} was given {given} times, and takes at most {MOST} values"
+                ));
+            }
+        }
+        Ok(Self {
+            netns: args.netns.clone(),
+            pids: args.pid.clone(),
+            cgroups: args.cgroup.clone(),
+            window: args.window,
+            watch: args.watch,
+            format,
+            logs: args.log.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{cli::Cli, config::Task};
+
+    fn doctor(line: &str) -> Result<DoctorConfig, Error> {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        match Task::try_from(&cli.command)? {
+            Task::Doctor(config) => Ok(config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_round_of_all_processes_unless_something_else_is_asked_for() {
+        let config = doctor("tracer doctor").unwrap();
+        assert_eq!((config.watch, config.pids, config.cgroups), (None, vec![], vec![]));
+        let config = doctor("tracer doctor --watch 0.5 --pid 7 --pid 8 --cgroup /a").unwrap();
+        assert_eq!(config.watch, Some(Duration::from_millis(500)));
+        assert_eq!((config.pids, config.cgroups), (vec![7, 8], vec!["/a".into()]));
+    }
+
+    #[test]
+    fn what_cannot_be_repeated_is_refused() {
+        for (line, why) in [
+            ("tracer doctor --watch 5 -o plugin", "a plugin once"),
+            ("tracer doctor --watch 5 --plugin", "a plugin once"),
+            ("tracer doctor --watch 5 --log -", "read once"),
+        ] {
+            let error = doctor(line).unwrap_err();
+            assert!(matches!(&error, Error::Usage(text) if text.contains(why)), "{line}: {error}");
+        }
+        let many = format!("tracer doctor{}", " --pid 7".repeat(65));
+        assert!(matches!(doctor(&many), Err(Error::Usage(_))));
     }
 }

@@ -1,13 +1,15 @@
 //! What `tracer doctor` found: one cause, where it is, how sure that is, and what to do.
 
 mod advice;
+mod home;
 mod subject;
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-pub use advice::Advice;
+pub use advice::{Advice, Reservation};
+pub use home::{Home, Pod};
 pub use subject::{Place, Process, Subject};
 
 /// Defines the ids of findings from their names, in the order in which equal findings are shown.
@@ -134,6 +136,30 @@ impl Certainty {
     }
 }
 
+/// How a finding differs from the same one of the last round.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// No round before had it, or it was solved since.
+    New,
+    /// It is more severe.
+    Worse,
+    /// It is less severe.
+    Better,
+    Same,
+}
+
+impl Change {
+    /// Its name, as users read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Worse => "worse",
+            Self::Better => "better",
+            Self::Same => "same",
+        }
+    }
+}
+
 /// A finding. Texts may have names that other processes chose: whoever prints them makes them safe for a terminal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
@@ -155,6 +181,10 @@ pub struct Finding {
     pub not: Option<&'static str>,
     /// The finding that explains this one; `None`: it is a cause.
     pub consequence_of: Option<Id>,
+    /// Where the processes of its subject run; `None`: not known, or in several places.
+    pub home: Option<Home>,
+    /// Since the last round; `None`: there is none.
+    pub change: Option<Change>,
 }
 
 impl Finding {
@@ -172,6 +202,8 @@ impl Finding {
             verify: None,
             not: None,
             consequence_of: None,
+            home: None,
+            change: None,
         }
     }
 

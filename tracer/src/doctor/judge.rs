@@ -36,6 +36,7 @@ use std::{
     time::Duration,
 };
 
+pub use set::unite_reservations;
 pub(super) use text::subject;
 use tracer_common::Addr;
 

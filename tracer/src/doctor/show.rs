@@ -14,8 +14,11 @@ pub use text::text;
 
 use super::{
     activity::Activity,
+    changes::Changes,
     finding::Finding,
     judge::Seen,
+    scope::{Judged, Scope},
+    tuples::{Ends, ip},
     verdict::{Check, Verdict},
 };
 
@@ -35,6 +38,10 @@ pub struct Diagnosis {
     pub left_out: usize,
     pub checks: Vec<Check>,
     pub verdict: Verdict,
+    /// The processes that are judged; `None`: all.
+    pub judged: Option<Judged>,
+    /// What has changed since the last round; `None`: there is one round.
+    pub changes: Option<Changes>,
 }
 
 /// The numbers that monitoring systems draw.
@@ -49,12 +56,28 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The numbers of these namespaces. `watched`: whether the hooks were attached.
-    pub fn of(seen: &[Seen], watched: bool) -> Self {
-        let tuples = seen.iter().flat_map(|it| it.now.by_ends.values());
-        let saturation = tuples.map(|it| it.saturation().min(1.0)).fold(0.0, f64::max);
-        let all = || seen.iter().flat_map(|it| it.activity.values());
-        let bound = seen.iter().flat_map(|it| &it.bound).map(|it| it.failed);
+    /// The numbers of these namespaces. `watched`: whether the hooks were attached; `scope`: what is judged, `None`: all.
+    pub fn of(seen: &[Seen], watched: bool, scope: Option<&Scope>) -> Self {
+        let is_judged = |inum: u32, ends: &Ends| scope.is_none_or(|it| it.has_tuple(inum, ends));
+        let tuples = seen.iter().flat_map(|it| {
+            let inum = it.place.inum;
+            it.now.by_ends.iter().filter(move |(ends, _)| is_judged(inum, ends))
+        });
+        let saturation = tuples.map(|(_, it)| it.saturation().min(1.0)).fold(0.0, f64::max);
+        let all = || {
+            let all = seen.iter().flat_map(|it| {
+                let inum = it.place.inum;
+                it.activity.iter().filter(move |(ends, _)| is_judged(inum, ends))
+            });
+            all.map(|(_, activity)| activity)
+        };
+        let bound = seen.iter().flat_map(|it| {
+            let inum = it.place.inum;
+            it.bound
+                .iter()
+                .filter(move |bound| scope.is_none_or(|it| it.has_address(inum, ip(bound.address))))
+        });
+        let bound = bound.map(|it| it.failed);
         let failed = all().map(Activity::exhausted).chain(bound).sum();
         let search_ms =
             all().filter_map(Activity::search_ns).map(|it| it.mean / 1e6).reduce(f64::max);

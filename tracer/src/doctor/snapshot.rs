@@ -1,11 +1,12 @@
 //! Looks at the network namespaces of the host: their settings, and their sockets where these could matter. Reads only.
 
-use std::{collections::BTreeSet, io, net::IpAddr, time::Instant};
+use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Instant};
 
 use rustix::time::{ClockId, Timespec, clock_getres};
 
 use super::{
     finding::Place,
+    scope::{Members, Owned},
     tuples::{Settings, Tuples, tuples},
     verdict::{Check, Missing},
 };
@@ -35,6 +36,8 @@ pub struct Look {
     pub details: Option<Details>,
     /// Empty if the namespace has few sockets.
     pub tuples: Tuples,
+    /// Whose the sockets are; `None`: nobody asks, or the namespace has few sockets.
+    pub owned: Option<Owned>,
 }
 
 /// What is read only of a namespace whose sockets are listed.
@@ -67,6 +70,8 @@ pub struct Wanted<'a> {
     pub own: u32,
     /// Those whose sockets are listed however few there are.
     pub closely: &'a BTreeSet<u32>,
+    /// The processes of which is asked what they have; `None`: nobody asks.
+    pub members: Option<&'a Arc<Members>>,
     /// When to stop.
     pub until: Instant,
 }
@@ -81,10 +86,11 @@ pub fn look(wanted: &Wanted<'_>, worker: &Worker) -> Snapshot {
         }
         let place = Place::of(netns, wanted.own);
         let closely = wanted.closely.contains(&netns.inum);
-        match in_netns(worker, netns, wanted.own, move || look_here(closely)) {
-            Ok((settings, details, tuples)) => {
+        let members = wanted.members.cloned();
+        match in_netns(worker, netns, wanted.own, move || look_here(closely, members.as_deref())) {
+            Ok(Here { settings, details, tuples, owned }) => {
                 let at = Instant::now();
-                snapshot.looks.push(Look { place, at, settings, details, tuples });
+                snapshot.looks.push(Look { place, at, settings, details, tuples, owned });
             }
             // It has ended since it was found: there is nothing to look at, unless it was asked for.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !wanted.chosen => {}
@@ -130,21 +136,31 @@ impl Snapshot {
     }
 }
 
+/// What was seen of a namespace: see [`Look`].
+struct Here {
+    settings: Settings,
+    details: Option<Details>,
+    tuples: Tuples,
+    owned: Option<Owned>,
+}
+
 /// Looks at the namespace of the calling thread. `closely`: lists its sockets however few there are.
-fn look_here(closely: bool) -> io::Result<(Settings, Option<Details>, Tuples)> {
+fn look_here(closely: bool, members: Option<&Members>) -> io::Result<Here> {
     let settings = Settings { range: PortRange::read()?, reuse: Reuse::read() };
     let size = f64::from(settings.range.high) - f64::from(settings.range.low) + 1.0;
     if !closely && !is_worth_a_look(sockstat::sockets(true)?, size) {
         let usable = tuples(&[], &settings);
-        return Ok((settings, None, usable));
+        return Ok(Here { settings, details: None, tuples: usable, owned: None });
     }
-    let tuples = tuples(&sockdiag::dump_all(sockdiag::ALL_STATES)?, &settings);
+    let sockets = sockdiag::dump_all(sockdiag::ALL_STATES)?;
+    let tuples = tuples(&sockets, &settings);
+    let owned = members.map(|members| Owned::of(&sockets, &settings, members));
     let details = Details {
         counters: read("the TCP counters", Reading::here),
         network: NetworkSettings::read(),
         local: read("the addresses", addresses_here),
     };
-    Ok((settings, Some(details), tuples))
+    Ok(Here { settings, details: Some(details), tuples, owned })
 }
 
 /// What cannot be read is missing: other facts of the namespace do not depend on it.
@@ -215,9 +231,14 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:7000").unwrap();
             let peer = listener.local_addr().unwrap();
             let one = TcpStream::connect(peer).unwrap();
-            let (few, closely) = (look_here(false).unwrap(), look_here(true).unwrap());
+            let here = |closely| {
+                let here = look_here(closely, None).unwrap();
+                assert_eq!(here.owned, None);
+                (here.settings, here.details, here.tuples)
+            };
+            let (few, closely) = (here(false), here(true));
             let held: Vec<_> = (1..40).map(|_| TcpStream::connect(peer).unwrap()).collect();
-            let many = look_here(false).unwrap();
+            let many = here(false);
             drop((one, held));
             [few, closely, many]
         });
@@ -234,7 +255,8 @@ mod tests {
         let worker = Worker::spawn().unwrap();
         let all = std::slice::from_ref(own);
         let none = BTreeSet::new();
-        let wanted = Wanted { all, chosen: false, own: own.inum, closely: &none, until };
+        let wanted =
+            Wanted { all, chosen: false, own: own.inum, closely: &none, members: None, until };
         (look(&wanted, &worker), worker)
     }
 
@@ -262,7 +284,8 @@ mod tests {
         let missing = |chosen| {
             let until = Instant::now() + Duration::from_mins(1);
             let all = std::slice::from_ref(&ended);
-            look(&Wanted { all, chosen, own: 1, closely: &none, until }, &worker).check().missing
+            let wanted = Wanted { all, chosen, own: 1, closely: &none, members: None, until };
+            look(&wanted, &worker).check().missing
         };
         assert_eq!(missing(false), None);
         assert!(missing(true).is_some_and(|it| it.why.starts_with("network namespace blue: ")));

@@ -79,10 +79,14 @@ pub struct Tuple {
     pub close_wait_cookies: Vec<u64>,
     /// The same of those in FIN_WAIT2.
     pub fin_wait2_cookies: Vec<u64>,
+    /// Ids of the cgroups in which its open sockets were made, sorted, each once, at most 8.
+    pub cgroups: Vec<u64>,
 }
 
 /// How many inodes are kept of a tuple, to find who holds it.
 const INODES: usize = 64;
+/// How many cgroups are kept of a tuple, to find out in which container it is.
+const CGROUPS: usize = 8;
 /// How long a TIME_WAIT lasts, in ms (TCP_TIMEWAIT_LEN).
 const TIME_WAIT_MS: u32 = 60_000;
 /// The age from which on a TIME_WAIT can be reused where there is no `tcp_tw_reuse_delay` (before Linux 6.14), in ms: reuse begins with the next
@@ -212,6 +216,12 @@ fn add(tuple: &mut Tuple, socket: &DiagSocket, reusable: bool) {
     }
     if socket.inode != 0 && tuple.inodes.len() < INODES {
         tuple.inodes.push(socket.inode);
+    }
+    if socket.cgroup != 0
+        && tuple.cgroups.len() < CGROUPS
+        && let Err(place) = tuple.cgroups.binary_search(&socket.cgroup)
+    {
+        tuple.cgroups.insert(place, socket.cgroup);
     }
 }
 

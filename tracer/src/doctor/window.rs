@@ -2,23 +2,30 @@
 
 mod ports;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 pub use ports::Ports;
-use tracer_common::{Addr, Cause, Filter, Kind, Loss, TupleCount, TupleKey};
+use tracer_common::{Addr, Cause, Event, Filter, Kind, Loss, TupleCount, TupleKey};
 
 use super::{
     activity::Activity,
     arrivals::{self, Arrivals},
     finding::Process,
     judge::BoundAddress,
-    tuples::Ends,
+    scope::{Caller, Members, Owned},
+    tuples::{self, Ends},
 };
 use crate::{
     config::KernelConfig,
     error::Error,
     format::text::until_nul,
-    host::{callers::Callers, process::Called},
+    host::{
+        callers::Callers,
+        process::{Called, in_first_pids},
+    },
     ledger::{
         decode::{Typed, decode, typed},
         stats::Earlier,
@@ -34,6 +41,8 @@ const NO_ROOM: [Loss; 4] = [Loss::ConnsFull, Loss::TuplesFull, Loss::ConnsShare,
 const BATCH: usize = 4_096;
 /// The most addresses whose failed bind() calls are counted.
 const MOST_ADDRESSES: usize = 4_096;
+/// Of how many failed calls it is known who called, each caller and tuple once.
+const MOST_CALLS: usize = 16_384;
 
 /// An attached tracer, and its reading at the beginning of the window.
 pub struct Window {
@@ -44,8 +53,21 @@ pub struct Window {
     failed: BTreeMap<(u32, Addr), Failed>,
     /// When connections were opened.
     arrivals: Arrivals<TupleKey>,
+    /// Who called connect() or bind() and found no port; `None`: nobody asks.
+    calls: Option<BTreeSet<(u32, Call, Caller)>>,
     lost_before: u64,
     began: Instant,
+}
+
+/// A call that failed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Call {
+    /// A connect() that found no port.
+    Connect(Ends),
+    /// A bind() that found no port.
+    Bind(Addr),
+    /// A bind() without a port at an address that the namespace does not have.
+    NotLocal(Addr),
 }
 
 /// What was seen during the window.
@@ -68,6 +90,8 @@ pub struct Watched {
 pub struct Activities {
     pub tuples: BTreeMap<Ends, Activity>,
     pub bound: Vec<BoundAddress>,
+    /// Ids of the cgroups of the processes that connected last; without those that are not known.
+    pub cgroups: BTreeMap<Ends, u64>,
 }
 
 impl Watched {
@@ -78,20 +102,23 @@ impl Watched {
 }
 
 impl Window {
-    /// Attaches the tracer. The calling thread, and those that it starts later, can only read maps from then on.
+    /// Attaches the tracer. The calling thread, and those that it starts later, can only read maps from then on. `callers`: whether
+    /// [`Self::owned`] will be asked for.
     ///
     /// # Errors
     /// Missing privileges (exit code 77), no backend that can run (69), any other failure (1). Nothing stays attached.
-    pub fn open(kernel: &KernelConfig) -> Result<Self, Error> {
+    pub fn open(kernel: &KernelConfig, callers: bool) -> Result<Self, Error> {
         let names = trace::cgroup_names(kernel)?;
-        let tracer =
-            trace::start(kernel, Kind::BindFailed.bit(), &Filter::default(), User::nobody())?;
+        let failed_connects = if callers { Kind::ConnectFailed.bit() } else { 0 };
+        let events = Kind::BindFailed.bit() | failed_connects;
+        let tracer = trace::start(kernel, events, &Filter::default(), User::nobody())?;
         Ok(Self {
             tracer,
             callers: Callers::new(names),
             before: Earlier::default(),
             failed: BTreeMap::new(),
             arrivals: Arrivals::new(),
+            calls: callers.then(BTreeSet::new),
             lost_before: 0,
             began: Instant::now(),
         })
@@ -109,6 +136,7 @@ impl Window {
         self.drain_events();
         self.failed.clear();
         self.arrivals = Arrivals::new();
+        self.calls.iter_mut().for_each(BTreeSet::clear);
         self.began = Instant::now();
         Ok(())
     }
@@ -139,18 +167,16 @@ impl Window {
 
     /// Reads the calls that failed since the last time.
     fn drain_events(&mut self) {
-        let Self { tracer, callers, failed, .. } = self;
+        let Self { tracer, callers, failed, calls, .. } = self;
         loop {
             let taken = tracer.session.events.drain(BATCH, |record| {
                 let Ok(event) = decode(record) else { return };
-                let cause = match typed(&event) {
-                    Ok(Typed::BindFailed(cause)) => cause,
-                    _ => return,
-                };
-                // An address that is not here matters for connections: with a port, it is that of a listener.
-                let counts = cause == Cause::BindExhausted
-                    || cause == Cause::AddressNotLocal && event.local_port == 0;
-                if !counts {
+                let Some(call) = call(&event) else { return };
+                if let Some(calls) = calls.as_mut().filter(|all| all.len() < MOST_CALLS) {
+                    let caller = Caller { pid: event.pid, cgroup: event.cgroup };
+                    calls.insert((event.tuple.netns, call, caller));
+                }
+                if matches!(call, Call::Connect(_)) {
                     return;
                 }
                 let place = (event.tuple.netns, event.tuple.source);
@@ -159,10 +185,10 @@ impl Window {
                 }
                 let called = callers.of(&event);
                 let known = failed.entry(place).or_default();
-                if cause == Cause::BindExhausted {
-                    known.exhausted += 1;
-                } else {
+                if matches!(call, Call::NotLocal(_)) {
                     known.not_local += 1;
+                } else {
+                    known.exhausted += 1;
                 }
                 known.caller = Some(process(callers, event.pid, event.cgroup, &called));
             });
@@ -187,12 +213,11 @@ impl Window {
                 continue;
             }
             let caller = caller(&mut self.callers, count);
-            let ends = Ends {
-                source: key.source,
-                destination: key.destination,
-                port: key.destination_port,
-            };
+            let ends = ends(key);
             let here = namespaces.entry(key.netns).or_default();
+            if count.cgroup != 0 {
+                here.cgroups.insert(ends, count.cgroup);
+            }
             let constant = self.arrivals.is_constant(key);
             here.tuples.insert(ends, Activity { caller, constant, ..activity });
         }
@@ -212,6 +237,49 @@ impl Window {
         Ok(Watched { seconds, namespaces, backend, degraded: self.tracer.degraded(), lost })
     }
 
+    /// Between two windows: keeps the ledger right, and the buffer for events from filling up.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn rest(&mut self) -> Result<(), Error> {
+        self.tracer.reconcile_if_due()?;
+        self.drain_events();
+        self.failed.clear();
+        self.calls.iter_mut().for_each(BTreeSet::clear);
+        Ok(())
+    }
+
+    /// Whose connections there are, by inode number of the network namespace: by the calls that opened them, or found no port in the
+    /// window that has ended last.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn owned(&mut self, members: &Members) -> Result<BTreeMap<u32, Owned>, Error> {
+        let pids = in_first_pids();
+        let mut all: BTreeMap<u32, Owned> = BTreeMap::new();
+        self.tracer.session.maps.conns(|_, conn| {
+            let caller = Caller { pid: conn.who.pid, cgroup: conn.who.cgroup };
+            let owned = all.entry(conn.tuple.netns).or_default();
+            owned.connected(&ends(&conn.tuple), caller, members, pids);
+        })?;
+        // The newest caller is known also if no call of it has got a port.
+        for (key, count) in self.tracer.tuples() {
+            let caller = Caller { pid: count.pid, cgroup: count.cgroup };
+            let owned = all.entry(key.netns).or_default();
+            owned.connected(&ends(key), caller, members, pids);
+        }
+        for (netns, call, caller) in self.calls.iter().flatten() {
+            let owned = all.entry(*netns).or_default();
+            match call {
+                Call::Connect(ends) => owned.connected(ends, *caller, members, pids),
+                Call::Bind(address) | Call::NotLocal(address) => {
+                    owned.refused(tuples::ip(*address), *caller, members, pids);
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// How many ports were not counted so far because a table was full.
     fn lost(&self) -> Result<u64, Error> {
         let totals = self.tracer.totals()?;
@@ -219,6 +287,25 @@ impl Window {
             Loss::ALL.into_iter().zip(totals.lost).filter(|(loss, _)| NO_ROOM.contains(loss));
         Ok(lost.map(|(_, count)| count).sum())
     }
+}
+
+/// The tuple of a connect() that found no port, or the address of a bind() that failed; `None`: the event is about another call.
+fn call(event: &Event) -> Option<Call> {
+    match typed(event) {
+        Ok(Typed::BindFailed(Cause::BindExhausted)) => Some(Call::Bind(event.tuple.source)),
+        // An address that is not here matters for connections: with a port, it is that of a listener.
+        Ok(Typed::BindFailed(Cause::AddressNotLocal)) if event.local_port == 0 => {
+            Some(Call::NotLocal(event.tuple.source))
+        }
+        Ok(Typed::ConnectFailed(Cause::PortsExhausted | Cause::BindExhausted)) => {
+            Some(Call::Connect(ends(&event.tuple)))
+        }
+        _ => None,
+    }
+}
+
+fn ends(key: &TupleKey) -> Ends {
+    Ends { source: key.source, destination: key.destination, port: key.destination_port }
 }
 
 /// bind() calls at an address that failed.

@@ -1,6 +1,7 @@
 //! cgroup v2: the root to attach to, `--cgroup` values, and the names of cgroup ids in events.
 
 mod container;
+mod members;
 mod names;
 mod root;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::{
 use rustix::fs::{CWD, Stat, fstat};
 
 pub use container::is_unit;
+pub use members::{Members, Opened, of_process};
 pub use names::{Name, Names};
 pub use root::{NOT_WHOLE, Root, find};
 
@@ -68,26 +70,36 @@ pub fn root() -> io::Result<OwnedFd> {
 /// not below that root.
 pub fn resolve_arg(value: &str) -> Result<Cgroup, CgroupError> {
     let root = root().map_err(CgroupError::NoHierarchy)?;
+    let opened = open_value(&root, value)?;
+    locate(&root, opened).map_err(|source| CgroupError::Open { path: value.to_owned(), source })
+}
+
+/// Opens the directory of a `--cgroup` value: see [`resolve_arg`].
+fn open_value(root: &OwnedFd, value: &str) -> Result<OwnedFd, CgroupError> {
     let given = Path::new(value);
     let below = given.strip_prefix("/").unwrap_or(given);
     let clean = below.components().all(|part| matches!(part, Component::Normal(_)));
     let inside = if below == Path::new("") {
-        open_dir(&root, Path::new(".")).ok()
+        open_dir(root, Path::new(".")).ok()
     } else {
-        clean.then(|| open_dir(&root, below).ok()).flatten()
+        clean.then(|| open_dir(root, below).ok()).flatten()
     };
     // A path in the file system comes first, except `/`, which is the root of the hierarchy.
     let outside = (given.is_absolute() && given != Path::new("/")).then(|| open_dir(CWD, given));
-    let opened = match outside {
-        Some(Ok(fd)) if mounts::is(&fd, CGROUP2) => fd,
-        Some(Ok(_)) => inside.ok_or_else(|| CgroupError::NotCgroup2(value.to_owned()))?,
+    match outside {
+        Some(Ok(fd)) if mounts::is(&fd, CGROUP2) => Ok(fd),
+        Some(Ok(_)) => inside.ok_or_else(|| CgroupError::NotCgroup2(value.to_owned())),
         Some(Err(errno)) if errno != rustix::io::Errno::NOENT && inside.is_none() => {
-            return Err(CgroupError::Open { path: value.to_owned(), source: errno.into() });
+            Err(CgroupError::Open { path: value.to_owned(), source: errno.into() })
         }
-        _ if value.is_empty() => return Err(CgroupError::NotFound(value.to_owned())),
-        _ => inside.ok_or_else(|| CgroupError::NotFound(value.to_owned()))?,
-    };
-    locate(&root, opened).map_err(|source| CgroupError::Open { path: value.to_owned(), source })
+        _ if value.is_empty() => Err(CgroupError::NotFound(value.to_owned())),
+        _ => inside.ok_or_else(|| CgroupError::NotFound(value.to_owned())),
+    }
+}
+
+/// The id of the cgroup whose directory this is.
+fn id_of_directory(directory: &OwnedFd) -> io::Result<u64> {
+    Ok(fstat(directory)?.st_ino)
 }
 
 /// Finds level and path of a directory by its parents up to the root, so that links and mounts in the given path do

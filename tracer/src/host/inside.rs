@@ -21,7 +21,7 @@ use rustix::{
 };
 
 pub use scan::{Wanted, find};
-pub use stat::began;
+pub use stat::{began, parent_of};
 
 use super::files::{Contents, Files};
 
@@ -69,7 +69,7 @@ impl Inside {
     /// # Errors
     /// It has ended, or is hidden.
     pub fn parent(&self) -> io::Result<u32> {
-        stat::parent_of(&self.read("stat", STAT)?)
+        parent_of(&self.read("stat", STAT)?)
     }
 
     /// Its command line, as it is in its memory: words with a NUL after each, or a text that the process has written there. 64

@@ -2,6 +2,8 @@
 //! tuple.
 
 mod called;
+mod children;
+mod opened;
 mod search;
 
 use std::{
@@ -14,6 +16,8 @@ use std::{
 
 pub(crate) use called::hides_processes;
 pub use called::{Called, NameOf, Processes, began_ns, in_first_pids, leader_name, shortcoming};
+pub use children::with_children;
+pub use opened::{OpenError, Opened};
 pub use search::Search;
 
 /// The process that was found to have a socket open; of several, for example after a fork, the one with the lowest

@@ -29,6 +29,7 @@ use crate::{
 };
 use early::{Undone, restore_default_signals};
 pub use early::{begin, die, stop_signal, undo_with};
+pub use last_resort::fail_with;
 use patience::{Output, POLL_INTERVAL, Patience, cpu_ns};
 
 /// Fails if a signal asked the program to stop. To be called between the steps of a start.

@@ -1,12 +1,19 @@
 //! The command itself: its exit codes, what it needs, and what it leaves behind.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 
 use super::edge::Edge;
 use crate::harness::{
+    netns::NetNs,
     probe::Place,
+    process::Process,
     tracer::{
         command,
         doctor::{doctor, doctor_of_nobody},
@@ -18,18 +25,30 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Whatever goes wrong is 3, because a monitoring system takes 1 and 2 for verdicts. A closed stdout changes nothing.
 pub(super) fn exit_codes() -> Result<()> {
-    let code = |arguments: &[&str]| -> Result<i32> {
-        Ok(run(&mut command(arguments)?, Place::get().limit(LIMIT))?.code())
-    };
+    let mut ended = Process::spawn(&mut Command::new("true"))?;
+    ended.wait(LIMIT)?;
+    let ended = format!("--pid={}", ended.id());
+    let own = format!("--pid={}", std::process::id());
+    let odd = NetNs::new()?;
+    odd.sysctl("ipv4/ip_local_reserved_ports", "1-65535")?;
     for (arguments, expected) in [
-        (["doctor", "--help"], 0),
-        (["doctor", "--bogus"], 3),
-        (["doctor", "--window=x"], 3),
-        (["doctor", "--netns=/no/such/file"], 3),
-        (["doctor", "--ring-size=1M"], 3),
-        (["tuples", "--bogus"], 2),
+        (&["doctor", "--help"][..], 0),
+        (&["doctor", "--bogus"], 3),
+        (&["--bogus", "doctor"], 3),
+        (&["doctor", "--window=x"], 3),
+        (&["doctor", "--netns=/no/such/file"], 3),
+        (&["doctor", "--ring-size=1M"], 3),
+        (&["doctor", "--watch=0"], 3),
+        (&["doctor", "--watch=1", "-o", "plugin"], 3),
+        (&["doctor", "--window=0", &ended], 3),
+        (&["doctor", "--window=0", "--cgroup=/no/such/cgroup"], 3),
+        (&["doctor", "--window=0", &own, &format!("--netns={}", odd.path())], 3),
+        (&["tuples", "--bogus"], 2),
+        (&["tuples", "--netns=doctor", "--bogus"], 2),
     ] {
-        let code = code(&arguments)?;
+        let code = odd.run(|| -> Result<i32> {
+            Ok(run(&mut command(arguments)?, Place::get().limit(LIMIT))?.code())
+        })?;
         ensure!(code == expected, "{arguments:?} ended with {code}");
     }
     let edge = Edge::new(10)?;

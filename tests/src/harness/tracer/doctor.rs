@@ -1,13 +1,20 @@
 //! A run of `tracer doctor`, and its diagnosis.
 
-use std::{fs, os::unix::process::CommandExt, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt,
+    process::{ChildStdout, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Ended, command, run};
-use crate::harness::{netns::NetNs, probe::Place};
+use super::{Collected, Ended, STOP_LIMIT, collect, command, finish, run};
+use crate::harness::{netns::NetNs, probe::Place, process::Process};
 
 /// Longest time for a run of `tracer doctor`, the time during which it watches included; longer in a guest.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -23,6 +30,20 @@ pub struct Diagnosis {
     pub window_s: f64,
     pub checks: Vec<Check>,
     pub findings: Vec<Finding>,
+    /// With `--watch`: its number, from 1 on.
+    pub round: Option<u64>,
+    /// With `--watch`: findings that are solved.
+    #[serde(rename = "findings.solved", default)]
+    pub solved: Vec<Missed>,
+    /// With `--watch`: findings that are missing for the first time.
+    #[serde(rename = "findings.missing", default)]
+    pub missing: Vec<Missed>,
+}
+
+/// A finding of an earlier round, with the keys that tests look at.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Missed {
+    pub id: String,
 }
 
 /// A check, with the keys that tests look at.
@@ -44,6 +65,13 @@ pub struct Finding {
     pub evidence: Map<String, Value>,
     pub why: Option<String>,
     pub consequence_of: Option<String>,
+    /// With `--watch`, from the second round on.
+    pub change: Option<String>,
+    /// The destination of its tuple.
+    #[serde(rename = "network.peer.port")]
+    pub port: Option<u16>,
+    #[serde(rename = "container.id")]
+    pub container: Option<String>,
     pub advice: Vec<Advice>,
 }
 
@@ -123,14 +151,88 @@ pub fn doctor_of_nobody(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
     diagnosis(&netns.run(|| run(&mut command, Place::get().limit(LIMIT)))?)
 }
 
+/// A running `tracer doctor --watch`; killed on drop.
+pub struct Rounds {
+    process: Process,
+    lines: BufReader<ChildStdout>,
+    stderr: Collected,
+}
+
+impl Rounds {
+    /// Starts it for this namespace with these options.
+    pub fn start(netns: &NetNs, options: &[&str]) -> Result<Self> {
+        let mut command = command(&["doctor", "-o", "json", "--netns", &netns.path()])?;
+        command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stdout = process.child.stdout.take().context("no stdout")?;
+        let stderr = collect(process.child.stderr.take());
+        Ok(Self { process, lines: BufReader::new(stdout), stderr })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits for the next round; an error if its diagnosis does not match the schema, or the program has ended.
+    pub fn next(&mut self) -> Result<Diagnosis> {
+        let mut line = String::new();
+        ensure!(self.lines.read_line(&mut line)? > 0, "it has ended");
+        parse(&line)
+    }
+
+    /// Waits for the first of the next 20 rounds of which `is` is true, and returns it.
+    pub fn until(&mut self, what: &str, is: impl Fn(&Diagnosis) -> bool) -> Result<Diagnosis> {
+        let mut last = None;
+        for _ in 0..20 {
+            let round = self.next()?;
+            if is(&round) {
+                return Ok(round);
+            }
+            last = Some(round);
+        }
+        bail!("20 rounds without {what}: {last:?}")
+    }
+
+    /// Sends a signal, and returns the exit code and what is on stderr.
+    pub fn stop(mut self, signal: Signal) -> Result<(i32, String)> {
+        self.process.signal(signal)?;
+        self.end()
+    }
+
+    /// Closes the pipe that it writes to, and returns the exit code and what is on stderr.
+    pub fn close(self) -> Result<(i32, String)> {
+        let Self { process, lines, stderr } = self;
+        drop(lines);
+        Self::ended(process, stderr)
+    }
+
+    fn end(self) -> Result<(i32, String)> {
+        let Self { process, lines, stderr } = self;
+        let ended = Self::ended(process, stderr);
+        drop(lines);
+        ended
+    }
+
+    fn ended(mut process: Process, stderr: Collected) -> Result<(i32, String)> {
+        let status = process.wait(STOP_LIMIT)?;
+        Ok((status.code().context("it was killed by a signal")?, finish(stderr)))
+    }
+}
+
 fn diagnosis(ended: &Ended) -> Result<Diagnosis> {
-    let value: Value = serde_json::from_str(&ended.stdout).with_context(|| format!("{ended:?}"))?;
+    let diagnosis = parse(&ended.stdout).with_context(|| format!("{ended:?}"))?;
+    ensure!(diagnosis.exit == ended.code(), "it ended with {}: {diagnosis:?}", ended.code());
+    Ok(diagnosis)
+}
+
+/// The diagnosis in a line of JSON; an error if it does not match the schema.
+fn parse(line: &str) -> Result<Diagnosis> {
+    let value: Value = serde_json::from_str(line)?;
     let schema = serde_json::from_str(SCHEMA).context("the schema")?;
     let validator = jsonschema::validator_for(&schema)?;
     if let Some(error) = validator.iter_errors(&value).next() {
         bail!("not by the schema: {error} at {} of {value}", error.instance_path());
     }
-    let diagnosis: Diagnosis = serde_json::from_value(value)?;
-    ensure!(diagnosis.exit == ended.code(), "it ended with {}: {diagnosis:?}", ended.code());
-    Ok(diagnosis)
+    Ok(serde_json::from_value(value)?)
 }

@@ -28,7 +28,7 @@ const REST: u32 = 10;
 /// # Errors
 /// A signal asked to stop.
 pub(super) fn open(kernel: &KernelConfig) -> Result<Result<Window, String>, Error> {
-    match Window::open(kernel) {
+    match Window::open(kernel, false) {
         Ok(window) => Ok(Ok(window)),
         Err(error @ Error::Interrupted { .. }) => Err(error),
         Err(error) => Ok(Err(why(&error))),

@@ -1,5 +1,9 @@
 //! One thing to do about a finding.
 
+use std::ops::RangeInclusive;
+
+use super::Place;
+
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advice {
@@ -15,6 +19,20 @@ pub struct Advice {
     pub persists: bool,
     /// What it can break; `None`: nothing known.
     pub risk: Option<&'static str>,
+    /// The ports that its command reserves; `None`: it reserves none.
+    pub reserves: Option<Reservation>,
+}
+
+/// A command that sets `net.ipv4.ip_local_reserved_ports`, and the other keys that it sets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reservation {
+    pub place: Place,
+    /// All ports that are reserved after the command, those that were reserved before included.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Keys that are set after it, with their values.
+    pub then: Vec<(&'static str, String)>,
+    /// What to do, without the command.
+    pub what: String,
 }
 
 impl Advice {
@@ -27,6 +45,7 @@ impl Advice {
             factor: None,
             persists: true,
             risk: None,
+            reserves: None,
         }
     }
 

@@ -17,7 +17,7 @@ pub use loops::self_connect;
 pub use poisoned::{BoundBy, by_owner, poisoned_ports};
 
 use super::{
-    set::{is_reserved, reserved_with, set, size},
+    set::{self, is_reserved, size},
     text::{netns_option, number, percent, rounded, seconds},
 };
 use crate::doctor::{
@@ -84,15 +84,13 @@ pub fn listeners_in_range(
     if let Some((port, age)) = young {
         write!(what, "; that of port {port} began {} ago", seconds(age)).unwrap_or_default();
     }
-    let keys = [(
-        "net.ipv4.ip_local_reserved_ports",
-        reserved_with(range, ports.iter().map(|port| *port..=*port)),
-    )];
     let which =
         if count == 1 { format!("reserve port {first}") } else { "reserve the ports".into() };
     // Whoever listens on most of the range must not get these ports reserved for ever.
     let advice = if share < TOO_MANY {
-        set(place, &keys, which, "the programs find their ports free whenever they start")
+        let each = ports.iter().map(|port| *port..=*port);
+        let gain = "the programs find their ports free whenever they start";
+        set::reserve(place, range, each, Vec::new(), which, gain)
     } else {
         Advice::new(
             "find out why programs listen on so many ports, and let them use ports below the range",

@@ -1,10 +1,10 @@
 //! Settings as commands to type: with the numbers of this host, and with what is set already.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::text::command_in;
 use crate::{
-    doctor::finding::{Advice, Place},
+    doctor::finding::{Advice, Finding, Place, Reservation},
     host::capacity::PortRange,
 };
 
@@ -37,12 +37,52 @@ pub(super) fn set(
     Advice { what, ..advice }
 }
 
-/// The ports that are reserved, and these in addition, as a value of net.ipv4.ip_local_reserved_ports.
-pub(super) fn reserved_with(
+/// The key that says which ports of the range connect() is never given. It is set as a whole.
+pub(super) const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
+
+/// An advice to reserve these ports in addition to those that are reserved in the namespace, and to set further keys after that:
+/// see [`set`].
+pub(super) fn reserve(
+    place: &Place,
     range: &PortRange,
     more: impl IntoIterator<Item = RangeInclusive<u16>>,
-) -> String {
-    let runs = merged(range.reserved.iter().cloned().chain(more));
+    then: Vec<(&'static str, String)>,
+    what: impl Into<String>,
+    gain: impl Into<String>,
+) -> Advice {
+    let ports = merged(range.reserved.iter().cloned().chain(more));
+    let reservation = Reservation { place: place.clone(), ports, then, what: what.into() };
+    reserving(reservation, gain)
+}
+
+fn reserving(reservation: Reservation, gain: impl Into<String>) -> Advice {
+    let Reservation { place, ports, then, what } = &reservation;
+    let mut keys = vec![(RESERVED, list(ports))];
+    keys.extend(then.iter().cloned());
+    Advice { reserves: Some(reservation.clone()), ..set(place, &keys, what, gain) }
+}
+
+/// Makes each command of these findings that reserves ports reserve what all of them want in the same namespace: the last command
+/// that is typed decides which ports are reserved.
+pub fn unite_reservations(findings: &mut [Finding]) {
+    let advice = findings.iter().flat_map(|it| &it.advice);
+    let mut wanted: BTreeMap<u32, Vec<RangeInclusive<u16>>> = BTreeMap::new();
+    for reservation in advice.filter_map(|it| it.reserves.as_ref()) {
+        wanted.entry(reservation.place.inum).or_default().extend(reservation.ports.iter().cloned());
+    }
+    let wanted: BTreeMap<u32, _> =
+        wanted.into_iter().map(|(inum, ports)| (inum, merged(ports))).collect();
+    for advice in findings.iter_mut().flat_map(|it| &mut it.advice) {
+        let Some(own) = advice.reserves.take() else { continue };
+        let ports = wanted.get(&own.place.inum).cloned().unwrap_or_default();
+        let united = reserving(Reservation { ports, ..own }, std::mem::take(&mut advice.gain));
+        let Advice { factor, risk, .. } = *advice;
+        *advice = Advice { factor, risk, ..united };
+    }
+}
+
+/// These ports as a value of net.ipv4.ip_local_reserved_ports.
+fn list(runs: &[RangeInclusive<u16>]) -> String {
     let text = |run: &RangeInclusive<u16>| match (run.start(), run.end()) {
         (first, last) if first == last => first.to_string(),
         (first, last) => format!("{first}-{last}"),
@@ -84,6 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::doctor::finding::{Id, Severity, Subject};
 
     fn range(reserved: Vec<RangeInclusive<u16>>) -> PortRange {
         PortRange { reserved, ..PortRange::default() }
@@ -95,11 +136,72 @@ mod tests {
 
     #[test]
     fn what_is_reserved_already_stays_reserved() {
-        let some = range(vec![8080..=8080, 9148..=9150]);
-        assert_eq!(reserved_with(&some, [40_001..=40_001]), "8080,9148-9150,40001");
-        assert_eq!(reserved_with(&some, [9_000..=9_147, 9_150..=9_160]), "8080,9000-9160");
-        assert_eq!(reserved_with(&range(vec![]), []), "");
-        assert_eq!(reserved_with(&range(vec![1..=u16::MAX]), [u16::MAX..=u16::MAX]), "1-65535");
+        let command = |reserved: &[RangeInclusive<u16>], more: &[RangeInclusive<u16>]| {
+            let (place, range) = (place(None, true), range(reserved.to_vec()));
+            let advice = reserve(&place, &range, more.to_vec(), Vec::new(), "", "");
+            let command = advice.command.unwrap();
+            command.strip_prefix("sysctl -w net.ipv4.ip_local_reserved_ports=").unwrap().to_owned()
+        };
+        let some = [8080..=8080, 9148..=9150];
+        assert_eq!(command(&some, &[40_001..=40_001]), "8080,9148-9150,40001");
+        assert_eq!(command(&some, &[9_000..=9_147, 9_150..=9_160]), "8080,9000-9160");
+        assert_eq!(command(&[], &[]), "");
+        assert_eq!(command(&[1..=u16::MAX], &[u16::MAX..=u16::MAX]), "1-65535");
+    }
+
+    #[test]
+    fn all_commands_of_a_namespace_reserve_what_all_of_its_findings_want() {
+        let named = |inum, name| Place { inum, ..place(Some(name), false) };
+        let (here, there) = (named(1, "blue"), named(2, "red"));
+        let range = range(vec![8080..=8080]);
+        let finding = |advice| {
+            let (id, severity) = (Id::ListenersInRange, Severity::Info);
+            Finding::new(id, severity, Subject::Host, "").advise([Advice::new("other", ""), advice])
+        };
+        let of = |place: &Place, port: u16, then: Vec<(&'static str, String)>| {
+            let advice = reserve(place, &range, [port..=port], then, "reserve it", "gain");
+            finding(advice.factor(2.0).risk("a risk"))
+        };
+        let range_too = vec![("net.ipv4.ip_local_port_range", "1 2".to_owned())];
+        let mut all =
+            [of(&here, 40_001, vec![]), of(&here, 40_003, range_too), of(&there, 40_002, vec![])];
+        unite_reservations(&mut all);
+        let commands = all.each_ref().map(|it| it.advice[1].command.as_deref().unwrap());
+        let reserved = |name: &str, ports: &str| {
+            format!("ip netns exec {name} sysctl -w net.ipv4.ip_local_reserved_ports={ports}")
+        };
+        assert_eq!(commands[0], reserved("blue", "8080,40001,40003"));
+        let with_range =
+            reserved("blue", "8080,40001,40003") + " net.ipv4.ip_local_port_range=\"1 2\"";
+        assert_eq!(commands[1], with_range);
+        assert_eq!(commands[2], reserved("red", "8080,40002"));
+        let Advice { what, gain, factor, risk, persists, .. } = &all[1].advice[1];
+        assert_eq!((what.as_str(), gain.as_str()), ("reserve it", "gain"));
+        assert_eq!((*factor, *risk, *persists), (Some(2.0), Some("a risk"), false));
+        assert_eq!(all[0].advice[0], Advice::new("other", ""));
+        let again = all.clone();
+        unite_reservations(&mut all);
+        assert_eq!(all, again);
+    }
+
+    #[test]
+    fn a_united_command_that_is_too_long_is_not_shown() {
+        let range = range(vec![]);
+        let one = |ports: Vec<u16>| {
+            let ports = ports.into_iter().map(|port| port..=port);
+            let advice = reserve(&place(None, true), &range, ports, vec![], "reserve them", "");
+            let (id, severity) = (Id::ListenersInRange, Severity::Info);
+            Finding::new(id, severity, Subject::Host, "").advise([advice])
+        };
+        let many = |from: u16| (from..from + 200).step_by(2).collect::<Vec<u16>>();
+        let mut all = [one(many(40_000)), one(many(50_000))];
+        assert!(all.iter().all(|it| it.advice[0].command.is_some()));
+        unite_reservations(&mut all);
+        for finding in &all {
+            let Advice { command, what, .. } = &finding.advice[0];
+            let expected = "reserve them, by net.ipv4.ip_local_reserved_ports";
+            assert_eq!((command, what.as_str()), (&None, expected));
+        }
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Files;
+use crate::doctor::finding::Pod;
 
 /// Where kubelet keeps logs, as `NAMESPACE_NAME_UID/CONTAINER/N.log`.
 const PODS: &str = "/var/log/pods";
@@ -15,13 +16,6 @@ const DOCKER: &str = "/var/lib/docker/containers";
 const NAMES: usize = 20_000;
 /// The most bytes of a configuration of Docker.
 const CONFIG: usize = 1 << 20;
-
-/// A pod.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Pod {
-    pub namespace: String,
-    pub name: String,
-}
 
 /// A container by its names.
 #[derive(Clone, Debug, Eq, PartialEq)]

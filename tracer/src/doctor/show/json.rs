@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use super::Diagnosis;
 use crate::{
     doctor::{
-        finding::{Advice, Finding, Subject},
+        changes::Missed,
+        finding::{Advice, Finding, Home, Subject},
         verdict::Check,
     },
     error::Error,
@@ -34,9 +35,19 @@ pub fn json(diagnosis: &Diagnosis) -> Value {
     add("saturation", metrics.saturation.into());
     add("failed", metrics.failed.into());
     add("search.mean_ms", metrics.search_ms.into());
+    if let Some(judged) = &diagnosis.judged {
+        add("judged.pids", judged.pids.clone().into());
+        add("judged.cgroups", judged.cgroups.clone().into());
+    }
+    add("round", diagnosis.changes.as_ref().map(|it| it.round).into());
     add("checks", checks.into());
     add("findings", findings.into());
     add("findings.left_out", diagnosis.left_out.into());
+    if let Some(changes) = &diagnosis.changes {
+        let all = |missed: &[Missed]| missed.iter().map(self::missed).collect::<Vec<_>>();
+        add("findings.solved", all(&changes.solved).into());
+        add("findings.missing", all(&changes.missing).into());
+    }
     object.into()
 }
 
@@ -75,32 +86,16 @@ fn finding(finding: &Finding) -> Value {
     object.insert("id".into(), finding.id.name().into());
     object.insert("severity".into(), finding.severity.name().into());
     object.insert("certainty".into(), finding.certainty.name().into());
-    if let Some(place) = finding.subject.place() {
-        object.insert("netns".into(), place.inum.into());
-        if let Some(name) = &place.name {
-            object.insert("netns.name".into(), name.clone().into());
-        }
+    if let Some(change) = finding.change {
+        object.insert("change".into(), change.name().into());
     }
-    match &finding.subject {
-        Subject::Host | Subject::Netns(_) => {}
-        Subject::Tuple { source, destination, .. } => {
-            object.insert("network.local.address".into(), source.to_string().into());
-            object.insert("network.peer.address".into(), destination.ip().to_string().into());
-            object.insert("network.peer.port".into(), destination.port().into());
-        }
-        Subject::Address { address, .. } => {
-            object.insert("address".into(), address.ip().to_string().into());
-            if address.port() != 0 {
-                object.insert("port".into(), address.port().into());
-            }
-        }
-        Subject::Process(process) => {
-            object.insert("process.pid".into(), process.pid.into());
-            object.insert("process.name".into(), process.name.clone().into());
-            if let Some(container) = &process.container {
-                object.insert("container.id".into(), container.clone().into());
-            }
-        }
+    add_subject(&mut object, &finding.subject);
+    let home = match &finding.subject {
+        Subject::Process(process) => process.container.as_deref().map(Home::of),
+        _ => None,
+    };
+    if let Some(home) = finding.home.as_ref().or(home.as_ref()) {
+        add_home(&mut object, home);
     }
     object.insert("what".into(), finding.what.clone().into());
     object.insert("evidence".into(), finding.evidence.clone().into());
@@ -119,6 +114,61 @@ fn finding(finding: &Finding) -> Value {
         object.insert("not".into(), not.into());
     }
     object.into()
+}
+
+/// A finding of an earlier round that is missing.
+fn missed(missed: &Missed) -> Value {
+    let mut object = Map::new();
+    object.insert("id".into(), missed.id.name().into());
+    object.insert("severity".into(), missed.severity.name().into());
+    add_subject(&mut object, &missed.subject);
+    object.into()
+}
+
+/// The keys of what a finding is about.
+fn add_subject(object: &mut Map<String, Value>, subject: &Subject) {
+    if let Some(place) = subject.place() {
+        object.insert("netns".into(), place.inum.into());
+        if let Some(name) = &place.name {
+            object.insert("netns.name".into(), name.clone().into());
+        }
+    }
+    match subject {
+        Subject::Host | Subject::Netns(_) => {}
+        Subject::Tuple { source, destination, .. } => {
+            object.insert("network.local.address".into(), source.to_string().into());
+            object.insert("network.peer.address".into(), destination.ip().to_string().into());
+            object.insert("network.peer.port".into(), destination.port().into());
+        }
+        Subject::Address { address, .. } => {
+            object.insert("address".into(), address.ip().to_string().into());
+            if address.port() != 0 {
+                object.insert("port".into(), address.port().into());
+            }
+        }
+        Subject::Process(process) => {
+            object.insert("process.pid".into(), process.pid.into());
+            object.insert("process.name".into(), process.name.clone().into());
+        }
+    }
+}
+
+/// The keys of where its processes run.
+fn add_home(object: &mut Map<String, Value>, home: &Home) {
+    let pod = home.pod.as_ref();
+    let keys = [
+        ("container.id", home.container.as_deref()),
+        ("container.name", home.container_name.as_deref()),
+        ("k8s.pod.uid", home.pod_uid.as_deref()),
+        ("k8s.pod.name", pod.map(|pod| pod.name.as_str())),
+        ("k8s.namespace.name", pod.map(|pod| pod.namespace.as_str())),
+        ("systemd.unit", home.unit.as_deref()),
+    ];
+    for (key, value) in keys {
+        if let Some(value) = value {
+            object.insert(key.to_owned(), value.into());
+        }
+    }
 }
 
 fn advice(advice: &Advice) -> Value {
@@ -141,7 +191,7 @@ fn advice(advice: &Advice) -> Value {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::test_diagnosis::{diagnosis, healthy},
+        super::test_diagnosis::{diagnosis, healthy, round},
         *,
     };
 
@@ -151,7 +201,7 @@ mod tests {
     fn every_diagnosis_is_by_the_schema() {
         let schema = serde_json::from_str(SCHEMA).unwrap();
         let validator = jsonschema::validator_for(&schema).unwrap();
-        for diagnosis in [diagnosis(), healthy()] {
+        for diagnosis in [diagnosis(), healthy(), round()] {
             let line = json_line(&diagnosis).unwrap();
             let value: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(
@@ -164,6 +214,27 @@ mod tests {
         let mut wrong = json(&diagnosis());
         wrong["exit"] = 4.into();
         assert!(!validator.is_valid(&wrong));
+    }
+
+    #[test]
+    fn a_round_says_what_has_changed_and_where_its_processes_run() {
+        let value = json(&round());
+        let first = &value["findings"][0];
+        assert_eq!((&value["round"], &first["change"]), (&2.into(), &"new".into()));
+        assert_eq!(value["findings.solved"][0]["id"], "held_open");
+        assert_eq!(value["findings.missing"][0]["severity"], "info");
+        assert_eq!(first["k8s.pod.name"], "cart-7f9");
+        assert_eq!(value["judged.pids"], serde_json::json!([7, 8]));
+        let process = |value: &Value| {
+            let mut all = value["findings"].as_array().unwrap().iter();
+            all.find(|it| it["id"] == "descriptors").unwrap().clone()
+        };
+        let unit = process(&json(&diagnosis()));
+        assert_eq!(
+            (&unit["systemd.unit"], &unit["container.id"]),
+            (&"api.service".into(), &Value::Null)
+        );
+        assert_eq!(process(&value)["systemd.unit"], Value::Null, "the container is known better");
     }
 
     #[test]

@@ -4,7 +4,11 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use super::{Diagnosis, Metrics};
 use crate::doctor::{
-    finding::{Advice, Certainty, Finding, Id, Place, Process, Severity, Subject},
+    changes::{Changes, Missed},
+    finding::{
+        Advice, Certainty, Change, Finding, Home, Id, Place, Pod, Process, Severity, Subject,
+    },
+    scope::Judged,
     verdict::{self, Check, Missing},
 };
 
@@ -68,6 +72,36 @@ pub(super) fn diagnosis() -> Diagnosis {
         findings,
         left_out: 3,
         checks,
+        judged: None,
+        changes: None,
+    }
+}
+
+/// The second round of a watch over some processes: one finding is new, one worse, one is missing and one solved.
+pub(super) fn round() -> Diagnosis {
+    let mut diagnosis = diagnosis();
+    let changes = [Change::New, Change::Worse, Change::Same, Change::Better];
+    for (finding, change) in diagnosis.findings.iter_mut().zip(changes) {
+        finding.change = Some(change);
+        finding.home = Some(home());
+    }
+    let missed = |severity| Missed { id: Id::HeldOpen, subject: tuple(), severity };
+    let changes = Changes {
+        round: 2,
+        solved: vec![missed(Severity::Critical)],
+        missing: vec![missed(Severity::Info)],
+    };
+    let judged = Judged { pids: vec![7, 8], cgroups: vec!["/a\u{1b}[2Jb".into()] };
+    Diagnosis { changes: Some(changes), judged: Some(judged), ..diagnosis }
+}
+
+fn home() -> Home {
+    Home {
+        container: Some("0123456789abcdef".repeat(4)),
+        container_name: Some("we\u{1b}b".into()),
+        pod_uid: Some("0b1a3c5d-1111-2222-3333-444455556666".into()),
+        pod: Some(Pod { namespace: "shop".into(), name: "cart-7f9".into() }),
+        unit: None,
     }
 }
 

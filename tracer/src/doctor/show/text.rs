@@ -5,22 +5,35 @@ use std::fmt::Write as _;
 use super::Diagnosis;
 use crate::{
     doctor::{
-        finding::{Advice, Finding, Severity},
+        changes::{Changes, Missed},
+        finding::{Advice, Change, Finding, Home, Process, Severity, Subject},
         judge::subject,
+        scope::Judged,
         verdict::Verdict,
     },
-    format::text as safe,
+    format::{text as safe, timestamp::Timestamp},
 };
 
 /// The most columns of a line.
 const WIDTH: usize = 100;
 /// The columns before the text of a line of a finding.
 const INDENT: usize = 8;
+/// How many findings that are missing are listed.
+const MOST_MISSED: usize = 16;
 
 /// The diagnosis as text, with a newline at its end. All that others named is shown without control characters.
 pub fn text(diagnosis: &Diagnosis) -> String {
     let mut out = String::new();
+    if let Some(changes) = &diagnosis.changes {
+        if changes.round > 1 {
+            out.push('\n');
+        }
+        line(&mut out, &round(changes, diagnosis));
+    }
     line(&mut out, &headline(diagnosis));
+    if let Some(judged) = &diagnosis.judged {
+        wrapped(&mut out, "  ", "    ", &only(judged));
+    }
     for finding in &diagnosis.findings {
         out.push('\n');
         show(&mut out, finding);
@@ -29,6 +42,10 @@ pub fn text(diagnosis: &Diagnosis) -> String {
         let more = format!("and {} of the same kinds", counted(diagnosis.left_out, "more finding"));
         out.push('\n');
         line(&mut out, &more);
+    }
+    if let Some(changes) = &diagnosis.changes {
+        missed(&mut out, "solved (missing for two rounds)", &changes.solved);
+        missed(&mut out, "missing in this round (the next one decides)", &changes.missing);
     }
     let missing: Vec<_> = diagnosis.checks.iter().filter(|check| check.missing.is_some()).collect();
     if !missing.is_empty() {
@@ -69,16 +86,71 @@ fn headline(diagnosis: &Diagnosis) -> String {
     text
 }
 
+/// `round 3 at 2026-11-30T09:15:02Z: 1 new, 1 solved`
+fn round(changes: &Changes, diagnosis: &Diagnosis) -> String {
+    let mut at = Timestamp::default();
+    let at = String::from_utf8_lossy(at.date(diagnosis.wall_ns / 1_000_000_000));
+    let mut text = format!("round {} at {}Z", changes.round, at.trim_end_matches('.'));
+    if changes.round == 1 {
+        return text;
+    }
+    let count = |change| diagnosis.findings.iter().filter(|it| it.change == Some(change)).count();
+    let counts = [
+        (count(Change::New), Change::New.name()),
+        (count(Change::Worse), Change::Worse.name()),
+        (count(Change::Better), Change::Better.name()),
+        (changes.solved.len(), "solved"),
+    ];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+    let counts = if counts.is_empty() { "no change".to_owned() } else { counts.join(", ") };
+    write!(text, ": {counts}").unwrap_or_default();
+    text
+}
+
+/// `judged: process 7, cgroup /system.slice/nginx.service`
+fn only(judged: &Judged) -> String {
+    let pids = judged.pids.iter().map(|pid| format!("process {pid}"));
+    let cgroups = judged.cgroups.iter().map(|path| format!("cgroup {}", path.escape_debug()));
+    format!("judged: {}", pids.chain(cgroups).collect::<Vec<_>>().join(", "))
+}
+
+/// The findings of earlier rounds that are missing, below this title; nothing if there are none.
+fn missed(out: &mut String, title: &str, missed: &[Missed]) {
+    if missed.is_empty() {
+        return;
+    }
+    out.push('\n');
+    line(out, &format!("{title}:"));
+    for it in missed.iter().take(MOST_MISSED) {
+        let about = subject(&it.subject);
+        let space = if about.is_empty() { "" } else { "  " };
+        wrapped(out, "  ", "    ", &format!("{}{space}{about}", it.id));
+    }
+    if missed.len() > MOST_MISSED {
+        line(out, &format!("  and {} more", missed.len() - MOST_MISSED));
+    }
+}
+
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn show(out: &mut String, finding: &Finding) {
     let severity = finding.severity.name().to_uppercase();
-    let about = subject(&finding.subject);
-    let head = format!("{severity} {} ({})", finding.id, finding.certainty.name());
-    let head = if about.is_empty() { head } else { format!("{head}  {about}") };
-    line(out, &head);
+    let change = match finding.change {
+        Some(change @ (Change::New | Change::Worse | Change::Better)) => {
+            change.name().to_uppercase() + " "
+        }
+        Some(Change::Same) | None => String::new(),
+    };
+    let mut about = subject_of(finding);
+    if !about.is_empty() {
+        about.insert_str(0, "  ");
+    }
+    let certainty = finding.certainty.name();
+    let head = format!("{change}{severity} {} ({certainty}){about}", finding.id);
+    wrapped(out, "", "  ", &head);
     wrapped(out, "  ", "  ", &finding.what);
     if let Some(cause) = finding.consequence_of {
         labelled(out, "why", &format!("a consequence of {cause}"));
@@ -99,6 +171,22 @@ fn show(out: &mut String, finding: &Finding) {
     }
     if let Some(not) = finding.not {
         labelled(out, "not", not);
+    }
+}
+
+/// What the finding is about, with where its processes run: `10.0.0.8 → 10.0.1.7:8080, pod shop/cart-7f9 (web)`.
+fn subject_of(finding: &Finding) -> String {
+    // Its container is shown once.
+    let about = match &finding.subject {
+        Subject::Process(process) if finding.home.is_some() => {
+            subject(&Subject::Process(Process { container: None, ..process.clone() }))
+        }
+        about => subject(about),
+    };
+    match finding.home.as_ref().and_then(Home::shown) {
+        Some(home) if about.is_empty() => home,
+        Some(home) => format!("{about}, {home}"),
+        None => about,
     }
 }
 

@@ -190,3 +190,30 @@ fn names_are_bounded() {
 fn path_of(names: &mut Names, id: u64, now: Instant) -> Option<String> {
     names.get(id, now).map(|name| name.path.to_string())
 }
+
+#[test]
+fn a_cgroup_has_its_processes_and_those_below_and_is_gone_once_it_is_removed() {
+    let made = Made::new("members");
+    let opened = Opened::open(&format!("/{}", made.name)).unwrap();
+    assert_eq!(opened.path, PathBuf::from(format!("/{}", made.name)));
+    let mut child = process::Command::new("sleep").arg("60").spawn().unwrap();
+    fs::write(made.inner().join("cgroup.procs"), child.id().to_string()).unwrap();
+    let until = Instant::now() + Duration::from_mins(1);
+    let members = opened.members(until).unwrap();
+    let of_child = of_process(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let outer = fs::metadata(&made.outer).unwrap().ino();
+    assert_eq!(members.pids.iter().copied().collect::<Vec<_>>(), [child.id()]);
+    assert_eq!(members.cgroups, [outer, made.inner_id()].into());
+    assert!(!members.cut_short);
+    assert_eq!(of_child, Some(made.inner_id()));
+    assert_eq!(of_process(child.id()), None);
+    let late = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+    assert!(opened.members(late).unwrap().cut_short);
+    drop(made);
+    let error = opened.members(until).unwrap_err();
+    assert!(matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)), "{error}");
+    let again = Opened::open("/no/such/cgroup").unwrap_err();
+    assert!(matches!(again, CgroupError::NotFound(_)), "{again}");
+}

@@ -36,7 +36,7 @@ pub(super) fn began_of(text: &[u8]) -> io::Result<SystemTime> {
 ///
 /// # Errors
 /// It is no such file.
-pub(super) fn parent_of(text: &[u8]) -> io::Result<u32> {
+pub fn parent_of(text: &[u8]) -> io::Result<u32> {
     let parent = field(text, 4).and_then(|parent| u32::try_from(parent).ok());
     parent.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

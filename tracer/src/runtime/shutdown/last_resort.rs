@@ -4,7 +4,7 @@
 
 use std::{
     mem, ptr,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -18,7 +18,15 @@ const RULE: &[u8] = b"whether the rule has ended is not known: check with `trace
 /// Whether something was to be undone.
 static UNDOES: AtomicBool = AtomicBool::new(false);
 
-/// Makes the program end with exit code 1 after this time, whatever its threads do. `undoes`: something that the program
+/// The exit code of this end.
+static CODE: AtomicU8 = AtomicU8::new(Exit::Failure as u8);
+
+/// Sets the exit code of a program that hangs after it was asked to stop: 1, unless this is called.
+pub fn fail_with(code: u8) {
+    CODE.store(code, SeqCst);
+}
+
+/// Makes the program end with the exit code of a failure after this time, whatever its threads do. `undoes`: something that the program
 /// made is being undone meanwhile. Uses no heap.
 pub(super) fn end_after(limit: Duration, undoes: bool) {
     UNDOES.store(undoes, SeqCst);
@@ -55,7 +63,7 @@ extern "C" fn end(_: libc::c_int) {
                 libc::write(libc::STDERR_FILENO, RULE.as_ptr().cast(), RULE.len());
             }
         }
-        libc::_exit(Exit::Failure as libc::c_int)
+        libc::_exit(CODE.load(SeqCst).into())
     }
 }
 

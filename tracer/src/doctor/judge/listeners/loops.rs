@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Owner, is_reserved, netns_option, reserved_with, set};
+use super::{Owner, is_reserved, netns_option, set};
 use crate::{
     doctor::{
         finding::{Advice, Certainty, Finding, Id, Place, Severity, Subject},
@@ -108,7 +108,7 @@ fn subject(place: &Place, address: SocketAddr) -> Subject {
 }
 
 fn reserve(place: &Place, settings: &Settings, port: u16) -> Advice {
-    let keys =
-        [("net.ipv4.ip_local_reserved_ports", reserved_with(&settings.range, [port..=port]))];
-    set(place, &keys, format!("reserve port {port}"), "connect() is never given it as its source")
+    let what = format!("reserve port {port}");
+    let gain = "connect() is never given it as its source";
+    set::reserve(place, &settings.range, [port..=port], Vec::new(), what, gain)
 }

@@ -10,7 +10,7 @@ use crate::{
         finding::{Advice, Finding, Id, Place, Severity, Subject},
         flow::FAST_SHARE,
         judge::{
-            set::{merged, reserved_with},
+            set::{merged, reserve},
             text::{number, rounded, short},
         },
         tuples::{Settings, Tuple, Tuples},
@@ -97,20 +97,19 @@ pub(in crate::doctor::judge) fn wider(
         number(before.into()),
         short(factor)
     );
-    let reserve = reserved_with(&new, []);
-    let mut keys = Vec::new();
-    // Reserved first: no port of a service is in the range without being reserved.
-    if reserve != reserved_with(range, []) {
-        keys.push(("net.ipv4.ip_local_reserved_ports", reserve));
-    }
-    keys.push(("net.ipv4.ip_local_port_range", format!("{low} {HIGH}")));
+    let keys = vec![("net.ipv4.ip_local_port_range", format!("{low} {HIGH}"))];
     let what = if kubelet {
         "widen the range, with NodePorts and services reserved"
     } else {
         "widen the range, with the ports of services reserved"
     };
-    let advice = set(place, &keys, what, gain).factor(factor);
-    Some(advice.risk("firewalls that let only the old range through; services that do not run now, on ports of the new one"))
+    // Reserved first: no port of a service is in the range without being reserved.
+    let advice = if new.reserved == merged(range.reserved.iter().cloned()) {
+        set(place, &keys, what, gain)
+    } else {
+        reserve(place, &new, [], keys, what, gain)
+    };
+    Some(advice.factor(factor).risk("firewalls that let only the old range through; services that do not run now, on ports of the new one"))
 }
 
 /// Whether the range has ports that Kubernetes gives to services. `kubelet`: whether a kubelet runs in this namespace.
@@ -128,10 +127,11 @@ pub fn nodeport_overlap(place: &Place, settings: &Settings, kubelet: bool) -> Op
         range.high,
         number(both.into())
     );
-    let keys = [("net.ipv4.ip_local_reserved_ports", reserved_with(range, [NODE_PORTS]))];
-    let advice = set(
+    let advice = reserve(
         place,
-        &keys,
+        range,
+        [NODE_PORTS],
+        Vec::new(),
         "reserve the NodePorts",
         "connect() and services have no port in common",
     )

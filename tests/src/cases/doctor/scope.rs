@@ -1,0 +1,86 @@
+//! `--pid` and `--cgroup`: what other processes do is counted, and not judged.
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+
+use super::edge::Edge;
+use crate::harness::{
+    cgroup::Cgroup,
+    maker::Maker,
+    process::Helper,
+    sock::Sock,
+    tracer::doctor::{Diagnosis, Rounds, doctor},
+};
+
+/// A process in the edge's namespace that holds this many connections to `peer`.
+fn holder(edge: &Edge, peer: &str, count: usize) -> Result<Helper> {
+    let mut helper = edge.here.run(|| Helper::spawn(&["hold", peer, &count.to_string()]))?;
+    helper.ready()?;
+    Ok(helper)
+}
+
+/// The ports of the destinations that are full, or soon are.
+fn full(found: &Diagnosis) -> Vec<u16> {
+    let full = found.findings.iter().filter(|it| it.id == "ports_exhausted");
+    full.filter_map(|it| it.port).collect()
+}
+
+/// Of two processes that have each filled a tuple, only the one that is asked for is judged; of a tuple that two use, all ports
+/// count.
+pub(super) fn of_a_process() -> Result<()> {
+    let edge = Edge::new(50)?;
+    let (second, _second) = edge.another(8082)?;
+    let (third, _third) = edge.another(8083)?;
+    let [first, second, third] = [edge.upstream, second, third].map(|peer| peer.to_string());
+    let one = holder(&edge, &first, 49)?;
+    let other = holder(&edge, &second, 49)?;
+    let few = holder(&edge, &third, 2)?;
+    let of =
+        |helper: &Helper| doctor(&edge.here, &["--window", "0", "--pid", &helper.id().to_string()]);
+    let all = doctor(&edge.here, &["--window", "0"])?;
+    ensure!(full(&all) == [8081, 8082], "without --pid: {all:?}");
+    let (of_one, of_other, of_few) = (of(&one)?, of(&other)?, of(&few)?);
+    ensure!(of_one.exit == 2 && full(&of_one) == [8081], "{of_one:?}");
+    ensure!(of_other.exit == 2 && full(&of_other) == [8082], "{of_other:?}");
+    ensure!(of_few.exit_but_for_the_range() == 0, "a process that does no harm: {of_few:?}");
+    let _rest = holder(&edge, &third, 47)?;
+    let shared = of(&few)?;
+    ensure!(full(&shared) == [8083], "{shared:?}");
+    let in_use = shared.finding("ports_exhausted")?.count("ports.in_use")?;
+    ensure!(in_use == 49, "{in_use} of 49 ports are counted");
+    Ok(())
+}
+
+/// By cgroup: a socket belongs to that in which it was made, and a TIME_WAIT to that of the process that called connect(), if the
+/// hooks saw the call. The container is named.
+pub(super) fn of_a_cgroup() -> Result<()> {
+    let edge = Edge::new(50)?;
+    let (second, _second) = edge.another(8082)?;
+    let ours = Cgroup::container()?;
+    let maker = edge.here.run(|| Maker::spawn(&ours))?;
+    let _others = edge.open(49)?;
+    let cgroup = ours.path().to_str().context("the path of the cgroup")?;
+    let options = ["--window", "0.4", "--watch", "0.4", "--cgroup", cgroup];
+    let mut rounds = Rounds::start(&edge.here, &options)?;
+    let round = rounds.next()?;
+    ensure!(round.exit_but_for_the_range() == 0, "another cgroup's sockets: {round:?}");
+    let held = (0..49).map(|_| {
+        let sock = maker.tcp(second)?;
+        sock.connect(second)?;
+        Ok(sock)
+    });
+    let held = held.collect::<Result<Vec<Sock>>>()?;
+    let round = rounds.until("a full tuple of the cgroup", |it| it.exit == 2)?;
+    ensure!(full(&round) == [8082], "{round:?}");
+    let id = ours.path().file_name().and_then(|name| name.to_str());
+    let container = round.finding("ports_exhausted")?.container.as_deref();
+    ensure!(container == id, "{container:?} is not {id:?}");
+    // TIME_WAITs of the process of this test, which called connect().
+    drop(held);
+    let round = rounds.next()?;
+    let round = if full(&round) == [8082] { rounds.next()? } else { round };
+    ensure!(full(&round).is_empty(), "TIME_WAITs of another cgroup: {round:?}");
+    let (code, stderr) = rounds.stop(Signal::TERM)?;
+    ensure!(code == round.exit, "it ended with {code}: {stderr}");
+    Ok(())
+}
