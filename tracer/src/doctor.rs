@@ -9,6 +9,7 @@ pub mod changes;
 pub mod config;
 pub mod finding;
 pub mod flow;
+pub mod from_ledger;
 pub mod homes;
 pub mod judge;
 pub mod logs;

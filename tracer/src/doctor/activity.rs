@@ -70,7 +70,9 @@ impl Activity {
 
     /// Calls that failed because no port was free.
     pub fn exhausted(&self) -> u64 {
-        [Cause::PortsExhausted, Cause::BindExhausted].map(|cause| self.failures(cause)).iter().sum()
+        let [connects, binds] =
+            [Cause::PortsExhausted, Cause::BindExhausted].map(|cause| self.failures(cause));
+        connects.saturating_add(binds)
     }
 
     /// Calls that failed for this cause.

@@ -157,14 +157,20 @@ impl Seen {
 
 /// The findings in a namespace, in no order.
 pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
-    let mut findings = ports::exhausted(seen, around);
-    findings.extend(ports::bound(seen));
+    let mut findings = of_tuples(seen, around);
     findings.extend(not_local::bad_sources(seen));
-    findings.extend(search::slow(seen, around));
-    findings.extend(silent::black_holes(seen));
     findings.extend(lingering::held(seen, around));
-    findings.extend(flows::flows(seen, around));
     findings.extend(space::of_settings(seen, around));
     findings.extend(space::of_details(seen, around));
+    findings
+}
+
+/// The findings that need no more than the ports of each tuple and what happened to it, which the ledger knows, too; in no order.
+pub fn of_tuples(seen: &Seen, around: &Around) -> Vec<Finding> {
+    let mut findings = ports::exhausted(seen, around);
+    findings.extend(ports::bound(seen));
+    findings.extend(search::slow(seen, around));
+    findings.extend(silent::black_holes(seen));
+    findings.extend(flows::flows(seen, around));
     findings
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, Id, Severity, Subject};
+use super::finding::{Advice, Finding, Id, Severity, Subject};
 
 /// A check, and what came of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,7 @@ impl Check {
             "descriptors" => id == Id::Descriptors,
             "conntrack" => id == Id::ConntrackFull,
             "snat" => id == Id::SnatExhausted,
+            "settings" => id == Id::ReuseIneffective,
             _ => false,
         }
     }
@@ -127,6 +128,12 @@ const MOST_IN_ALL: usize = 64;
 /// Marks consequences, takes their advice away, and sorts: causes before consequences, the worst first, the namespace of this
 /// process before others, then by id and subject. A cause is at least a warning.
 pub fn sort(mut findings: Vec<Finding>) -> Vec<Finding> {
+    mark(&mut findings);
+    order(findings)
+}
+
+/// Marks consequences, and takes their advice away.
+fn mark(findings: &mut [Finding]) {
     let is_cause = |it: &&Finding| it.severity > Severity::Info;
     let causes: Vec<&Finding> = findings.iter().filter(is_cause).collect();
     let mut by_subject: BTreeMap<&Subject, Vec<&Finding>> = BTreeMap::new();
@@ -149,6 +156,10 @@ pub fn sort(mut findings: Vec<Finding>) -> Vec<Finding> {
             finding.advice.clear();
         }
     }
+}
+
+/// Sorts findings whose consequences are marked, as [`sort`] does.
+pub fn order(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by(|one, other| {
         let foreign = |it: &Finding| it.subject.place().is_some_and(|place| !place.own);
         let rank = |it: &Finding| {
@@ -157,6 +168,16 @@ pub fn sort(mut findings: Vec<Finding>) -> Vec<Finding> {
         rank(one).cmp(&rank(other)).then_with(|| one.subject.cmp(&other.subject))
     });
     findings
+}
+
+/// The first advice for a subject, and the finding that gives it: of a cause before that of its consequence. `findings`: sorted.
+/// `None`: nothing is advised for it.
+pub fn advice_for<'a>(
+    findings: &'a [Finding],
+    subject: &Subject,
+) -> Option<(&'a Finding, &'a Advice)> {
+    let about = findings.iter().filter(|it| it.subject == *subject);
+    about.filter_map(|finding| Some((finding, finding.advice.first()?))).next()
 }
 
 /// Leaves out all but the first 16 findings of an id in a namespace, and all but the first 64 in all namespaces: others are of the
@@ -181,7 +202,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::doctor::finding::{Advice, Place};
+    use crate::doctor::finding::Place;
 
     fn tuple(last: u8) -> Subject {
         Subject::Tuple {
