@@ -10,6 +10,7 @@
 pub mod line;
 mod lines;
 mod namespaces;
+pub mod port_settings;
 mod process;
 pub mod record;
 pub mod sink;

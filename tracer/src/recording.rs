@@ -17,7 +17,7 @@ pub(crate) mod test_recorder;
 mod time;
 mod value;
 
-pub use line::{Degraded, Failure, Lost, Start, Totals, Tuple};
+pub use line::{Degraded, Failure, Lost, Settings, Start, Totals, Tuple};
 pub use losses::Losses;
 pub use player::Player;
 pub use reader::{At, Entry, Reader, Unreadable};

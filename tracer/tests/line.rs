@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tracer::{
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
-        record::{Decided, Degraded, Lost, Start, Stats, Stop},
+        port_settings::PortSettings,
+        record::{Decided, Degraded, Lost, NetnsSettings, Start, Stats, Stop},
     },
     format::tuple::{AddressStats, Tuple},
     host::{
@@ -224,12 +225,27 @@ fn the_rare_lines_are_valid() {
         backend: "tracepoint",
         host: "proxy-7".into(),
         range: Some("32768-60999".to_owned()),
+        netns: Some(4_026_531_840),
+        ports: PortSettings {
+            reserved: Some("40001,40010-40019".to_owned()),
+            reuse: Some(2),
+            reuse_delay_ms: Some(1_000),
+            timestamps: Some(true),
+        },
+        hz: Some(250),
         degraded: vec!["fexit: the kernel refuses it (EPERM)".to_owned()],
         settings: [("events".into(), json!(["failed"])), ("ring_size".into(), json!(1 << 24))]
             .into_iter()
             .collect(),
     };
     writer.start(&mut out, moment, &start).expect("a line");
+    let settings = NetnsSettings {
+        netns: 4_026_532_281,
+        name: Some("edge\u{1b}"),
+        range: "40000-40999".to_owned(),
+        ports: PortSettings::new(Some(Vec::new()), None),
+    };
+    writer.settings(&mut out, moment, &settings).expect("a line");
     let less = ["network namespace 7 (a\u{1b}) is left out: damaged".to_owned()];
     let degraded = Degraded { degraded: &less, added: &less, ended: &start.degraded };
     writer.degraded(&mut out, moment, &degraded).expect("a line");
@@ -258,12 +274,11 @@ fn the_rare_lines_are_valid() {
     };
     writer.stop(&mut out, moment, &stop).expect("a line");
     let lines: Vec<_> = out.as_bytes().split_inclusive(|byte| *byte == b'\n').collect();
-    assert_eq!(lines.len(), Loss::COUNT + 4);
+    assert_eq!(lines.len(), Loss::COUNT + 5);
     for line in &lines {
         checked(line);
     }
-    let first_and_last =
-        [lines[0], lines[1], lines[lines.len() - 2], lines[lines.len() - 1]].concat();
+    let first_and_last = [&lines[..3], &lines[lines.len() - 2..]].concat().concat();
     insta::assert_snapshot!(String::from_utf8_lossy(&first_and_last).trim_end());
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod output;
 mod output_errors;
 mod progress;
+mod settings;
 pub(crate) mod totals;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 
 use output::{EventError, More, Output};
 use progress::Progress;
+use settings::ReportedSettings;
 use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
 
 use crate::{
@@ -71,6 +73,7 @@ pub fn run(
         last_addresses: HashMap::new(),
         reported: totals::ReportedLosses::default(),
         degraded: totals::Degradation::default(),
+        settings: ReportedSettings::default(),
         undecodable: 0,
         events: 0,
         tracer,
@@ -144,6 +147,8 @@ struct Recorder<'a> {
     reported: totals::ReportedLosses,
     /// The degradations that the stream has reported.
     degraded: totals::Degradation,
+    /// The settings of namespaces that the stream has reported.
+    settings: ReportedSettings,
     /// Records of the ring buffer that have no line, because they cannot be decoded or are of an unknown kind or detail.
     undecodable: u64,
     /// Lines of socket events that were given to the output, including those that it dropped.
@@ -305,12 +310,16 @@ impl Recorder<'_> {
             if idle || !visible(&self.filter, key, count, &mut self.callers, now) {
                 continue;
             }
+            let netns_name = self.namespaces.get(key.netns).cloned();
+            if let Some(line) = self.settings.news(&self.tracer, key.netns, netns_name.as_deref()) {
+                self.output.settings(read_at, &line)?;
+            }
             // The counters of a new tuple started at 0 after the reading before.
             let zero = TupleCount::default();
             let before = Some((before.unwrap_or(&zero), elapsed));
             let row = Row::new(*key, count, before, self.tracer.limits(key.netns));
             let mut row = row.with(forecast);
-            row.netns_name = self.namespaces.get(key.netns).cloned();
+            row.netns_name = netns_name;
             row.called = self.callers.last(count);
             let name = self.callers.cgroups.get(count.cgroup, now);
             let mut tuple = Tuple::recorded(&row, count, name);

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     line::{LineWriter, Moment},
     lines::Lines,
+    port_settings::PortSettings,
 };
 use crate::format::{
     json::terminal_safe,
@@ -29,6 +30,14 @@ pub struct Start<'a> {
     /// as `32768-60999`; `None`: unknown.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
+    /// The namespace that `range` and `ports` are of, by its inode number; `None`: unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
+    #[serde(flatten)]
+    pub ports: PortSettings,
+    /// Ticks of the kernel's timer per second (CONFIG_HZ), which say how long a TIME_WAIT lasts at most; `None`: unknown.
+    #[serde(rename = "kernel.hz", skip_serializing_if = "Option::is_none")]
+    pub hz: Option<u32>,
     /// What does not work here as well as it could, and why; empty: nothing.
     pub degraded: Vec<String>,
     /// The settings. The keys here have no `settings.` prefix; the line's keys have it.
@@ -96,6 +105,20 @@ fn failed_prefix<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
+}
+
+/// `netns.settings`: written before the first `tuple.stats` of a network namespace, and when they have changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetnsSettings<'a> {
+    pub netns: u32,
+    /// `None`: it has no name in /run/netns.
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// net.ipv4.ip_local_port_range, as in [`Start::range`].
+    #[serde(rename = "ports.range")]
+    pub range: String,
+    #[serde(flatten)]
+    pub ports: PortSettings,
 }
 
 /// `tracer.degraded`: written when the list of what does not work as well as it could has changed.
@@ -224,6 +247,20 @@ impl LineWriter {
         record: &Start<'_>,
     ) -> serde_json::Result<()> {
         self.object(out, moment, "tracer.start", &terminal_safe(record)?);
+        Ok(())
+    }
+
+    /// Appends `netns.settings`.
+    ///
+    /// # Errors
+    /// That of `serde_json`, which does not occur with this type.
+    pub fn settings(
+        &mut self,
+        out: &mut Lines,
+        moment: Moment,
+        record: &NetnsSettings<'_>,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "netns.settings", &terminal_safe(record)?);
         Ok(())
     }
 

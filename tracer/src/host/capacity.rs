@@ -153,7 +153,7 @@ fn parse_range(text: &str) -> Option<(u16, u16)> {
 }
 
 /// Parses `8080,9148-9150`; the text may be empty. `None`: anything else.
-fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
+pub fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     let items = text.trim().split(',').filter(|item| !item.is_empty());
     let parse = |item: &str| {
         let (low, high) = item.split_once('-').unwrap_or((item, item));

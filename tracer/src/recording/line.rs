@@ -6,8 +6,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracer_common::{Addr, Cause, PortState, States, TupleCount, TupleKey};
 
+mod settings;
 mod start;
 
+pub use settings::Settings;
 pub use start::{Degraded, Start};
 
 use super::{

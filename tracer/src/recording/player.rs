@@ -251,7 +251,7 @@ impl Player {
             OwnedLine::Stop(totals) => {
                 self.state.set(Totals { self_stats: self.state.self_stats, ..totals });
             }
-            OwnedLine::Tuple(_) | OwnedLine::Stats(_) => {}
+            OwnedLine::Tuple(_) | OwnedLine::Stats(_) | OwnedLine::Other => {}
         }
     }
 

@@ -1,12 +1,12 @@
 //! Reads the lines of a recording one after the other, as typed values, and counts those that are missing.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use super::{
     bytes,
     envelope::Envelope,
     input::{Input, Line},
-    line::{Degraded, Failure, Lost, Start, Totals, Tuple},
+    line::{Degraded, Failure, Lost, Settings, Start, Totals, Tuple},
     set::{self, Part, Set},
 };
 use crate::{error::Error, view::reading::Call};
@@ -21,7 +21,7 @@ pub struct At {
     pub mono_ns: u64,
 }
 
-/// A line of a kind that `tracer replay` or `tracer report` uses. [`Reader::next`] skips lines of other kinds.
+/// A line of a kind that a command uses. [`Reader::next`] skips lines of other kinds.
 #[derive(Debug)]
 pub enum Entry<'a> {
     Start(Start),
@@ -32,6 +32,8 @@ pub enum Entry<'a> {
     Failure(Failure<'a>),
     Lost(Lost<'a>),
     Degraded(Degraded),
+    /// `netns.settings`
+    Settings(Settings),
     Stop(Totals),
 }
 
@@ -43,6 +45,15 @@ pub struct Unreadable {
     /// line, but the end of a compressed file could not be read.
     pub line: Option<u64>,
     pub why: &'static str,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(out, "{}, line {line}: {}", self.file, self.why),
+            None => write!(out, "{}: {}", self.file, self.why),
+        }
+    }
 }
 
 /// Lines that are missing or unreadable. A line counts once, however often it is read, and so does the damaged end of a
@@ -287,6 +298,7 @@ fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
         }
         b"bind.failed" => Entry::Failure(Failure::of(line, Call::Bind, envelope.wall_ns()?).ok()?),
         b"lost" => Entry::Lost(serde_json::from_slice(line).ok()?),
+        b"netns.settings" => Entry::Settings(Settings::of(line).ok()?),
         b"tracer.degraded" => Entry::Degraded(Degraded::of(line).ok()?),
         b"tracer.stop" => Entry::Stop(Totals::of(line).ok()?),
         _ => return Some(Found { seq: envelope.seq, start, was_taken: false }),

@@ -7,10 +7,14 @@ use tracer_common::{Addr, Cause, Event, Kind, TupleCount, TupleKey};
 use crate::{
     export::{
         Context, LineWriter, Lines, Moment,
-        record::{Degraded, Lost, Start, Stats, Stop},
+        port_settings::PortSettings,
+        record::{Degraded, Lost, NetnsSettings, Start, Stats, Stop},
     },
     format::tuple::Tuple,
-    host::{capacity::Limits, cgroups::Name},
+    host::{
+        capacity::{Limits, Reuse},
+        cgroups::Name,
+    },
     ledger::stats::Row,
 };
 
@@ -27,6 +31,9 @@ pub(crate) struct Recorder {
     seq: u64,
     /// Seconds between two readings, as `tracer.start` says it.
     interval_s: u64,
+    /// The namespace in which tracer was started, and with it the other fields of `tracer.start` that older versions do not write;
+    /// `None`: without these.
+    pub(crate) own: Option<u32>,
     /// Names of network namespaces by their numbers, for the lines from now on.
     pub(crate) namespaces: HashMap<u32, &'static str>,
 }
@@ -34,6 +41,11 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn every(interval_s: u64) -> Self {
         Self { interval_s, ..Self::default() }
+    }
+
+    /// A recording of a tracer that was started in this namespace.
+    pub(crate) fn in_namespace(netns: u32) -> Self {
+        Self { own: Some(netns), ..Self::default() }
     }
 
     fn moment(&mut self, mono_ns: u64) -> Moment {
@@ -49,6 +61,9 @@ impl Recorder {
             backend: "tracepoint",
             host: "proxy-7".into(),
             range: Some("32768-60999".to_owned()),
+            netns: self.own,
+            ports: PortSettings::default(),
+            hz: self.own.map(|_| 250),
             degraded: vec!["less".to_owned()],
             settings: [
                 ("stats".into(), stats.into()),
@@ -58,6 +73,15 @@ impl Recorder {
             .into(),
         };
         self.writer.start(&mut self.lines, moment, &start).unwrap();
+    }
+
+    /// `netns.settings`: which TIME_WAITs connect() may take over in this namespace.
+    pub(crate) fn settings(&mut self, mono_ns: u64, netns: u32, reuse: Reuse) {
+        let moment = self.moment(mono_ns);
+        let name = self.namespaces.get(&netns).copied();
+        let ports = PortSettings::new(Some(vec![40_001..=40_001]), Some(reuse));
+        let line = NetnsSettings { netns, name, range: "32768-33767".to_owned(), ports };
+        self.writer.settings(&mut self.lines, moment, &line).unwrap();
     }
 
     pub(crate) fn tuple(

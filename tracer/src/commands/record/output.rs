@@ -11,7 +11,7 @@ use crate::{
     export::{
         Context, LineWriter, Lines,
         line::Moment,
-        record::{Decided, Degraded, Lost, Start, Stats, Stop},
+        record::{Decided, Degraded, Lost, NetnsSettings, Start, Stats, Stop},
         sink::{Account, Closed, ReopenError, Sink},
     },
     format::tuple::{AddressStats, Tuple},
@@ -212,6 +212,15 @@ impl Output {
 
     pub(crate) fn degraded(&mut self, line: &Degraded<'_>) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.degraded(buffer, moment, line))
+    }
+
+    /// Adds the settings of a namespace, before the lines of a reading at `read_at`.
+    pub(super) fn settings(
+        &mut self,
+        read_at: Moment,
+        line: &NetnsSettings<'_>,
+    ) -> Result<(), Closed> {
+        self.add_at(read_at, |writer, buffer, moment| writer.settings(buffer, moment, line))
     }
 
     /// Writes all lines so far, then adds the last one. `finish` makes it, given how many lines the output dropped.

@@ -8,8 +8,15 @@ use tracer_common::Cause;
 use super::output::Dropped;
 use crate::{
     config::{RecordConfig, Target},
-    export::record::{Degraded, Start, Stats, Stop},
-    host::capacity::PortRange,
+    doctor::snapshot,
+    export::{
+        port_settings::PortSettings,
+        record::{Degraded, Start, Stats, Stop},
+    },
+    host::{
+        capacity::{PackedPorts, PortRange, Reuse, Usable},
+        netns,
+    },
     kernel::maps::Totals,
     ledger::trace::{Tracer, named_losses},
     runtime::usage,
@@ -22,6 +29,8 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
         Target::File(path) => path.to_string_lossy().into_owned(),
     };
     let range = PortRange::read().ok();
+    let reserved =
+        range.as_ref().map(|range| Usable::new(range, PackedPorts::default()).reserved());
     let filter =
         (!config.filter.is_empty()).then(|| ("filter".into(), json!(config.filter.to_string())));
     Start {
@@ -30,6 +39,9 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
         backend: tracer.session.backend.name(),
         host: host.into(),
         range: range.map(|range| format!("{}-{}", range.low, range.high)),
+        netns: netns::own().ok().map(|own| own.inum),
+        ports: PortSettings::new(reserved, Some(Reuse::read())),
+        hz: snapshot::hz(),
         degraded: tracer.degraded(),
         settings: [
             ("output".into(), json!(output)),

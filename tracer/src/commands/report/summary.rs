@@ -144,7 +144,7 @@ impl Summary {
         let (begin, end) = self.span.unwrap_or((at.wall_ns, at.wall_ns));
         self.span = Some((begin.min(at.wall_ns), end.max(at.wall_ns)));
         match entry {
-            Entry::Start(_) => {}
+            Entry::Start(_) | Entry::Settings(_) => {}
             Entry::Tuple(tuple) => self.tuple(at, tuple),
             Entry::Stats(totals) => {
                 self.reading(at);

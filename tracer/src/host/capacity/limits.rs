@@ -1,6 +1,8 @@
 //! How many ports of a network namespace connect() can be given: the namespace's range, without reserved ports and without
 //! ports that connect() is not given because of bind() or listen().
 
+use std::ops::RangeInclusive;
+
 use tracer_common::{TupleCount, TupleKey};
 
 use super::{PackedPorts, PortRange, PortSet};
@@ -119,6 +121,19 @@ impl Usable {
     pub fn blocked(&self) -> &PackedPorts {
         &self.blocked
     }
+
+    /// The ports of the range that are reserved, as runs in ascending order; between two runs there is at least one other port.
+    pub fn reserved(&self) -> Vec<RangeInclusive<u16>> {
+        let mut runs: Vec<RangeInclusive<u16>> = Vec::new();
+        let reserved = (self.limits.low..=self.limits.high).filter(|it| !self.unreserved.has(*it));
+        for port in reserved {
+            match runs.last_mut() {
+                Some(run) if run.end().checked_add(1) == Some(port) => *run = *run.start()..=port,
+                _ => runs.push(port..=port),
+            }
+        }
+        runs
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +159,16 @@ mod tests {
             assert_eq!(ports.count(), limits.usable());
             assert!((0..=u16::MAX).all(|port| usable.has(port) == ports.has(port)));
         }
+    }
+
+    #[test]
+    fn reserved_ports_are_runs_within_the_range() {
+        let reserved = vec![1..=11, 13..=13, 14..=14, 19..=40];
+        let range = PortRange { low: 10, high: 20, reserved };
+        let usable = Usable::new(&range, [12, 15].into_iter().collect());
+        assert_eq!(usable.reserved(), [10..=11, 13..=14, 19..=20]);
+        let all = PortRange { low: 0, high: u16::MAX, reserved: vec![0..=u16::MAX] };
+        assert_eq!(Usable::new(&all, PackedPorts::default()).reserved(), [0..=u16::MAX]);
     }
 
     #[test]

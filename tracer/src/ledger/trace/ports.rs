@@ -235,6 +235,11 @@ impl Tracer {
         self.capacities.get(netns)
     }
 
+    /// The ports of this namespace that connect() can be given; `None`: not known.
+    pub fn usable(&self, netns: u32) -> Option<&Usable> {
+        self.capacities.usable().get(&netns)
+    }
+
     /// Ports of this namespace that connect() is not given because of bind() or listen(), as of
     /// [`Self::refresh_ports`]; empty if it is not known.
     pub fn blocked(&self, netns: u32) -> Vec<u16> {

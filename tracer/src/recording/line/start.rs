@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::range;
+use super::{
+    range,
+    settings::{Settings, number},
+};
 use crate::view::reading::About;
 
 /// A line `tracer.start`.
@@ -17,6 +20,10 @@ pub struct Start {
     pub failures: Option<bool>,
     /// Time between two readings, ns; 0: the line does not say it, or its value is no duration.
     pub interval_ns: u64,
+    /// Ticks of the kernel's timer per second; `None`: the line does not say it.
+    pub hz: Option<u32>,
+    /// The settings of the namespace in which tracer was started; `None`: the line does not say which namespace that is.
+    pub own: Option<Settings>,
 }
 
 /// A line `tracer.degraded`.
@@ -50,6 +57,8 @@ impl Start {
             stats: line.get("settings.stats").and_then(Value::as_bool),
             interval_ns: interval_ns.unwrap_or(0),
             failures: mask.map(|mask| mask & u64::from(FAILURES) != 0),
+            hz: number(&line, "kernel.hz").filter(|hz| *hz > 0),
+            own: Settings::in_line(&line),
         })
     }
 }
@@ -67,7 +76,7 @@ fn reasons(list: Option<&Value>) -> Vec<String> {
     list.filter_map(Value::as_str).take(DEGRADED).map(short).collect()
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
 }
 

@@ -37,6 +37,8 @@ pub(super) enum OwnedLine {
     Lost(String, u64),
     /// All that does not work as well as it could from this line on, one text each.
     Degraded(Vec<String>),
+    /// A line that changes no reading.
+    Other,
 }
 
 /// A tuple of a reading, with the values of a [`Tuple`]. A name is `None` if it is empty, or [`Names`] has no room for
@@ -69,6 +71,7 @@ impl OwnedLine {
                 Self::Failure(reading::Failure { container, ..failure.what })
             }
             Entry::Degraded(degraded) => Self::Degraded(degraded.now),
+            Entry::Settings(_) => Self::Other,
             Entry::Lost(lost) => Self::Lost(lost.reason.into_owned(), lost.count),
         }
     }

@@ -14,7 +14,10 @@ use crate::{
     commands::record::{output::Dropped, totals::Degradation},
     config::Target,
     error::Error,
-    export::record::{Start, Stop},
+    export::{
+        port_settings::PortSettings,
+        record::{Start, Stop},
+    },
     kernel::maps::Totals,
     ledger::trace::named_losses,
     runtime::{clock, shutdown::StopSignals},
@@ -102,6 +105,9 @@ impl Agent {
         let line = Start {
             host: host.into(),
             range: Some(range),
+            netns: None,
+            ports: PortSettings::default(),
+            hz: None,
             version: env!("CARGO_PKG_VERSION"),
             kernel: self.tracer.release.clone().into(),
             backend: self.tracer.session.backend.name(),
