@@ -12,7 +12,11 @@ use tracer_common::Kind;
 
 use crate::{
     cli::{self, Cli, Command, StreamFormat},
-    commands::{advise::Advice, doctor::Doctor, record, replay, report, top, tuples},
+    commands::{
+        advise::Advice,
+        doctor::{self, Doctor},
+        record, replay, report, top, tuples,
+    },
     config::{
         AdviseConfig, DoctorConfig, KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig,
         TuplesConfig,
@@ -65,6 +69,9 @@ pub fn run(cli: &Cli) -> Result<ExitCode, Error> {
 fn run_doctor(kernel: &KernelConfig, config: DoctorConfig) -> Result<ExitCode, Error> {
     // A monitoring system takes 1 for a warning.
     shutdown::fail_with(Verdict::Unknown as u8);
+    if !config.from.is_empty() {
+        return Ok((doctor::recorded::run(&config)? as u8).into());
+    }
     let doctor = Doctor::start(kernel, config)?;
     let verdict = shutdown::run(move |signals| doctor.run(&signals))?;
     Ok((verdict as u8).into())

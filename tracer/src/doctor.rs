@@ -16,6 +16,7 @@ pub mod logs;
 pub mod nat;
 pub mod owners;
 pub mod proxies;
+pub mod recorded;
 pub mod scope;
 pub mod selection;
 pub mod show;

@@ -4,6 +4,7 @@ mod command;
 mod conntrack;
 pub(super) mod edge;
 mod proxies;
+mod recorded;
 mod scope;
 mod states;
 mod watch;
@@ -25,6 +26,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("of_a_cgroup", scope::of_a_cgroup),
             ("watching_an_incident", watch::an_incident),
             ("end_of_watching", watch::its_end),
+            ("recording_of_failing_calls", recorded::failing_calls),
         ])
         .waiting()
         .once(&[

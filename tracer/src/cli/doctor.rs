@@ -17,6 +17,7 @@ Examples:
   tracer doctor --pid $(pgrep -o nginx)  only what this process and its workers do
   tracer doctor --watch 60               again every 60 s: what is new, worse or solved
   tracer doctor --window 0               no hooks: what the kernel's own lists show (no root needed)
+  tracer doctor --from ports.jsonl*.zst  what a recording shows of an incident, each finding with its time
   tracer doctor -o json | jq '.findings[].id'
   tracer doctor -o plugin                for monitoring systems
 
@@ -63,6 +64,10 @@ pub struct DoctorArgs {
     /// Also read this error log of nginx, HAProxy or Squid; -: standard input (repeatable)
     #[arg(long, value_name = "FILE")]
     pub log: Vec<PathBuf>,
+
+    /// Judge recordings of `tracer record` in place of this host, as far as they know: all parts of one, in any order; -: standard input
+    #[arg(long, value_name = "RECORDING", num_args = 1.., conflicts_with_all = ["window", "log", "watch", "pid", "cgroup"])]
+    pub from: Vec<PathBuf>,
 
     /// Output format
     #[arg(

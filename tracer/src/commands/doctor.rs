@@ -1,6 +1,7 @@
 //! `tracer doctor`: looks, watches, looks again, and says what is wrong and what to do.
 
 mod judged;
+pub mod recorded;
 mod round;
 mod watch;
 

@@ -1,14 +1,21 @@
 //! `tracer report`: summarizes a recording, in one pass over it.
 
-mod bar;
 mod notes;
 mod outcome;
+mod place;
 mod summary;
 mod tally;
 mod text;
+mod to_do;
 
-use crate::{config::ReportConfig, error::Error, format::json::terminal_safe, recording::Reader};
-use bar::Bar;
+use super::bar::Bar;
+use crate::{
+    config::ReportConfig,
+    doctor::recorded::{Damage, Recorded},
+    error::Error,
+    format::json::terminal_safe,
+    recording::{At, Entry, Reader},
+};
 use outcome::Report;
 use summary::Summary;
 
@@ -23,9 +30,14 @@ const STRIDE: u64 = 4096;
 pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(&config.files)?;
     let mut summary = Summary::default();
+    let mut recorded = Recorded::new(Vec::new());
     let mut bar = Bar::new();
     let mut left = STRIDE;
-    while reader.next(&mut |at, entry| summary.add(at, &entry))? {
+    let mut add = |at: At, entry: Entry<'_>| {
+        summary.add(at, &entry);
+        recorded.add(at, &entry);
+    };
+    while reader.next(&mut add)? {
         left -= 1;
         if left == 0 {
             left = STRIDE;
@@ -33,7 +45,8 @@ pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
         }
     }
     bar.end();
-    let report = Report::new(summary.finish(), &reader, config.limit);
+    let judged = recorded.finish(&Damage::default());
+    let report = Report::new(summary.finish(), &reader, &judged, config.limit);
     for limit in &report.limits {
         tracing::warn!("limit reached: {limit}");
     }

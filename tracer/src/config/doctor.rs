@@ -29,6 +29,8 @@ pub struct DoctorConfig {
     pub format: DoctorFormat,
     /// Logs of proxies to read; `-` is standard input.
     pub logs: Vec<PathBuf>,
+    /// Recordings to judge; empty: this host is judged.
+    pub from: Vec<PathBuf>,
 }
 
 impl TryFrom<&DoctorArgs> for DoctorConfig {
@@ -66,6 +68,7 @@ impl TryFrom<&DoctorArgs> for DoctorConfig {
             watch: args.watch,
             format,
             logs: args.log.clone(),
+            from: args.from.clone(),
         })
     }
 }

@@ -8,7 +8,7 @@ mod text;
 
 use std::time::Duration;
 
-pub use json::{json, json_line};
+pub use json::{advice, json, json_line};
 pub use plugin::plugin;
 pub use text::text;
 
@@ -42,6 +42,18 @@ pub struct Diagnosis {
     pub judged: Option<Judged>,
     /// What has changed since the last round; `None`: there is one round.
     pub changes: Option<Changes>,
+    /// The recording that it is about; `None`: it is about this host, now.
+    pub recording: Option<OfRecording>,
+}
+
+/// What was read of a recording.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct OfRecording {
+    /// The earliest and the latest time of a line, ns since 1970; 0: there was none.
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub lines: u64,
+    pub readings: u64,
 }
 
 /// The numbers that monitoring systems draw.
@@ -78,9 +90,22 @@ impl Metrics {
                 .filter(move |bound| scope.is_none_or(|it| it.has_address(inum, ip(bound.address))))
         });
         let bound = bound.map(|it| it.failed);
-        let failed = all().map(Activity::exhausted).chain(bound).sum();
+        let failed = all().map(Activity::exhausted).chain(bound).fold(0, u64::saturating_add);
         let search_ms =
             all().filter_map(Activity::search_ns).map(|it| it.mean / 1e6).reduce(f64::max);
         Self { saturation, failed: watched.then_some(failed), search_ms }
+    }
+
+    /// Adds those of another time or namespace: the fullest tuple, all failed calls, the slowest searches.
+    pub fn add(&mut self, other: Self) {
+        self.saturation = self.saturation.max(other.saturation);
+        let sum = |one: u64, more: u64| one.saturating_add(more);
+        self.failed = self
+            .failed
+            .zip(other.failed)
+            .map(|(one, more)| sum(one, more))
+            .or(self.failed)
+            .or(other.failed);
+        self.search_ms = self.search_ms.into_iter().chain(other.search_ms).reduce(f64::max);
     }
 }

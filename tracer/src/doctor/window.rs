@@ -35,7 +35,8 @@ use crate::{
 };
 
 /// Losses after which a tuple's counters lack something: a table, or a user's share of it, had no room.
-const NO_ROOM: [Loss; 4] = [Loss::ConnsFull, Loss::TuplesFull, Loss::ConnsShare, Loss::TuplesShare];
+pub(super) const NO_ROOM: [Loss; 4] =
+    [Loss::ConnsFull, Loss::TuplesFull, Loss::ConnsShare, Loss::TuplesShare];
 
 /// How many records of the buffer for events are read at once.
 const BATCH: usize = 4_096;

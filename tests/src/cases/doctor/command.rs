@@ -43,6 +43,7 @@ pub(super) fn exit_codes() -> Result<()> {
         (&["doctor", "--window=0", &ended], 3),
         (&["doctor", "--window=0", "--cgroup=/no/such/cgroup"], 3),
         (&["doctor", "--window=0", &own, &format!("--netns={}", odd.path())], 3),
+        (&["doctor", "--from=/no/such/file"], 3),
         (&["tuples", "--bogus"], 2),
         (&["tuples", "--netns=doctor", "--bogus"], 2),
     ] {

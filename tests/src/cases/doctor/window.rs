@@ -20,7 +20,8 @@ const WINDOW: &[&str] = &["--window", "2"];
 /// takes to begin and to end it.
 const EXACT: f64 = 0.05;
 
-fn has_rate(found: &Diagnosis, finding: &Finding, load: &Load) -> Result<()> {
+/// An error if the finding does not have the rate of this load.
+pub(super) fn has_rate(found: &Diagnosis, finding: &Finding, load: &Load) -> Result<()> {
     let (lowest, highest) = load.rates(found.window_s);
     let seen = finding.number("connects_per_s")?;
     ensure!(

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt,
+    path::Path,
     process::{ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -59,6 +60,13 @@ pub struct Check {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Finding {
     pub id: String,
+    /// Source address and destination of the tuple that it is about; `None`: it is not about a tuple.
+    #[serde(rename = "network.local.address")]
+    pub local: Option<String>,
+    #[serde(rename = "network.peer.address")]
+    pub peer: Option<String>,
+    #[serde(rename = "network.peer.port")]
+    pub peer_port: Option<u16>,
     pub severity: String,
     pub certainty: String,
     pub what: String,
@@ -135,6 +143,12 @@ impl Diagnosis {
 pub fn doctor(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
     let mut command = command(&["doctor", "-o", "json", "--netns", &netns.path()])?;
     diagnosis(&run(command.args(options), Place::get().limit(LIMIT))?)
+}
+
+/// Runs `tracer doctor --from -o json` for these recordings. Errors as those of [`doctor`].
+pub fn doctor_of(recordings: &[&Path]) -> Result<Diagnosis> {
+    let mut command = command(&["doctor", "-o", "json", "--from"])?;
+    diagnosis(&run(command.args(recordings), Place::get().limit(LIMIT))?)
 }
 
 /// As [`doctor`], but run in this namespace, as a user without privileges.

@@ -97,6 +97,7 @@ impl Doctor {
             left_out,
             checks,
             verdict,
+            recording: None,
             judged: self.selection.as_ref().map(|selection| selection.named()),
             changes,
         }

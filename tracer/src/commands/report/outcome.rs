@@ -7,16 +7,18 @@ use std::{
 };
 
 use serde::Serialize;
-use tracer_common::{Addr, Cause, TupleKey};
+use tracer_common::{Cause, TupleKey};
 
 use super::{
     notes::{limits, notes},
+    place::{RangeUse, Where},
     summary::{Exhaustion, Slowest, Summary},
     tally::Tally,
+    to_do::ToDo,
 };
 use crate::{
-    format::{text::until_nul, timestamp::Timestamp, tuple::address},
-    host::capacity::Limits,
+    doctor::recorded::Judged,
+    format::{text::until_nul, timestamp::Timestamp},
     ledger::stats::P99,
     recording::Reader,
     view::reading::Call,
@@ -78,47 +80,6 @@ pub(super) struct Report {
     pub(super) limits: Vec<String>,
     /// What else the report lacks, and how to record it, one text each.
     pub(super) notes: Vec<Cow<'static, str>>,
-}
-
-/// The tuple that a part of the report is about; or the source address of calls to bind(), which has no destination.
-#[derive(Debug, Serialize)]
-pub(super) struct Where {
-    #[serde(rename = "network.local.address")]
-    pub(super) source: String,
-    #[serde(rename = "network.peer.address", skip_serializing_if = "Option::is_none")]
-    pub(super) destination: Option<String>,
-    #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
-    pub(super) port: Option<u16>,
-    pub(super) netns: u32,
-    /// Name of the network namespace; absent: not known.
-    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
-    pub(super) netns_name: Option<String>,
-    /// Whether this is the row that counts the ports which bind(address, 0) took at `source`; absent: no (also for a single
-    /// failed bind()).
-    #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
-    pub(super) bind: bool,
-}
-
-/// The port range of a tuple's namespace, and how many of its ports connect() cannot use, because they are reserved or bound;
-/// absent: not known.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct RangeUse {
-    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
-    pub(super) range: Option<String>,
-    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
-    pub(super) reserved: Option<u32>,
-    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
-    pub(super) bound: Option<u32>,
-}
-
-impl From<Option<Limits>> for RangeUse {
-    fn from(limits: Option<Limits>) -> Self {
-        Self {
-            range: limits.map(|limits| limits.range()),
-            reserved: limits.map(|limits| limits.reserved),
-            bound: limits.map(|limits| limits.bound),
-        }
-    }
 }
 
 /// The first call that found no port. Absent values are not known.
@@ -187,6 +148,9 @@ pub(super) struct Worst {
     /// The process that connected last; absent: not known.
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub(super) comm: Option<String>,
+    /// Absent: it did not run out of ports, and was not about to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) advice: Option<ToDo>,
 }
 
 #[derive(Debug, Serialize)]
@@ -203,8 +167,8 @@ pub(super) struct ByProcess {
 }
 
 impl Report {
-    /// The report on a recording that was read to its end, with at most `limit` tuples.
-    pub(super) fn new(summary: Summary, reader: &Reader, limit: usize) -> Self {
+    /// The report on a recording that was read to its end, with at most `limit` tuples. `judged`: what is advised for them.
+    pub(super) fn new(summary: Summary, reader: &Reader, judged: &Judged, limit: usize) -> Self {
         let (first, last) = summary.span.unwrap_or_default();
         // The first and last line can be of kinds that the summary does not use.
         let (begin, end) = reader.span();
@@ -217,10 +181,7 @@ impl Report {
         let (by_process, by_process_source) = by_process(&summary);
         let about = summary.about;
         let namespaces = &summary.namespaces;
-        let unreadable = reader.first_unreadable().map(|first| match first.line {
-            Some(line) => format!("{}, line {line}: {}", first.file, first.why),
-            None => format!("{}: {}", first.file, first.why),
-        });
+        let unreadable = reader.first_unreadable().map(ToString::to_string);
         let causes = Cause::ALL.into_iter().zip(summary.by_cause.counts);
         let mut by_cause: Vec<_> = causes
             .filter(|(_, count)| *count > 0)
@@ -249,7 +210,7 @@ impl Report {
             peak: peaks.reduce(f64::max).map(rounded),
             above_s: seconds(summary.above),
             slowest: summary.slowest.map(|slowest| Slow::new(slowest, namespaces)),
-            tuples: worst(summary.tuples.iter(), namespaces, limit),
+            tuples: worst(summary.tuples.iter(), namespaces, judged, limit),
             tuples_total,
             by_cause,
             by_cause_source: match (summary.by_cause.from_totals, summary.by_cause.from_events) {
@@ -291,6 +252,7 @@ fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
 fn worst<'a>(
     tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>,
     namespaces: &HashMap<u32, String>,
+    judged: &Judged,
     limit: usize,
 ) -> Vec<Worst> {
     let mut tuples: Vec<_> = tuples.collect();
@@ -304,7 +266,13 @@ fn worst<'a>(
         let numbers = (other_failed, other_ports).cmp(&(failed, ports));
         other_share.total_cmp(&share).then(numbers).then(key.cmp(other_key))
     });
-    tuples.into_iter().take(limit).map(|(key, tally)| Worst::new(key, tally, namespaces)).collect()
+    let shown = tuples.into_iter().take(limit);
+    shown
+        .map(|(key, tally)| Worst {
+            advice: ToDo::new(judged, key),
+            ..Worst::new(key, tally, namespaces)
+        })
+        .collect()
 }
 
 impl Worst {
@@ -324,24 +292,7 @@ impl Worst {
             above_95,
             failures: tally.failed.max(tally.events),
             comm: name(&tally.comm),
-        }
-    }
-}
-
-impl Where {
-    fn new(key: &TupleKey, namespaces: &HashMap<u32, String>) -> Self {
-        let has_peer = key.destination_port != 0;
-        let v4 = has_peer && key.destination.to_v4().is_some();
-        Self {
-            source: match key.source {
-                Addr::UNSPECIFIED if v4 => address(Addr::v4([0; 4])),
-                source => address(source),
-            },
-            destination: has_peer.then(|| address(key.destination)),
-            port: has_peer.then_some(key.destination_port),
-            netns: key.netns,
-            netns_name: namespaces.get(&key.netns).cloned(),
-            bind: key.is_of_bind(),
+            advice: None,
         }
     }
 }

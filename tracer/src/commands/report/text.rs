@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::outcome::{RangeUse, Report, Where, Worst};
+use super::{
+    outcome::{Report, Worst},
+    place::{RangeUse, Where},
+};
 use crate::format::{
     losses,
     table::{BIND, CRITICAL, HIGH, SLOW},
@@ -25,6 +28,7 @@ pub(super) fn render(report: &Report) -> String {
         out.extend([&format!("{name:<13}"), &*text::line(&value), "\n"]);
     }
     tuples(&mut out, report);
+    advice(&mut out, report);
     failures(&mut out, report);
     losses(&mut out, report);
     if !report.limits.is_empty() {
@@ -154,6 +158,26 @@ fn tuples(out: &mut String, report: &Report) {
         }
     }
     table(out, &title, (&header, &sides), rows);
+}
+
+/// What helps each tuple that ran out of ports, or was about to.
+fn advice(out: &mut String, report: &Report) {
+    let advised = report.tuples.iter().filter_map(|it| Some((it, it.advice.as_ref()?)));
+    let lines: Vec<_> = advised
+        .flat_map(|(worst, advice)| {
+            let about = format!("  {}: {}", tuple(report, &worst.at), advice.what());
+            let command = advice.command().map(|command| format!("    {command}"));
+            [Some(about), command]
+        })
+        .flatten()
+        .collect();
+    if lines.is_empty() {
+        return;
+    }
+    out.push_str("\nWhat to do first (tracer doctor --from FILES says more)\n");
+    for line in lines {
+        out.extend([&*text::line(&line), "\n"]);
+    }
 }
 
 /// Index of the column with the network namespace, if there is one.

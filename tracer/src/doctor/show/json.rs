@@ -31,6 +31,16 @@ pub fn json(diagnosis: &Diagnosis) -> Value {
     add("version", env!("CARGO_PKG_VERSION").into());
     add("verdict", diagnosis.verdict.name().into());
     add("exit", (diagnosis.verdict as u8).into());
+    if let Some(of) = &diagnosis.recording {
+        let time = |ns: u64| match ns {
+            0 => Value::Null,
+            ns => String::from_utf8_lossy(&Timestamp::default().text(ns)).into(),
+        };
+        add("recording.begin", time(of.begin_ns));
+        add("recording.end", time(of.end_ns));
+        add("recording.lines", of.lines.into());
+        add("recording.readings", of.readings.into());
+    }
     add("window_s", diagnosis.window.as_secs_f64().into());
     add("saturation", metrics.saturation.into());
     add("failed", metrics.failed.into());
@@ -105,7 +115,7 @@ fn finding(finding: &Finding) -> Value {
     if let Some(cause) = finding.consequence_of {
         object.insert("consequence_of".into(), cause.name().into());
     }
-    let advice: Vec<_> = finding.advice.iter().map(advice).collect();
+    let advice: Vec<Value> = finding.advice.iter().map(|it| advice(it).into()).collect();
     object.insert("advice".into(), advice.into());
     if let Some(verify) = &finding.verify {
         object.insert("verify".into(), verify.clone().into());
@@ -171,7 +181,8 @@ fn add_home(object: &mut Map<String, Value>, home: &Home) {
     }
 }
 
-fn advice(advice: &Advice) -> Value {
+/// An advice, as in the list of a finding.
+pub fn advice(advice: &Advice) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("do".into(), advice.what.clone().into());
     if let Some(command) = &advice.command {
@@ -185,13 +196,13 @@ fn advice(advice: &Advice) -> Value {
     if let Some(risk) = advice.risk {
         object.insert("risk".into(), risk.into());
     }
-    object.into()
+    object
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::test_diagnosis::{diagnosis, healthy, round},
+        super::test_diagnosis::{diagnosis, healthy, recorded, round},
         *,
     };
 
@@ -201,7 +212,7 @@ mod tests {
     fn every_diagnosis_is_by_the_schema() {
         let schema = serde_json::from_str(SCHEMA).unwrap();
         let validator = jsonschema::validator_for(&schema).unwrap();
-        for diagnosis in [diagnosis(), healthy(), round()] {
+        for diagnosis in [diagnosis(), healthy(), round(), recorded()] {
             let line = json_line(&diagnosis).unwrap();
             let value: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use super::{Diagnosis, Metrics};
+use super::{Diagnosis, Metrics, OfRecording};
 use crate::doctor::{
     changes::{Changes, Missed},
     finding::{
@@ -74,6 +74,7 @@ pub(super) fn diagnosis() -> Diagnosis {
         checks,
         judged: None,
         changes: None,
+        recording: None,
     }
 }
 
@@ -111,4 +112,12 @@ pub(super) fn healthy() -> Diagnosis {
     let verdict = verdict::verdict(&[], &checks);
     let metrics = Metrics { saturation: 0.1, failed: None, search_ms: None };
     Diagnosis { findings: Vec::new(), left_out: 0, checks, verdict, metrics, ..diagnosis() }
+}
+
+/// The first one, of a recording.
+pub(super) fn recorded() -> Diagnosis {
+    let begin_ns = 1_763_999_000_000_000_000;
+    let recording =
+        OfRecording { begin_ns, end_ns: begin_ns + 60_000_000_000, lines: 1_200, readings: 6 };
+    Diagnosis { recording: Some(recording), ..diagnosis() }
 }

@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::Diagnosis;
+use super::{Diagnosis, OfRecording};
 use crate::{
     doctor::{
         changes::{Changes, Missed},
         finding::{Advice, Change, Finding, Home, Process, Severity, Subject},
         judge::subject,
         scope::Judged,
-        verdict::Verdict,
+        verdict::{Check, Missing, Verdict},
     },
     format::{text as safe, timestamp::Timestamp},
 };
@@ -34,6 +34,9 @@ pub fn text(diagnosis: &Diagnosis) -> String {
     if let Some(judged) = &diagnosis.judged {
         wrapped(&mut out, "  ", "    ", &only(judged));
     }
+    if let Some(of) = &diagnosis.recording {
+        wrapped(&mut out, "", "  ", &recording(diagnosis, of));
+    }
     for finding in &diagnosis.findings {
         out.push('\n');
         show(&mut out, finding);
@@ -47,19 +50,30 @@ pub fn text(diagnosis: &Diagnosis) -> String {
         missed(&mut out, "solved (missing for two rounds)", &changes.solved);
         missed(&mut out, "missing in this round (the next one decides)", &changes.missing);
     }
-    let missing: Vec<_> = diagnosis.checks.iter().filter(|check| check.missing.is_some()).collect();
+    let missing = not_made(&diagnosis.checks);
     if !missing.is_empty() {
         out.push_str("\nnot checked:\n");
     }
-    for check in missing {
-        let Some(missing) = &check.missing else { continue };
-        let mut text = format!("{}: {}", check.id, missing.why);
+    for (ids, missing) in missing {
+        let mut text = format!("{}: {}", ids.join(", "), missing.why);
         if let Some(needs) = &missing.needs {
             write!(text, " (needs {needs})").unwrap_or_default();
         }
         wrapped(&mut out, "  ", "    ", &text);
     }
     out
+}
+
+/// The checks that were not made: those for the same reason together.
+fn not_made(checks: &[Check]) -> Vec<(Vec<&'static str>, &Missing)> {
+    let mut all: Vec<(Vec<&'static str>, &Missing)> = Vec::new();
+    for (id, missing) in checks.iter().filter_map(|it| Some((it.id, it.missing.as_ref()?))) {
+        match all.iter_mut().find(|(_, known)| *known == missing) {
+            Some((ids, _)) => ids.push(id),
+            None => all.push((vec![id], missing)),
+        }
+    }
+    all
 }
 
 fn headline(diagnosis: &Diagnosis) -> String {
@@ -130,6 +144,25 @@ fn missed(out: &mut String, title: &str, missed: &[Missed]) {
     if missed.len() > MOST_MISSED {
         line(out, &format!("  and {} more", missed.len() - MOST_MISSED));
     }
+}
+
+/// Which recording it is, and what of it was read.
+fn recording(diagnosis: &Diagnosis, of: &OfRecording) -> String {
+    let host = if diagnosis.host.is_empty() { "an unknown host" } else { &diagnosis.host };
+    let mut text = format!("recording of {host}");
+    // Whole seconds are enough.
+    let time = |ns: u64| {
+        let text = Timestamp::default().text(ns);
+        String::from_utf8_lossy(text.get(..19).unwrap_or_default()).replace('T', " ")
+    };
+    if of.begin_ns > 0 && of.end_ns > 0 {
+        write!(text, ", {} to {} UTC", time(of.begin_ns), time(of.end_ns)).unwrap_or_default();
+    }
+    let lines = usize::try_from(of.lines).unwrap_or(usize::MAX);
+    let readings = usize::try_from(of.readings).unwrap_or(usize::MAX);
+    write!(text, ": {}, {}", counted(lines, "line"), counted(readings, "reading"))
+        .unwrap_or_default();
+    text
 }
 
 fn counted(count: usize, what: &str) -> String {

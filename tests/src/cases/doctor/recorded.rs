@@ -1,0 +1,38 @@
+//! What `tracer doctor --from` finds in a recording.
+
+use anyhow::{Result, ensure};
+
+use super::{edge::Edge, window::has_rate};
+use crate::harness::tracer::{doctor::doctor_of, record::Record};
+
+/// A full tuple to which programs still connect, by a recording: which one, how many calls failed, at which rate, and when.
+pub(super) fn failing_calls() -> Result<()> {
+    let edge = Edge::new(100)?;
+    edge.leave_time_waits(100)?;
+    let inum = edge.here.inum().to_string();
+    let options = ["--events", "failed,stats,lost", "--interval", "0.5", "--netns", &inum];
+    let (found, load) = edge.under_load(edge.first(), 50, || {
+        let record = Record::start("auto", &options)?;
+        record.wait_for_reading()?;
+        record.wait_for_reading()?;
+        // While it is written: the last reading of a recording is taken when nothing is counted any more.
+        let found = doctor_of(&[record.file()])?;
+        record.stop()?;
+        Ok(found)
+    })?;
+    ensure!(found.exit == 2 && found.causes().first() == Some(&"ports_exhausted"), "{found:?}");
+    let full = found.finding("ports_exhausted")?;
+    let tuple = (full.local.as_deref(), full.peer.as_deref(), full.peer_port);
+    ensure!(tuple == (Some("10.2.0.1"), Some("10.2.0.2"), Some(8081)), "{full:?}");
+    let ports = ["ports.in_use", "ports.capacity", "ports.time_wait"].map(|key| full.count(key));
+    ensure!(ports.iter().all(|count| count.as_ref().is_ok_and(|it| *it == 100)), "{full:?}");
+    let failed = full.count("failed")?;
+    ensure!(failed > 0 && failed <= load.failed, "{load:?} {full:?}");
+    has_rate(&found, full, &load)?;
+    ensure!(full.number("time_wait_s")? > 60.0 && full.text("at")?.ends_with('Z'), "{full:?}");
+    // The namespace has the kernel's defaults: timestamps are on, and only TIME_WAITs of loopback addresses are taken over.
+    let now = full.advice.first().and_then(|it| it.command.as_deref()).unwrap_or_default();
+    ensure!(now.contains("net.ipv4.tcp_tw_reuse=1"), "{full:?}");
+    ensure!(found.check("descriptors")?.why.as_deref() == Some("not in a recording"), "{found:?}");
+    Ok(())
+}

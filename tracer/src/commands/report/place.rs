@@ -1,0 +1,68 @@
+//! The tuple that a part of a report is about, and the range of its ports.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use tracer_common::{Addr, TupleKey};
+
+use crate::{format::tuple::address, host::capacity::Limits};
+
+/// The tuple that a part of the report is about; or the source address of calls to bind(), which has no destination.
+#[derive(Debug, Serialize)]
+pub(super) struct Where {
+    #[serde(rename = "network.local.address")]
+    pub(super) source: String,
+    #[serde(rename = "network.peer.address", skip_serializing_if = "Option::is_none")]
+    pub(super) destination: Option<String>,
+    #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<u16>,
+    pub(super) netns: u32,
+    /// Name of the network namespace; absent: not known.
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub(super) netns_name: Option<String>,
+    /// Whether this is the row that counts the ports which bind(address, 0) took at `source`; absent: no (also for a single
+    /// failed bind()).
+    #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
+    pub(super) bind: bool,
+}
+
+/// The port range of a tuple's namespace, and how many of its ports connect() cannot use, because they are reserved or bound;
+/// absent: not known.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RangeUse {
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<String>,
+    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
+    pub(super) reserved: Option<u32>,
+    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
+    pub(super) bound: Option<u32>,
+}
+
+impl From<Option<Limits>> for RangeUse {
+    fn from(limits: Option<Limits>) -> Self {
+        Self {
+            range: limits.map(|limits| limits.range()),
+            reserved: limits.map(|limits| limits.reserved),
+            bound: limits.map(|limits| limits.bound),
+        }
+    }
+}
+
+impl Where {
+    /// `namespaces`: names of network namespaces by their inode numbers.
+    pub(super) fn new(key: &TupleKey, namespaces: &HashMap<u32, String>) -> Self {
+        let has_peer = key.destination_port != 0;
+        let v4 = has_peer && key.destination.to_v4().is_some();
+        Self {
+            source: match key.source {
+                Addr::UNSPECIFIED if v4 => address(Addr::v4([0; 4])),
+                source => address(source),
+            },
+            destination: has_peer.then(|| address(key.destination)),
+            port: has_peer.then_some(key.destination_port),
+            netns: key.netns,
+            netns_name: namespaces.get(&key.netns).cloned(),
+            bind: key.is_of_bind(),
+        }
+    }
+}

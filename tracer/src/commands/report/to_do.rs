@@ -1,0 +1,42 @@
+//! What helps a tuple that ran out of ports, by the judges of `tracer doctor`.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracer_common::TupleKey;
+
+use crate::doctor::{recorded::Judged, show};
+
+/// The first advice for a tuple.
+#[derive(Debug, Serialize)]
+pub(super) struct ToDo {
+    /// Id of the finding that it is from.
+    finding: &'static str,
+    /// As in the list of a finding of `tracer doctor`.
+    #[serde(flatten)]
+    advice: Map<String, Value>,
+}
+
+impl ToDo {
+    /// `None`: the tuple did not run out of ports, and was not about to.
+    pub(super) fn new(judged: &Judged, key: &TupleKey) -> Option<Self> {
+        let (finding, advice) = judged.advice_for(key)?;
+        Some(Self { finding: finding.id.name(), advice: show::advice(advice) })
+    }
+
+    /// What to do, and what it gives.
+    pub(super) fn what(&self) -> String {
+        match (self.text("do"), self.text("gain")) {
+            (what, "") => what.to_owned(),
+            (what, gain) => format!("{what}: {gain}"),
+        }
+    }
+
+    /// The command to type; `None`: there is none.
+    pub(super) fn command(&self) -> Option<&str> {
+        Some(self.text("command")).filter(|it| !it.is_empty())
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.advice.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+}

@@ -1,0 +1,241 @@
+//! Judges a recording, line by line, as far as it knows: each finding by its worst reading, with the time of that.
+//!
+//! The readings of a run are put together to windows as long as the live doctor's ([`window`]), and the same judges see each of them.
+
+mod checks;
+mod facts;
+mod failures;
+mod track;
+mod window;
+mod worst;
+
+use tracer_common::TupleKey;
+
+pub use checks::Damage;
+use facts::Facts;
+use failures::{Failures, Full};
+use window::Window;
+use worst::Worst;
+
+use super::{
+    finding::{Advice, Finding, Id},
+    flow::longest_time_wait_s,
+    from_ledger,
+    judge::{self, Around, time_wait::reuse_ineffective},
+    show::Metrics,
+    verdict::{self, Check},
+};
+use crate::{
+    cli::NetnsRef,
+    recording::{At, Entry, Losses, Start},
+    view::reading::About,
+};
+
+/// What is known of a recording so far.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// The namespaces to judge; empty: all.
+    wanted: Vec<NetnsRef>,
+    about: About,
+    /// How long a TIME_WAIT lasts at most on its host, in seconds.
+    time_wait_s: f64,
+    facts: Facts,
+    /// The lines since the last `tracer.start`.
+    run: Run,
+    worst: Worst,
+    metrics: Metrics,
+    counts: checks::Counts,
+    /// The earliest and the latest time of a line, ns since 1970; `None`: there was no line.
+    span: Option<(u64, u64)>,
+}
+
+/// A recording from one `tracer.start` to the next.
+#[derive(Debug, Default)]
+struct Run {
+    window: Window,
+    failures: Failures,
+    lost: Losses,
+}
+
+/// What a recording says in the end.
+#[derive(Debug)]
+pub struct Judged {
+    /// What its newest `tracer.start` said.
+    pub about: About,
+    /// Causes before consequences, the worst first; the text and the evidence of each have the time.
+    pub findings: Vec<Finding>,
+    pub checks: Vec<Check>,
+    /// Of all windows: the fullest tuple, all failed calls, the slowest searches.
+    pub metrics: Metrics,
+    pub readings: u64,
+    /// The time of all windows, in seconds.
+    pub watched_s: f64,
+    /// The earliest and the latest time of a line, ns since 1970; 0: there was none.
+    pub span: (u64, u64),
+}
+
+impl Recorded {
+    /// A recording of which nothing is read yet. `wanted`: the namespaces to judge, by name or inode number; empty: all.
+    pub fn new(wanted: Vec<NetnsRef>) -> Self {
+        Self { wanted, time_wait_s: longest_time_wait_s(None), ..Self::default() }
+    }
+
+    /// Adds a line. The lines must come in the order of their stream.
+    pub fn add(&mut self, at: At, entry: &Entry<'_>) {
+        let (begin, end) = self.span.unwrap_or((at.wall_ns, at.wall_ns));
+        self.span = Some((begin.min(at.wall_ns), end.max(at.wall_ns)));
+        match entry {
+            Entry::Start(start) => self.begin(start),
+            Entry::Settings(settings) => self.facts.set(settings),
+            Entry::Tuple(tuple) => {
+                if self.run.window.is_before(at) {
+                    self.end_run();
+                }
+                if self.run.window.ends_reading_before(at) {
+                    self.end_reading();
+                }
+                self.facts.add(tuple);
+                if self.is_wanted(tuple.key.netns) {
+                    self.counts.has_wanted = true;
+                    self.run.window.add(at, tuple);
+                }
+            }
+            Entry::Stats(totals) => {
+                if self.run.window.ends_reading_before(at) {
+                    self.end_reading();
+                }
+                self.run.window.complete(at);
+                self.end_reading();
+                self.lost(&totals.lost);
+            }
+            Entry::Failure(failure) => {
+                self.facts.name(failure.what.key.netns, &failure.netns_name);
+                if self.is_wanted(failure.what.key.netns) {
+                    self.counts.has_wanted = true;
+                    self.run.window.failed(failure);
+                    self.run.failures.add(failure);
+                }
+            }
+            Entry::Stop(totals) => self.lost(&totals.lost),
+            Entry::Lost(_) | Entry::Degraded(_) => {}
+        }
+    }
+
+    fn is_wanted(&self, netns: u32) -> bool {
+        let is = |wanted: &NetnsRef| match wanted {
+            NetnsRef::Inode(inode) => *inode == netns,
+            NetnsRef::Name(name) => self.facts.is_named(netns, name),
+            NetnsRef::Path(_) => false,
+        };
+        self.wanted.is_empty() || self.wanted.iter().any(is)
+    }
+
+    fn begin(&mut self, start: &Start) {
+        self.end_run();
+        self.about = start.about.clone();
+        self.time_wait_s = longest_time_wait_s(start.hz);
+        self.facts.begin(start);
+        self.run.window.begin();
+    }
+
+    fn lost(&mut self, lost: &Losses) {
+        for (reason, count) in lost.iter() {
+            self.run.lost.set(reason, count);
+        }
+    }
+
+    /// Ends the reading whose lines were added, and judges the window if it is long enough.
+    fn end_reading(&mut self) {
+        if let Some(span) = self.run.window.end_reading() {
+            self.judge(span);
+        }
+    }
+
+    fn end_run(&mut self) {
+        self.end_reading();
+        if let Some(span) = self.run.window.rest() {
+            self.judge(span);
+        }
+        let run = std::mem::take(&mut self.run);
+        self.counts.add(&run.window, &run.lost);
+        if run.window.readings() == 0 {
+            self.judge_failures(run.failures);
+        }
+    }
+
+    /// Judges the tuples of a run without readings.
+    fn judge_failures(&mut self, failures: Failures) {
+        for Full { counted, failed, at_ns } in failures.tuples() {
+            let namespace = self.facts.namespace(counted.key.netns, self.time_wait_s);
+            let (seen, _) = from_ledger::seen(namespace, [counted]);
+            let metrics = Metrics::of(std::slice::from_ref(&seen), false, None);
+            self.metrics.add(Metrics { failed: Some(failed), ..metrics });
+            let findings = verdict::sort(judge::of_tuples(&seen, &Around::default())).into_iter();
+            // Which other tuples there were is not known.
+            let findings = findings.filter(|it| it.id != Id::HotSpot);
+            let findings = findings.map(|it| it.with("failed", failed));
+            self.worst.add(findings, |_| at_ns);
+        }
+    }
+
+    /// Judges each namespace of a window that has ended.
+    fn judge(&mut self, span: window::Span) {
+        let is_due = self.run.window.is_due();
+        for keys in self.run.window.keys().chunk_by(|one, other| one.netns == other.netns) {
+            let Some(netns) = keys.first().map(|key| key.netns) else { continue };
+            let failed = span.seconds.map(|_| self.run.window.exhausted(keys));
+            self.metrics.add(Metrics { failed, ..Metrics::default() });
+            if !self.run.window.is_worse(keys, span) && !is_due {
+                continue;
+            }
+            let window = &self.run.window;
+            let mut namespace = self.facts.namespace(netns, self.time_wait_s);
+            let knows_reuse = namespace.reuse.is_some();
+            self.counts.without_settings |= !knows_reuse;
+            namespace.reuse.get_or_insert_with(|| window.reuse(keys));
+            let (seen, unknown) = from_ledger::seen(namespace, window.counted(keys, span));
+            self.counts.unknown |= unknown > 0;
+            self.metrics.add(Metrics::of(std::slice::from_ref(&seen), false, None));
+            let mut findings = judge::of_tuples(&seen, &Around::default());
+            if knows_reuse {
+                let (place, reuse) = (&seen.place, seen.settings.reuse);
+                findings.extend(reuse_ineffective(place, reuse, seen.time_wait_s));
+            }
+            let at = |finding: &Finding| window.time_of(&finding.subject).unwrap_or(span.end_ns);
+            self.worst.add(verdict::sort(findings), at);
+        }
+        self.run.window.next();
+    }
+
+    /// Ends the recording. `damage`: what of it could not be read.
+    pub fn finish(mut self, damage: &Damage) -> Judged {
+        self.end_run();
+        self.counts.has_wanted |= self.wanted.is_empty();
+        let checks = checks::checks(&self.counts, damage, self.worst.is_limited());
+        Judged {
+            about: self.about,
+            findings: verdict::order(self.worst.findings()),
+            checks,
+            metrics: self.metrics,
+            readings: self.counts.readings,
+            watched_s: self.counts.watched_s,
+            span: self.span.unwrap_or_default(),
+        }
+    }
+}
+
+impl Judged {
+    /// The first advice for a tuple, and the finding that gives it: `ports_exhausted` or its cause. `None`: the tuple did not run out
+    /// of ports, and was not about to.
+    pub fn advice_for(&self, key: &TupleKey) -> Option<(&Finding, &Advice)> {
+        let is_about = |it: &&Finding| worst::tuple_of(&it.subject) == Some(*key);
+        let about = || self.findings.iter().filter(is_about);
+        let exhausted = about().find(|it| it.id == Id::PortsExhausted)?;
+        let id = exhausted.consequence_of.unwrap_or(exhausted.id);
+        let finding = about().find(|it| it.id == id)?;
+        Some((finding, finding.advice.first()?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Puts the readings of a run together to windows as long as the live doctor's: over a second, a burst of connections would look like
+//! a flow that never ends.
+
+use std::collections::HashMap;
+
+use tracer_common::{Cause, TupleCount, TupleKey};
+
+use super::{track::Track, worst};
+use crate::{
+    doctor::{
+        finding::Subject,
+        from_ledger::{self, Counted},
+    },
+    host::capacity::Reuse,
+    recording::{At, Failure, Tuple},
+    view::reading::Call,
+};
+
+/// Tuples that are remembered at most: a recording can name more than any memory holds.
+const MOST: usize = 50_000;
+/// A window ends with the first reading that is so long after its beginning, in ns. Readings come a little early or late.
+const LENGTH_NS: u64 = 4_900_000_000;
+/// How long a tuple that holds no port is remembered, in ns: as long as the ledger keeps it at most.
+const KEEP_NS: u64 = 600_000_000_000;
+/// A window in which nothing was worse than before is judged if the last judged one was longer ago than this part of the run: all are
+/// in the first 83 minutes.
+const SHARE: u64 = 1_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// The readings since the last window that was judged.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// Whether the run was read from its beginning: then tuples that appear after the first reading are new.
+    begun: bool,
+    /// Number of this window in its run.
+    number: u64,
+    tuples: HashMap<TupleKey, Track>,
+    /// The reading with which this window begins; `None`: there was none yet.
+    since: Option<At>,
+    /// The reading whose lines are added; `None`: the newest one is complete.
+    reading: Option<At>,
+    /// The newest complete reading; `None`: there is none.
+    newest: Option<At>,
+    /// How many tuples found no room.
+    left_out: u64,
+    readings: u64,
+    /// The time of all windows so far, in seconds.
+    watched_s: f64,
+    /// The first reading, and the one with which the newest window ended that was judged whatever it had; by CLOCK_MONOTONIC, ns.
+    first_ns: Option<u64>,
+    judged_ns: u64,
+}
+
+/// A window that is to be judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Span {
+    /// How long it is; `None`: it is the first reading of a run.
+    pub(super) seconds: Option<f64>,
+    /// When it ends, ns since 1970.
+    pub(super) end_ns: u64,
+}
+
+impl Window {
+    /// Notes that the run is read from its beginning.
+    pub(super) fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    /// Whether this time is before that of a reading, so that it is of another run.
+    pub(super) fn is_before(&self, at: At) -> bool {
+        self.reading.or(self.newest).is_some_and(|it| at.mono_ns < it.mono_ns)
+    }
+
+    /// Whether a line of this time is of the next reading.
+    pub(super) fn ends_reading_before(&self, at: At) -> bool {
+        self.reading.is_some_and(|it| it.mono_ns != at.mono_ns)
+    }
+
+    /// Notes that there is a reading at this time, even if it has no tuple.
+    pub(super) fn complete(&mut self, at: At) {
+        self.reading.get_or_insert(at);
+    }
+
+    /// Adds a line of the reading of this time.
+    pub(super) fn add(&mut self, at: At, tuple: &Tuple<'_>) {
+        self.complete(at);
+        // A tuple that is not in the readings so far held no port. The first reading of a run that is not read from its beginning
+        // may be a part of one.
+        let is_new = self.readings >= if self.begun { 1 } else { 2 } && self.left_out == 0;
+        let zero = is_new.then(TupleCount::default);
+        let number = self.number;
+        let Some(track) = self.track(&tuple.key, zero) else { return };
+        track.begin(number);
+        track.add(at, tuple);
+    }
+
+    /// Adds a failed call. Those of connect() are in the counters of its tuple.
+    pub(super) fn failed(&mut self, failure: &Failure<'_>) {
+        let what = &failure.what;
+        if what.call != Call::Bind || what.cause != Cause::BindExhausted {
+            return;
+        }
+        let number = self.number;
+        let key = TupleKey::of_bind(what.key.netns, what.key.source);
+        let Some(track) = self.track(&key, None) else { return };
+        track.begin(number);
+        track.bind_failed += 1;
+        (track.pid, track.name) = (what.pid, what.comm);
+    }
+
+    /// `before`: its counters at the beginning of the window, if it is not known yet. `None`: there is no room for it.
+    fn track(&mut self, key: &TupleKey, before: Option<TupleCount>) -> Option<&mut Track> {
+        if self.tuples.len() >= MOST && !self.tuples.contains_key(key) {
+            self.left_out += 1;
+            return None;
+        }
+        let number = self.number;
+        Some(self.tuples.entry(*key).or_insert_with(|| Track::new(before, number)))
+    }
+
+    /// Ends the reading whose lines were added. Returns the window if it ends with this reading; `None`: it does not, or there is no
+    /// such reading.
+    pub(super) fn end_reading(&mut self) -> Option<Span> {
+        let at = self.reading.take()?;
+        self.readings += 1;
+        self.newest = Some(at);
+        let span = self.span()?;
+        let is_long = |since: At| at.mono_ns.saturating_sub(since.mono_ns) >= LENGTH_NS;
+        self.since.is_none_or(is_long).then_some(span)
+    }
+
+    /// The window up to the newest reading, however short it is; `None`: it has none.
+    pub(super) fn rest(&self) -> Option<Span> {
+        self.span().filter(|_| self.since != self.newest)
+    }
+
+    fn span(&self) -> Option<Span> {
+        let newest = self.newest?;
+        let ns = |since: At| newest.mono_ns.saturating_sub(since.mono_ns);
+        Some(Span { seconds: self.since.map(|since| seconds(ns(since))), end_ns: newest.wall_ns })
+    }
+
+    /// The tuples about which this window has a line, sorted by their namespace.
+    pub(super) fn keys(&self) -> Vec<TupleKey> {
+        let here = self.tuples.iter().filter(|(_, track)| track.window == self.number);
+        let mut keys: Vec<TupleKey> = here.map(|(key, _)| *key).collect();
+        keys.sort_unstable_by_key(|key| (key.netns, *key));
+        keys
+    }
+
+    /// Whether a window is judged even if nothing in it is worse than before. If so, the next one is in some time.
+    pub(super) fn is_due(&mut self) -> bool {
+        let now_ns = self.newest.map_or(0, |it| it.mono_ns);
+        let age_ns = now_ns.saturating_sub(*self.first_ns.get_or_insert(now_ns));
+        let is_due = now_ns.saturating_sub(self.judged_ns) >= age_ns / SHARE;
+        if is_due {
+            self.judged_ns = now_ns;
+        }
+        is_due
+    }
+
+    /// Whether one of these tuples was worse in this window than in those before.
+    pub(super) fn is_worse(&mut self, keys: &[TupleKey], span: Span) -> bool {
+        let mut is_worse = false;
+        for key in keys {
+            is_worse |= self.tuples.get_mut(key).is_some_and(|it| it.is_worse(span.seconds));
+        }
+        is_worse
+    }
+
+    /// Calls of these tuples that failed in this window for lack of a port.
+    pub(super) fn exhausted(&self, keys: &[TupleKey]) -> u64 {
+        let failed = keys.iter().filter_map(|key| self.tuples.get(key)).map(Track::exhausted);
+        failed.fold(0, u64::saturating_add)
+    }
+
+    /// These tuples with what happened to them in the window.
+    pub(super) fn counted<'a>(
+        &'a self,
+        keys: &'a [TupleKey],
+        span: Span,
+    ) -> impl Iterator<Item = Counted> + 'a {
+        keys.iter().filter_map(move |key| {
+            let track = self.tuples.get(key)?;
+            let activity = span.seconds.and_then(|seconds| track.activity(seconds));
+            Some(Counted { key: *key, held: track.fullest.held, activity })
+        })
+    }
+
+    /// What net.ipv4.tcp_tw_reuse must be in the namespace of these tuples.
+    pub(super) fn reuse(&self, keys: &[TupleKey]) -> Reuse {
+        let known = |key| Some((key, self.tuples.get(key)?.reusable));
+        from_ledger::reuse(keys.iter().filter_map(known))
+    }
+
+    /// When the tuple that this is about was fullest in the window, ns since 1970; `None`: it is not about a tuple of it.
+    pub(super) fn time_of(&self, subject: &Subject) -> Option<u64> {
+        let track = self.tuples.get(&worst::tuple_of(subject)?)?;
+        Some(track.fullest.wall_ns).filter(|at| *at != 0)
+    }
+
+    /// Begins the next window with the newest reading.
+    pub(super) fn next(&mut self) {
+        let Some(newest) = self.newest else { return };
+        self.watched_s += self.span().and_then(|it| it.seconds).unwrap_or(0.0);
+        self.first_ns.get_or_insert(newest.mono_ns);
+        self.since = Some(newest);
+        self.number += 1;
+        self.tuples.retain(|_, track| {
+            track.before = Some(track.now);
+            track.now.in_use() > 0 || newest.mono_ns.saturating_sub(track.read_ns) < KEEP_NS
+        });
+    }
+
+    pub(super) const fn readings(&self) -> u64 {
+        self.readings
+    }
+
+    pub(super) const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    pub(super) const fn watched_s(&self) -> f64 {
+        self.watched_s
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / SECOND_NS as f64
+}

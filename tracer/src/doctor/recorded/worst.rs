@@ -1,0 +1,166 @@
+//! Keeps each finding as it was at its worst.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use tracer_common::{Addr, TupleKey};
+
+use crate::{
+    doctor::finding::{Finding, Id, Severity, Subject},
+    format::timestamp::Timestamp,
+};
+
+/// Findings that are kept at most.
+const MOST: usize = 5_000;
+
+/// What a finding is about, whatever the name of its namespace.
+type About = (Id, Option<u32>, Option<IpAddr>, Option<SocketAddr>);
+
+/// The findings of all windows.
+#[derive(Debug, Default)]
+pub(super) struct Worst {
+    all: HashMap<About, Found>,
+    is_limited: bool,
+    /// The earliest and the latest time of a finding, ns since 1970; `None`: there is none.
+    days: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Found {
+    finding: Finding,
+    rank: Rank,
+    /// When it was at its worst, and when it was found first and last, ns since 1970.
+    at_ns: u64,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// The greater the worse: the severity, then what counts in its id.
+type Rank = (Severity, [f64; 2]);
+
+impl Worst {
+    /// Adds the findings of a window. `at`: when each was, ns since 1970.
+    pub(super) fn add(
+        &mut self,
+        findings: impl IntoIterator<Item = Finding>,
+        at: impl Fn(&Finding) -> u64,
+    ) {
+        for finding in findings {
+            let (about, rank, at_ns) = (about(&finding), rank(&finding), at(&finding));
+            if self.all.len() >= MOST && !self.all.contains_key(&about) {
+                self.is_limited = true;
+                continue;
+            }
+            let (begin, end) = self.days.unwrap_or((at_ns, at_ns));
+            self.days = Some((begin.min(at_ns), end.max(at_ns)));
+            let new = Found { finding, rank, at_ns, first_ns: at_ns, last_ns: at_ns };
+            match self.all.get_mut(&about) {
+                None => _ = self.all.insert(about, new),
+                Some(found) => {
+                    found.first_ns = found.first_ns.min(at_ns);
+                    found.last_ns = found.last_ns.max(at_ns);
+                    if is_worse(new.rank, found.rank) {
+                        let Found { finding, rank, at_ns, .. } = new;
+                        *found = Found { finding, rank, at_ns, ..*found };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether findings were left out because there were too many.
+    pub(super) const fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
+    /// The findings, with their times, in no order.
+    pub(super) fn findings(self) -> Vec<Finding> {
+        let with_date = self.days.is_some_and(|(begin, end)| date(begin) != date(end));
+        self.all.into_values().map(|found| found.with_times(with_date)).collect()
+    }
+}
+
+impl Found {
+    fn with_times(self, with_date: bool) -> Finding {
+        let Self { finding, at_ns, first_ns, last_ns, .. } = self;
+        let short = |ns| if with_date { format!("{} {}", date(ns), time(ns)) } else { time(ns) };
+        let lasts = if time(first_ns) == time(last_ns) {
+            String::new()
+        } else {
+            format!(" (found from {} to {})", short(first_ns), short(last_ns))
+        };
+        let what = format!("at {}{lasts}: {}", short(at_ns), finding.what);
+        Finding { what, ..finding }
+            .with("at", text(at_ns))
+            .with("at.first", text(first_ns))
+            .with("at.last", text(last_ns))
+    }
+}
+
+fn is_worse(new: Rank, old: Rank) -> bool {
+    let numbers = || {
+        let [one, two] = new.1;
+        let [first, second] = old.1;
+        one.total_cmp(&first).then(two.total_cmp(&second)).is_gt()
+    };
+    new.0 > old.0 || (new.0 == old.0 && numbers())
+}
+
+fn rank(finding: &Finding) -> Rank {
+    let keys = match finding.id {
+        Id::PortsExhausted => ["failed", "saturation"],
+        Id::SlowSearch => ["search.mean_ms", "saturation"],
+        Id::BlackHole => ["ports.syn_sent", "ports.in_use"],
+        Id::HotSpot => ["ports.in_use", "ports.share"],
+        _ => ["ports.needed", "connects_per_s"],
+    };
+    let number = |key: &str| finding.evidence.get(key).and_then(serde_json::Value::as_f64);
+    (finding.severity, keys.map(|key| number(key).unwrap_or(0.0)))
+}
+
+fn about(finding: &Finding) -> About {
+    let netns = finding.subject.place().map(|place| place.inum);
+    match &finding.subject {
+        Subject::Tuple { source, destination, .. } => {
+            (finding.id, netns, Some(*source), Some(*destination))
+        }
+        Subject::Address { address, .. } => (finding.id, netns, None, Some(*address)),
+        Subject::Host | Subject::Netns(_) | Subject::Process(_) => (finding.id, netns, None, None),
+    }
+}
+
+/// The tuple that a finding is about; `None`: it is about something else.
+pub(super) fn tuple_of(subject: &Subject) -> Option<TupleKey> {
+    let Subject::Tuple { place, source, destination } = subject else { return None };
+    Some(TupleKey {
+        source: address(*source),
+        destination: address(destination.ip()),
+        netns: place.inum,
+        destination_port: destination.port(),
+        zero: 0,
+    })
+}
+
+fn address(address: IpAddr) -> Addr {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Addr::UNSPECIFIED,
+        IpAddr::V4(address) => Addr::v4(address.octets()),
+        IpAddr::V6(address) => Addr(address.octets()),
+    }
+}
+
+fn text(ns: u64) -> String {
+    String::from_utf8_lossy(&Timestamp::default().text(ns)).into_owned()
+}
+
+/// `2026-11-21` of `2026-11-21T02:44:53.123456789Z`.
+fn date(ns: u64) -> String {
+    text(ns).get(..10).unwrap_or_default().to_owned()
+}
+
+/// `02:44:53` of the same.
+fn time(ns: u64) -> String {
+    text(ns).get(11..19).unwrap_or_default().to_owned()
+}
