@@ -82,7 +82,7 @@ impl Doctor {
                 ));
             }
         }
-        let homes = Homes::new();
+        let homes = Homes::open();
         let worker = Worker::spawn().map_err(failed)?;
         let enters = privilege::effective().is_ok_and(|it| it.contains(CapabilitySet::SYS_ADMIN));
         let spreads = !Pins::all().rules.is_empty();

@@ -134,13 +134,13 @@ fn key(finding: &Finding) -> (Id, Subject) {
     (finding.id, identity(&finding.subject))
 }
 
-/// The subject without names: these can become known, or change, while it stays the same one.
+/// The subject without names and paths: these can become known, or change, while it stays the same one.
 fn identity(subject: &Subject) -> Subject {
     let mut subject = subject.clone();
     match &mut subject {
         Subject::Host => {}
         Subject::Netns(place) | Subject::Tuple { place, .. } | Subject::Address { place, .. } => {
-            place.name = None
+            (place.name, place.path) = (None, None);
         }
         Subject::Process(process) => {
             process.name.clear();

@@ -53,8 +53,8 @@ struct About {
 }
 
 impl Homes {
-    /// Nothing is known yet. To be called before privileges are given up.
-    pub fn new() -> Self {
+    /// Opens the cgroup hierarchy, as far as that is possible. To be called before privileges are given up.
+    pub fn open() -> Self {
         let names = cgroups::root().map(Names::new);
         let names = names.inspect_err(|error| {
             tracing::debug!("containers and units are not named: {error}");
@@ -91,13 +91,13 @@ impl Homes {
             .take(MOST_LOOKUPS)
             .filter_map(|id| Some((id, home(names.get(id, now)?))))
             .collect();
-        let named = found.clone();
-        let named = worker.run(move || Ok(with_names(named))).unwrap_or(found);
-        if self.known.len() + named.len() > MOST {
+        let homes = found.clone();
+        let homes = worker.run(move || Ok(with_names(homes))).unwrap_or(found);
+        if self.known.len() + homes.len() > MOST {
             self.known.clear();
         }
         let some = |home: Home| (home != Home::default()).then_some(home);
-        self.known.extend(named.into_iter().map(|(id, home)| (id, some(home))));
+        self.known.extend(homes.into_iter().map(|(id, home)| (id, some(home))));
     }
 }
 

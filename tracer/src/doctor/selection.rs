@@ -154,7 +154,7 @@ pub fn namespaces(members: &Members) -> Vec<Netns> {
     names.refresh(Instant::now());
     let all = members.namespaces.iter().map(|(inum, paths)| Netns {
         inum: *inum,
-        name: names.get(*inum).map(|name| name.to_string()),
+        name: names.get(*inum).map(ToString::to_string),
         paths: paths.clone(),
     });
     all.collect()

@@ -60,15 +60,11 @@ pub struct Window {
     began: Instant,
 }
 
-/// A call that failed.
+/// A call that found no port.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Call {
-    /// A connect() that found no port.
     Connect(Ends),
-    /// A bind() that found no port.
     Bind(Addr),
-    /// A bind() without a port at an address that the namespace does not have.
-    NotLocal(Addr),
 }
 
 /// What was seen during the window.
@@ -172,7 +168,7 @@ impl Window {
         loop {
             let taken = tracer.session.events.drain(BATCH, |record| {
                 let Ok(event) = decode(record) else { return };
-                let Some(call) = call(&event) else { return };
+                let Some((call, cause)) = call(&event) else { return };
                 if let Some(calls) = calls.as_mut().filter(|all| all.len() < MOST_CALLS) {
                     let caller = Caller { pid: event.pid, cgroup: event.cgroup };
                     calls.insert((event.tuple.netns, call, caller));
@@ -186,10 +182,10 @@ impl Window {
                 }
                 let called = callers.of(&event);
                 let known = failed.entry(place).or_default();
-                if matches!(call, Call::NotLocal(_)) {
-                    known.not_local += 1;
-                } else {
+                if cause == Cause::BindExhausted {
                     known.exhausted += 1;
+                } else {
+                    known.not_local += 1;
                 }
                 known.caller = Some(process(callers, event.pid, event.cgroup, &called));
             });
@@ -220,7 +216,7 @@ impl Window {
                 here.cgroups.insert(ends, count.cgroup);
             }
             let constant = self.arrivals.is_constant(key);
-            here.tuples.insert(ends, Activity { caller, constant, ..activity });
+            here.tuples.insert(ends, Activity { constant, caller, ..activity });
         }
         let mut failed = std::mem::take(&mut self.failed);
         for (key, count, of) in self.tracer.bind_rows() {
@@ -273,7 +269,7 @@ impl Window {
             let owned = all.entry(*netns).or_default();
             match call {
                 Call::Connect(ends) => owned.connected(ends, *caller, members, pids),
-                Call::Bind(address) | Call::NotLocal(address) => {
+                Call::Bind(address) => {
                     owned.refused(tuples::ip(*address), *caller, members, pids);
                 }
             }
@@ -290,16 +286,18 @@ impl Window {
     }
 }
 
-/// The tuple of a connect() that found no port, or the address of a bind() that failed; `None`: the event is about another call.
-fn call(event: &Event) -> Option<Call> {
+/// The tuple of a call that failed for lack of a port, or the address of a bind() without a port that failed, with its cause; `None`:
+/// the event is about another call.
+fn call(event: &Event) -> Option<(Call, Cause)> {
     match typed(event) {
-        Ok(Typed::BindFailed(Cause::BindExhausted)) => Some(Call::Bind(event.tuple.source)),
-        // An address that is not here matters for connections: with a port, it is that of a listener.
-        Ok(Typed::BindFailed(Cause::AddressNotLocal)) if event.local_port == 0 => {
-            Some(Call::NotLocal(event.tuple.source))
+        Ok(Typed::BindFailed(cause)) => {
+            // An address that is not here matters for connections: with a port, it is that of a listener.
+            let counts = cause == Cause::BindExhausted
+                || cause == Cause::AddressNotLocal && event.local_port == 0;
+            counts.then_some((Call::Bind(event.tuple.source), cause))
         }
-        Ok(Typed::ConnectFailed(Cause::PortsExhausted | Cause::BindExhausted)) => {
-            Some(Call::Connect(ends(&event.tuple)))
+        Ok(Typed::ConnectFailed(cause @ (Cause::PortsExhausted | Cause::BindExhausted))) => {
+            Some((Call::Connect(ends(&event.tuple)), cause))
         }
         _ => None,
     }

@@ -62,7 +62,7 @@ pub(super) fn of_a_cgroup() -> Result<()> {
     let cgroup = ours.path().to_str().context("the path of the cgroup")?;
     let options = ["--window", "0.4", "--watch", "0.4", "--cgroup", cgroup];
     let mut rounds = Rounds::start(&edge.here, &options)?;
-    let round = rounds.next()?;
+    let round = rounds.round()?;
     ensure!(round.exit_but_for_the_range() == 0, "another cgroup's sockets: {round:?}");
     let held = (0..49).map(|_| {
         let sock = maker.tcp(second)?;
@@ -77,8 +77,8 @@ pub(super) fn of_a_cgroup() -> Result<()> {
     ensure!(container == id, "{container:?} is not {id:?}");
     // TIME_WAITs of the process of this test, which called connect().
     drop(held);
-    let round = rounds.next()?;
-    let round = if full(&round) == [8082] { rounds.next()? } else { round };
+    let round = rounds.round()?;
+    let round = if full(&round) == [8082] { rounds.round()? } else { round };
     ensure!(full(&round).is_empty(), "TIME_WAITs of another cgroup: {round:?}");
     let (code, stderr) = rounds.stop(Signal::TERM)?;
     ensure!(code == round.exit, "it ended with {code}: {stderr}");

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use super::edge::Edge;
-use crate::harness::tracer::doctor::{Diagnosis, Rounds};
+use crate::harness::tracer::doctor::{Diagnosis, Missed, Rounds};
 
 const OPTIONS: [&str; 4] = ["--window", "0.3", "--watch", "0.3"];
 const FULL: &str = "ports_exhausted";
@@ -29,13 +29,14 @@ fn attached(process: u32) -> Result<BTreeSet<String>> {
 /// An incident begins, gets worse and ends; the hooks stay attached, and the exit code is the last round's.
 pub(super) fn an_incident() -> Result<()> {
     let edge = Edge::new(100)?;
+    let _always = edge.open(15)?;
     let mut rounds = Rounds::start(&edge.here, &OPTIONS)?;
-    let first = rounds.next()?;
+    let first = rounds.round()?;
     ensure!(first.round == Some(1) && first.exit_but_for_the_range() == 0, "{first:?}");
     ensure!(first.findings.iter().all(|it| it.change.is_none()), "{first:?}");
     let hooks = attached(rounds.id())?;
     ensure!(!hooks.is_empty(), "no hook is attached");
-    let mut held = edge.open(85)?;
+    let mut held = edge.open(70)?;
     let new = rounds.until("a warning", |it| it.finding(FULL).is_ok())?;
     ensure!(change(&new, FULL) == Some("new"), "{new:?}");
     ensure!(change(&new, "small_range") == Some("same"), "{new:?}");
@@ -48,10 +49,10 @@ pub(super) fn an_incident() -> Result<()> {
     }
     drop(held);
     let gone = rounds.until("a round without it", |it| it.finding(FULL).is_err())?;
-    let missing: Vec<_> = gone.missing.iter().map(|it| it.id.as_str()).collect();
-    ensure!(missing.contains(&FULL) && gone.solved.is_empty(), "{gone:?}");
-    let solved = rounds.next()?;
-    ensure!(solved.solved.iter().any(|it| it.id == FULL), "{solved:?}");
+    let has = |all: &[Missed]| all.iter().any(|it| it.id == FULL);
+    ensure!(has(&gone.missing) && !has(&gone.solved), "{gone:?}");
+    let solved = rounds.round()?;
+    ensure!(has(&solved.solved) && !has(&solved.missing), "{solved:?}");
     ensure!(attached(rounds.id())? == hooks, "the hooks were attached again");
     let (code, stderr) = rounds.stop(Signal::TERM)?;
     ensure!(code == solved.exit && code == 1, "it ended with {code}: {stderr}");
@@ -64,11 +65,11 @@ pub(super) fn its_end() -> Result<()> {
     let edge = Edge::new(20)?;
     edge.leave_time_waits(20)?;
     let mut rounds = Rounds::start(&edge.here, &["--window", "0", "--watch", "0.2"])?;
-    ensure!(rounds.next()?.exit == 2, "full");
+    ensure!(rounds.round()?.exit == 2, "full");
     let ended = rounds.close()?;
     ensure!(ended == (2, String::new()), "a closed stdout: {ended:?}");
     let mut rounds = Rounds::start(&edge.here, &["--window", "0.1", "--watch", "3600"])?;
-    let round = rounds.next()?;
+    let round = rounds.round()?;
     let ended = rounds.stop(Signal::INT)?;
     ensure!(round.exit == 2 && ended == (2, String::new()), "between two rounds: {ended:?}");
     Ok(())

@@ -189,7 +189,7 @@ impl Rounds {
     }
 
     /// Waits for the next round; an error if its diagnosis does not match the schema, or the program has ended.
-    pub fn next(&mut self) -> Result<Diagnosis> {
+    pub fn round(&mut self) -> Result<Diagnosis> {
         let mut line = String::new();
         ensure!(self.lines.read_line(&mut line)? > 0, "it has ended");
         parse(&line)
@@ -199,7 +199,7 @@ impl Rounds {
     pub fn until(&mut self, what: &str, is: impl Fn(&Diagnosis) -> bool) -> Result<Diagnosis> {
         let mut last = None;
         for _ in 0..20 {
-            let round = self.next()?;
+            let round = self.round()?;
             if is(&round) {
                 return Ok(round);
             }
@@ -209,9 +209,13 @@ impl Rounds {
     }
 
     /// Sends a signal, and returns the exit code and what is on stderr.
-    pub fn stop(mut self, signal: Signal) -> Result<(i32, String)> {
-        self.process.signal(signal)?;
-        self.end()
+    pub fn stop(self, signal: Signal) -> Result<(i32, String)> {
+        let Self { process, lines, stderr } = self;
+        process.signal(signal)?;
+        // The pipe stays open until it has ended.
+        let ended = Self::ended(process, stderr);
+        drop(lines);
+        ended
     }
 
     /// Closes the pipe that it writes to, and returns the exit code and what is on stderr.
@@ -219,13 +223,6 @@ impl Rounds {
         let Self { process, lines, stderr } = self;
         drop(lines);
         Self::ended(process, stderr)
-    }
-
-    fn end(self) -> Result<(i32, String)> {
-        let Self { process, lines, stderr } = self;
-        let ended = Self::ended(process, stderr);
-        drop(lines);
-        ended
     }
 
     fn ended(mut process: Process, stderr: Collected) -> Result<(i32, String)> {

@@ -1,3 +1,5 @@
+use std::slice;
+
 use super::*;
 use crate::doctor::{
     finding::{Place, Process},
@@ -5,15 +7,18 @@ use crate::doctor::{
 };
 
 fn place(inum: u32) -> Place {
-    Place { inum, name: None, own: false, path: None }
+    Place { inum, ..Place::default() }
 }
 
 fn full(inum: u32, severity: Severity) -> Finding {
     Finding::new(Id::PortsExhausted, severity, Subject::Netns(place(inum)), "")
 }
 
+/// The changes of a round's findings, and the inode numbers of the namespaces whose finding is solved, or is missing.
+type Compared = (Vec<Option<Change>>, Vec<u32>, Vec<u32>);
+
 /// The changes of the findings of each round, and the subjects of those that are solved and missing, by inode number.
-fn rounds(all: &[(&[Finding], Sight)]) -> Vec<(Vec<Option<Change>>, Vec<u32>, Vec<u32>)> {
+fn rounds(all: &[(&[Finding], Sight)]) -> Vec<Compared> {
     let mut history = History::default();
     let inums = |missed: &[Missed]| -> Vec<u32> {
         missed.iter().filter_map(|it| Some(it.subject.place()?.inum)).collect()
@@ -37,10 +42,10 @@ fn a_finding_is_new_gets_worse_and_better_and_stays() {
     let (warning, critical) = (full(1, Severity::Warning), full(1, Severity::Critical));
     let seen = rounds(&[
         (&[], well()),
-        (&[warning.clone()], well()),
-        (&[critical.clone()], well()),
-        (&[critical], well()),
-        (&[warning, full(2, Severity::Info)], well()),
+        (slice::from_ref(&warning), well()),
+        (slice::from_ref(&critical), well()),
+        (slice::from_ref(&critical), well()),
+        (&[warning.clone(), full(2, Severity::Info)], well()),
     ]);
     let changes: Vec<_> = seen.into_iter().map(|(changes, ..)| changes).collect();
     let [new, worse, better, same] =

@@ -17,7 +17,7 @@ const ENDS: Ends =
     Ends { source: Addr::v4([10, 0, 0, 8]), destination: Addr::v4([10, 0, 1, 7]), port: 80 };
 
 fn place() -> Place {
-    Place { inum: 1, name: None, own: false, path: None }
+    Place { inum: 1, ..Place::default() }
 }
 
 fn seen(tuple: Option<Tuple>) -> Seen {

@@ -26,7 +26,7 @@ fn ends(port: u16) -> Ends {
 }
 
 fn place() -> Place {
-    Place { inum: NETNS, name: None, own: false, path: None }
+    Place { inum: NETNS, ..Place::default() }
 }
 
 fn about(id: Id, subject: Subject) -> Finding {
