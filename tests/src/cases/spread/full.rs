@@ -14,7 +14,7 @@ use crate::harness::{
     netns::NetNs,
     probe,
     sock::Sock,
-    tracer::{status::Status, wait_for},
+    tracer::{record::Record, status::Status, wait_for},
 };
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
@@ -108,7 +108,8 @@ fn reserved_ports() -> Result<()> {
     Ok(())
 }
 
-/// With `--fail-fast`, a connect() that would be spread, but has no room, fails with EADDRNOTAVAIL; no other call does.
+/// With `--fail-fast`, a connect() that would be spread, but has no room, fails with EADDRNOTAVAIL; no other call does. Another
+/// tracer sees that it was denied.
 fn fail_fast() -> Result<()> {
     let mut host = Host::new()?;
     let servers = [host.server("10.1.0.1:7000")?, host.server("10.1.0.1:7001")?];
@@ -116,11 +117,16 @@ fn fail_fast() -> Result<()> {
     let spread = host.spread(&POOL[..1], &["--fail-fast"])?;
     let mut held = (0..PORTS).map(|_| host.connect(full)).collect::<Result<Vec<_>>>()?;
 
+    let record = Record::start("auto", &[])?;
     let sock = host.app.tcp(full)?;
     for turn in 1..=3 {
         let failed = sock.connect(full);
         ensure!(failed == Err(Errno::ADDRNOTAVAIL), "turn {turn}: {failed:?}");
     }
+    let recording = record.stop()?;
+    let failures = recording.events("connect.failed", host.stage.netns.inum());
+    let causes: Vec<_> = failures.iter().map(|it| &it["cause"]).collect();
+    ensure!(causes == ["denied"; 3], "{failures:?}");
     let status = host.rule.status()?;
     let right = status.decided("failed_fast")? == 3
         && status.decided("pool_full")? == 0
