@@ -1,5 +1,6 @@
 //! `top::*`: the live view, as text and on a terminal.
 
+mod answer;
 mod forecast;
 mod replay;
 mod screen;
@@ -31,6 +32,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             forecast::older_time_waits_have_their_ends,
         )])
         .needs(&["setsid"])
+        .once(&[("answer::is_what_doctor_says", answer::is_what_doctor_says)])
+        .needs(&[])
         .once(&[("replay::is_what_was_shown", replay::is_what_was_shown)])
         .needs(&[])
         .once(&[("screen::shows_an_exhaustion", screen::shows_an_exhaustion)])

@@ -12,6 +12,7 @@ use crate::{
     recording::Player,
     runtime::shutdown,
     view::{
+        answers::Answers,
         failures::FailureRates,
         model::{Direction, Model, Replay},
         reading::Snapshot,
@@ -122,6 +123,7 @@ impl Recorded {
         self.player.seek(ns)?;
         model.history = TupleHistory::of(TUPLES);
         model.failures.clear();
+        model.answers = Answers::default();
         model.failure_rates = FailureRates::default();
         self.played.clear();
         let mut newest = None;

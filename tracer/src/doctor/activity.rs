@@ -1,5 +1,7 @@
 //! What happened to a tuple during the window: the differences of the ledger's counters.
 
+use std::sync::Arc;
+
 use tracer_common::{
     Cause, TupleCount,
     tuple::{SEARCH_BUCKETS, search_bucket_end},
@@ -30,6 +32,8 @@ pub struct Activity {
     pub constant: Option<bool>,
     /// The process that connected last; `None`: not known.
     pub caller: Option<Process>,
+    /// Path of the cgroup of that process, from the root of the hierarchy; `None`: not known.
+    pub cgroup: Option<Arc<str>>,
 }
 
 impl Activity {
@@ -65,6 +69,7 @@ impl Activity {
             search,
             constant: None,
             caller: None,
+            cgroup: None,
         }
     }
 

@@ -36,7 +36,9 @@ use std::{
     time::Duration,
 };
 
+pub use lingering::held;
 pub use set::unite_reservations;
+pub(crate) use text::look_again;
 pub(super) use text::subject;
 use tracer_common::Addr;
 
@@ -151,7 +153,7 @@ impl Seen {
 
     /// The command that looks at this namespace again.
     fn look_again(&self) -> String {
-        format!("tracer doctor{}", text::netns_option(&self.place))
+        look_again(&self.place)
     }
 }
 
@@ -159,7 +161,7 @@ impl Seen {
 pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
     let mut findings = of_tuples(seen, around);
     findings.extend(not_local::bad_sources(seen));
-    findings.extend(lingering::held(seen, around));
+    findings.extend(held(seen, around));
     findings.extend(space::of_settings(seen, around));
     findings.extend(space::of_details(seen, around));
     findings

@@ -1,6 +1,7 @@
 //! Shows a diagnosis: as text for people, as JSON, and as one line for monitoring systems.
 
 mod json;
+mod lines;
 mod plugin;
 #[cfg(test)]
 mod test_diagnosis;
@@ -9,6 +10,7 @@ mod text;
 use std::time::Duration;
 
 pub use json::{advice, json, json_line};
+pub use lines::{Commands, Part, broken, finding};
 pub use plugin::plugin;
 pub use text::text;
 

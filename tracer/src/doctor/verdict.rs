@@ -176,8 +176,8 @@ pub fn advice_for<'a>(
     findings: &'a [Finding],
     subject: &Subject,
 ) -> Option<(&'a Finding, &'a Advice)> {
-    let about = findings.iter().filter(|it| it.subject == *subject);
-    about.filter_map(|finding| Some((finding, finding.advice.first()?))).next()
+    let mut about = findings.iter().filter(|it| it.subject == *subject);
+    about.find_map(|finding| Some((finding, finding.advice.first()?)))
 }
 
 /// Leaves out all but the first 16 findings of an id in a namespace, and all but the first 64 in all namespaces: others are of the

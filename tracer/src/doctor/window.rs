@@ -4,6 +4,7 @@ mod ports;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Instant,
 };
 
@@ -209,14 +210,14 @@ impl Window {
             if activity.opened == 0 && activity.failed.iter().all(|count| *count == 0) {
                 continue;
             }
-            let caller = caller(&mut self.callers, count);
+            let (caller, cgroup) = caller(&mut self.callers, count);
             let ends = ends(key);
             let here = namespaces.entry(key.netns).or_default();
             if count.cgroup != 0 {
                 here.cgroups.insert(ends, count.cgroup);
             }
             let constant = self.arrivals.is_constant(key);
-            here.tuples.insert(ends, Activity { constant, caller, ..activity });
+            here.tuples.insert(ends, Activity { constant, caller, cgroup, ..activity });
         }
         let mut failed = std::mem::take(&mut self.failed);
         for (key, count, of) in self.tracer.bind_rows() {
@@ -325,10 +326,15 @@ impl Failed {
     }
 }
 
-/// The process that connected last; `None`: not known.
-fn caller(callers: &mut Callers, count: &TupleCount) -> Option<Process> {
-    let called = (count.pid != 0).then(|| callers.last(count))?;
-    Some(process(callers, count.pid, count.cgroup, &called))
+/// The process that connected last, and the path of its cgroup; `None`: not known.
+fn caller(callers: &mut Callers, count: &TupleCount) -> (Option<Process>, Option<Arc<str>>) {
+    if count.pid == 0 {
+        return (None, None);
+    }
+    let called = callers.last(count);
+    let process = process(callers, count.pid, count.cgroup, &called);
+    let cgroup = callers.cgroups.get(count.cgroup, Instant::now()).map(|name| name.path.clone());
+    (Some(process), cgroup)
 }
 
 fn process(callers: &mut Callers, pid: u32, cgroup: u64, called: &Called) -> Process {

@@ -2,7 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::reading::Failure;
+use tracer_common::Cause;
+
+use super::{
+    answers::{Answer, Answers},
+    reading::{About, Failure},
+};
 
 /// The most entries of the list. Equal failures in a row are one entry.
 pub const FAILURES: usize = 1000;
@@ -14,6 +19,8 @@ pub struct FailureGroup {
     pub newest: Failure,
     /// How many there were.
     pub count: u64,
+    /// What to do about them; `None`: no reading has been judged since, or they are no lack of ports.
+    pub answer: Option<Answer>,
 }
 
 /// Adds a failure to the newest entry of the list if both are alike ([`Failure::is_like`]), else as a new entry. A full list
@@ -29,7 +36,30 @@ pub(super) fn remember(failures: &mut VecDeque<FailureGroup>, failure: &Failure)
     if failures.len() == FAILURES {
         failures.pop_front();
     }
-    failures.push_back(FailureGroup { newest: failure.clone(), count: failure.count });
+    failures.push_back(FailureGroup {
+        newest: failure.clone(),
+        count: failure.count,
+        answer: None,
+    });
+}
+
+/// Adds to failures for lack of ports what to do about them. What was known of one earlier stays: its tuple may be empty by now.
+pub(super) fn answer(failures: &mut VecDeque<FailureGroup>, answers: &Answers, about: &About) {
+    let lack = |it: &&mut FailureGroup| is_exhaustion(it.newest.cause);
+    for group in failures.iter_mut().filter(lack) {
+        match answers.for_failure(&group.newest) {
+            Some(answer) => group.answer = Some(answer.clone()),
+            None if group.answer.is_none() => {
+                group.answer = Some(Answer::look_at(about, &group.newest));
+            }
+            None => {}
+        }
+    }
+}
+
+/// Whether this cause means that no port was left.
+pub fn is_exhaustion(cause: Cause) -> bool {
+    matches!(cause, Cause::PortsExhausted | Cause::BindExhausted)
 }
 
 /// The most entries of [`FailureRates`], each for a process and a second: limited, because a user can make any number

@@ -14,6 +14,8 @@ pub(super) struct Sample {
     /// Connections that went into TIME_WAIT.
     pub(super) begun: u32,
     pub(super) failed: u32,
+    /// Of `failed`: those for lack of ports.
+    pub(super) exhausted: u32,
 }
 
 impl Sample {
@@ -25,6 +27,50 @@ impl Sample {
     fn age_ms(&self, now: &Self) -> u32 {
         now.at_ms.wrapping_sub(self.at_ms)
     }
+
+    /// Ports in use.
+    fn in_use(&self) -> u32 {
+        self.opened.wrapping_sub(self.released)
+    }
+
+    /// Of these: ports in TIME_WAIT.
+    fn time_wait(&self) -> u32 {
+        self.begun.wrapping_sub(self.released.wrapping_sub(self.closed))
+    }
+
+    /// What happened between this sample and `now`.
+    pub(super) fn until(&self, now: &Self) -> Since {
+        let more = |before: u32, now: u32| now.wrapping_sub(before);
+        let open = |at: &Self| f64::from(at.in_use().saturating_sub(at.time_wait()));
+        Since {
+            seconds: f64::from(self.age_ms(now)) / 1000.0,
+            opened: more(self.opened, now.opened),
+            begun: more(self.begun, now.begun),
+            closed: more(self.closed, now.closed),
+            exhausted: more(self.exhausted, now.exhausted),
+            open: f64::midpoint(open(self), open(now)),
+            more: f64::from(now.in_use()) - f64::from(self.in_use()),
+        }
+    }
+}
+
+/// What happened to a tuple over some seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Since {
+    /// How many; more than 0.
+    pub seconds: f64,
+    /// Ports that were taken.
+    pub opened: u32,
+    /// Connections that went into TIME_WAIT.
+    pub begun: u32,
+    /// Ports that were released by the end of a connection, not of a TIME_WAIT.
+    pub closed: u32,
+    /// Calls that failed for lack of ports.
+    pub exhausted: u32,
+    /// Connections that were open at the same time, on average.
+    pub open: f64,
+    /// By how much the ports in use became more; below 0: fewer.
+    pub more: f64,
 }
 
 /// Changes of a tuple's counters per second.
@@ -46,7 +92,15 @@ struct Ring<const N: usize> {
 
 impl<const N: usize> Ring<N> {
     const EMPTY: Self = Self {
-        samples: [Sample { at_ms: 0, opened: 0, released: 0, closed: 0, begun: 0, failed: 0 }; N],
+        samples: [Sample {
+            at_ms: 0,
+            opened: 0,
+            released: 0,
+            closed: 0,
+            begun: 0,
+            failed: 0,
+            exhausted: 0,
+        }; N],
         len: 0,
     };
 
@@ -185,6 +239,11 @@ impl Activity {
             released: rate(before.released, now.released),
             failed: rate(before.failed, now.failed),
         })
+    }
+
+    /// What happened in the last `seconds`, or in as many as are known; `None`: none are known.
+    pub(super) fn since(&self, now: &Sample, seconds: f64) -> Option<Since> {
+        Some(self.before(now, seconds)?.until(now))
     }
 
     /// What happened in the last `seconds`, or in as many as are known, without the scatter; `None`: none are known.

@@ -50,8 +50,8 @@ fn header(height: u16) -> u16 {
         1..8 => 1,
         8..12 => 2,
         12..SPARKLINES => 4,
-        SPARKLINES..TALL => 5,
-        TALL.. => 7,
+        SPARKLINES..TALL => 6,
+        TALL.. => 8,
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_small_screen_is_mostly_rows() {
         let mut model = Model::new(About::default());
-        for (height, rows) in [(1, 0), (4, 1), (10, 5), (16, 9), (24, 16), (50, 40)] {
+        for (height, rows) in [(1, 0), (4, 1), (10, 5), (16, 9), (24, 15), (50, 39)] {
             model.size = Size { width: 80, height };
             assert_eq!(areas(&model).rows(), rows, "{height}");
         }

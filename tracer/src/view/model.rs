@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use tracer_common::TupleKey;
 
 use super::{
+    answers::Answers,
     failures::{FailureGroup, FailureRates},
     filter::Filter,
     group::GroupBy,
@@ -32,11 +33,19 @@ pub enum View {
     Failures,
     /// What tracer itself costs and has lost.
     SelfStats,
+    /// What is wrong, and what to do.
+    Doctor,
 }
 
 impl View {
-    pub const ALL: [Self; 5] =
-        [Self::Tuples, Self::Processes, Self::Sources, Self::Failures, Self::SelfStats];
+    pub const ALL: [Self; 6] = [
+        Self::Tuples,
+        Self::Processes,
+        Self::Sources,
+        Self::Failures,
+        Self::SelfStats,
+        Self::Doctor,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,6 +54,7 @@ impl View {
             Self::Sources => "sources",
             Self::Failures => "failures",
             Self::SelfStats => "self",
+            Self::Doctor => "doctor",
         }
     }
 
@@ -54,7 +64,7 @@ impl View {
             Self::Tuples => &Column::VIEW,
             Self::Processes => &Column::PROCESS,
             Self::Sources => &Column::SOURCE,
-            Self::Failures | Self::SelfStats => &[],
+            Self::Failures | Self::SelfStats | Self::Doctor => &[],
         }
     }
 }
@@ -161,7 +171,7 @@ pub struct Model {
     pub by: GroupBy,
     pub window: Window,
     /// The order of each view, in the order of [`View::ALL`].
-    pub sorts: [Sort; 5],
+    pub sorts: [Sort; 6],
     pub filter: Filter,
     /// Whether the screen stands still: a live source then adds no readings, a recording is not played.
     pub paused: bool,
@@ -177,9 +187,11 @@ pub struct Model {
     /// The tuple with the worst problem, or else the fullest; kept, because finding it reads all tuples. `None`: there is no
     /// tuple.
     pub worst: Option<Worst>,
+    /// What is wrong in the newest reading, and what to do.
+    pub answers: Answers,
     /// The selected row as it was last seen; `None`: none is selected.
     pub selected: Option<Row>,
-    /// First shown line of a view without a cursor: failures, details, self.
+    /// First shown line of a view without a cursor: failures, details, self, doctor.
     pub scroll: usize,
     /// A message at the bottom of the screen, until the next key; `None`: the keys are shown there.
     pub message: Option<String>,
@@ -201,7 +213,7 @@ impl Model {
             mode: Mode::default(),
             by: GroupBy::default(),
             window: Window::default(),
-            sorts: [sort, ports, sort, sort, sort],
+            sorts: [sort, ports, sort, sort, sort, sort],
             filter: Filter::default(),
             paused: false,
             size: Size { width: 80, height: 24 },
@@ -210,6 +222,7 @@ impl Model {
             replay: None,
             list: List::default(),
             worst: None,
+            answers: Answers::default(),
             selected: None,
             scroll: 0,
             message: None,

@@ -2,14 +2,14 @@
 //!
 //! A source adds each tuple as a [`TupleSample`], then returns everything else as a [`Snapshot`].
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tracer_common::{Cause, TupleCount, TupleKey};
 
 use super::tuple_forecast::Older;
 use crate::{
     host::{
-        capacity::{Limits, TakenOver},
+        capacity::{Limits, Reuse, TakenOver},
         holder::Holder as PortHolder,
         process::Called,
     },
@@ -32,6 +32,10 @@ pub struct About {
     pub range: Option<(u16, u16)>,
     /// The filter of the command line, or of the recording, as options; empty: none.
     pub filter: String,
+    /// Inode number of the namespace in which the tracer was started, and in which commands are typed; `None`: not known.
+    pub netns: Option<u32>,
+    /// Ticks of the kernel's timer per second, which decide how long a TIME_WAIT lasts; `None`: not known.
+    pub hz: Option<u32>,
 }
 
 /// A tuple at the time of a reading.
@@ -81,6 +85,9 @@ pub struct Snapshot {
     pub blocked: Option<Vec<Blocked>>,
     /// Who holds ports; `None`: not wanted (`Model::wants`), or a recording.
     pub holders: Option<Vec<Holder>>,
+    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by namespace, of those where it is known; empty in a
+    /// recording.
+    pub reuses: BTreeMap<u32, Reuse>,
     /// The pools of the rules of `tracer spread`; empty: there is no rule, or this is a recording.
     pub pools: Vec<Pool>,
     pub self_stats: SelfStats,

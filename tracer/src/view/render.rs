@@ -1,6 +1,7 @@
 //! Draws a model into the cells of a terminal.
 
 mod detail;
+mod doctor;
 mod failures;
 mod grid;
 mod header;
@@ -52,6 +53,7 @@ fn body(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
         View::Tuples | View::Processes | View::Sources => table::draw(model, theme, area, buffer),
         View::Failures => failures::draw(model, theme, area, buffer),
         View::SelfStats => self_stats::draw(model, theme, area, buffer),
+        View::Doctor => doctor::draw(model, theme, area, buffer),
     }
     if let Mode::Sort(at) = model.mode {
         overlay::sort(model, at, theme, area, buffer);
@@ -65,8 +67,9 @@ pub fn lines(model: &Model) -> usize {
     match (&model.mode, model.view) {
         (Mode::Help { .. }, _) => help::lines(model, width, theme).len(),
         (Mode::Detail(key), _) => detail::lines(model, key, width, theme).len(),
-        (_, View::Failures) => model.failures.len() + 1,
+        (_, View::Failures) => failures::lines(model, width, theme),
         (_, View::SelfStats) => self_stats::lines(model, width, theme).len(),
+        (_, View::Doctor) => doctor::lines(model, width, theme).len(),
         _ => 0,
     }
 }

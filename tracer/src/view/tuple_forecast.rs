@@ -4,7 +4,7 @@ use tracer_common::{Cause, TupleCount};
 
 use super::{
     forecast::{self, BEGUN_S, Begun, Filling, Reusable, TIME_WAIT_S},
-    history::{Activity, Change, MINUTE, Sample},
+    history::{Activity, Change, MINUTE, Sample, Since},
 };
 use crate::host::capacity::{Holds, TakenOver};
 
@@ -242,6 +242,17 @@ impl TupleForecast {
         activity.and_then(|it| it.change(&self.newest, seconds)).or(none)
     }
 
+    /// What happened over the last `seconds`, or over as many as there have been readings for (`known`); `None`: no earlier values
+    /// are known.
+    pub(super) fn since(&self, seconds: f64, known: f64) -> Option<Since> {
+        let now = &self.newest;
+        let since = self.activity.as_deref().and_then(|it| it.since(now, seconds));
+        let since = since.or_else(|| self.compared.then(|| now.until(now)))?;
+        // Before the oldest sample nothing happened.
+        let seconds = since.seconds.max(seconds.min(known));
+        (seconds > 0.0).then_some(Since { seconds, ..since })
+    }
+
     /// Whether the tuple holds no port, and nothing happened in the last minute.
     pub(super) const fn is_idle(&self) -> bool {
         self.activity.is_none() && self.in_use == 0
@@ -263,7 +274,14 @@ fn sample(count: &TupleCount, at_ms: u32) -> Sample {
         closed: low(count.released.wrapping_sub(count.time_wait_ended)),
         begun: low(count.time_wait_begun),
         failed: low(count.failures()),
+        exhausted: low(exhausted(count)),
     }
+}
+
+/// Calls that failed for lack of ports so far.
+fn exhausted(count: &TupleCount) -> u64 {
+    let of = |cause: Cause| count.failed.get(cause as usize).copied().unwrap_or(0);
+    of(Cause::PortsExhausted).saturating_add(of(Cause::BindExhausted))
 }
 
 /// Smooths the forecast: it is shown from the second reading in a row that has one (that no port is left: from the

@@ -1,6 +1,7 @@
 //! The newest counters and the recent past of each tuple. Readings are added; their times are its clock.
 
 mod host;
+mod judged;
 mod plot;
 mod track;
 
@@ -9,8 +10,9 @@ use std::{cmp::Ordering, sync::Arc};
 use foldhash::HashMap;
 use tracer_common::{TupleKey, tuple::SEARCH_BUCKETS};
 
-pub use super::history::Change;
+pub use super::history::{Change, Since};
 pub use host::{Host, HostRates};
+pub use judged::{Judged, MOST};
 use plot::Plots;
 pub use plot::{Plot, Point};
 use track::Track;

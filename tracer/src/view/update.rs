@@ -8,6 +8,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 pub use list::{refresh, worst};
 
 use super::{
+    answers,
     filter::Filter,
     group::GroupBy,
     input::Input,
@@ -82,8 +83,11 @@ fn read(model: &mut Model, reading: Snapshot) {
         super::failures::remember(&mut model.failures, failure);
     }
     model.cpu_share = cpu_share(&model.reading, &reading);
+    model.answers.remember(&reading.failures, model.history.now_ms());
     model.reading = reading;
     model.worst = worst(model);
+    answers::refresh(model);
+    super::failures::answer(&mut model.failures, &model.answers, &model.about);
     refresh(model);
     let shown: Vec<_> = model.list.rows.iter().map(|row| row.key).chain(model.detailed()).collect();
     if model.by == GroupBy::Tuple && model.view == View::Tuples {
@@ -229,7 +233,7 @@ fn open(model: &mut Model) {
         View::Tuples => model.by,
         View::Sources => GroupBy::Source,
         View::Processes => GroupBy::Process,
-        View::Failures | View::SelfStats => return,
+        View::Failures | View::SelfStats | View::Doctor => return,
     };
     if by == GroupBy::Tuple {
         model.history.watch(&row.key);
@@ -237,6 +241,7 @@ fn open(model: &mut Model) {
         model.reading.holders = None;
         model.mode = Mode::Detail(row.key);
         model.scroll = 0;
+        answers::refresh(model);
         return;
     }
     match Filter::to_members(&row, by) {

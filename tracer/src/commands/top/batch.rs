@@ -10,6 +10,10 @@ use tracer_common::Cause;
 use crate::{
     cli::TableFormat,
     config::ShowConfig,
+    doctor::{
+        finding::Severity,
+        show::{self, Commands},
+    },
     error::Error,
     format::{
         table::{self, Top},
@@ -28,6 +32,11 @@ use crate::{
 
 /// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The most findings below a table.
+const MOST_FINDINGS: usize = 3;
+/// The most columns of their lines, except commands.
+const WIDTH: usize = 100;
 
 /// Prints readings as tables, with the format, order and number of rows that the options say.
 pub struct Batch<'a> {
@@ -114,12 +123,35 @@ impl<'a> Batch<'a> {
             out.extend_from_slice(summary(model).as_bytes());
         }
         out.extend_from_slice(&table);
+        if self.show.table.format == TableFormat::Columns {
+            out.extend_from_slice(advice(model).as_bytes());
+        }
         self.signals.writing(true);
         let open = stdout::print(&out)?;
         self.signals.writing(false);
         self.printed += 1;
         Ok(open && self.show.count.is_none_or(|count| self.printed < count))
     }
+}
+
+/// What is wrong and what to do, below the columns of a reading; empty: nothing is wrong.
+fn advice(model: &Model) -> String {
+    let answers = &model.answers;
+    let wrong = answers.findings.iter().filter(|it| it.severity > Severity::Info);
+    let mut text = String::new();
+    for finding in wrong.clone().take(MOST_FINDINGS) {
+        text.push('\n');
+        for (_, line) in show::finding(finding, WIDTH, Commands::Whole) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+    let more = wrong.count().saturating_sub(MOST_FINDINGS) + answers.left_out;
+    if more > 0 {
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "\nfindings that are not shown: {more}");
+    }
+    text
 }
 
 /// The line above the columns of a reading; with a filter, a second line.

@@ -16,8 +16,14 @@ use super::{
 };
 use crate::{
     config::RowFilter,
+    doctor::snapshot,
     error::Error,
-    host::{callers::Callers, capacity::PortRange, holder, netns, process::Called},
+    host::{
+        callers::Callers,
+        capacity::{PortRange, Reuse},
+        holder, netns,
+        process::Called,
+    },
     kernel::attach::Session,
     ledger::{
         decode::{Typed, decode, typed},
@@ -94,7 +100,7 @@ impl Live {
         }
     }
 
-    /// Host, kernel, version, backend, port range and filter, which are the same for all readings; and the degradations now.
+    /// What is the same for all readings: host, kernel, version, backend, port range, filter, namespace; and the degradations now.
     pub(super) fn about(&self) -> About {
         let range = PortRange::read().map(|range| (range.low, range.high));
         About {
@@ -105,6 +111,8 @@ impl Live {
             degraded: self.degraded(),
             range: range.ok(),
             filter: self.filter_text.clone(),
+            netns: netns::own().map(|own| own.inum).ok(),
+            hz: snapshot::hz(),
         }
     }
 
@@ -162,13 +170,17 @@ impl Live {
         self.tracer.reconcile_if_due()
     }
 
-    fn add_tuples(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
+    fn add_tuples(
+        &mut self,
+        model: &mut Model,
+        mono_ns: u64,
+        reuses: &BTreeMap<u32, Reuse>,
+    ) -> Result<(), Error> {
         let now = Instant::now();
         let Self { tracer, filter, callers, namespaces, outside, .. } = self;
         namespaces.refresh(now);
         *outside = 0;
         let mut newest = (0, None, None);
-        let reuses = tracer.reuses().clone();
         let older = tracer.take_older();
         model.history.begin(mono_ns);
         tracer.each_tuple(|key, count, limits| {
@@ -221,6 +233,7 @@ impl Live {
         Ok(())
     }
 
+    /// The reading, without what its namespaces allow for TIME_WAITs.
     fn reading(&mut self, wants: Wants, mono_ns: u64) -> Result<Snapshot, Error> {
         let totals = self.tracer.totals()?;
         let own = [("undecodable", self.undecodable), ("failures_untold", self.unlisted)];
@@ -235,6 +248,7 @@ impl Live {
             lost: lost.map(|(reason, count)| (reason.to_owned(), count)).collect(),
             blocked: if wants.blocked { Some(self.blocked()?) } else { None },
             holders: wants.holders.map(|of| self.holders(of)).transpose()?,
+            reuses: BTreeMap::new(),
             pools: self.pools.clone(),
             self_stats: SelfStats {
                 seen: totals.seen,
@@ -339,8 +353,9 @@ impl Source for Live {
         }
         self.refresh_slowly()?;
         let mono_ns = clock::monotonic_ns();
-        self.add_tuples(model, mono_ns)?;
-        let reading = self.reading(model.wants(), mono_ns)?;
+        let reuses = self.tracer.reuses().clone();
+        self.add_tuples(model, mono_ns, &reuses)?;
+        let reading = Snapshot { reuses, ..self.reading(model.wants(), mono_ns)? };
         let degraded = self.degraded();
         if model.about.degraded != degraded {
             model.about = Arc::new(About { degraded, ..(*model.about).clone() });

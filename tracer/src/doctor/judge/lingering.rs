@@ -20,7 +20,7 @@ const MOSTLY: f64 = 0.5;
 const SHORT_S: u64 = 10;
 
 /// A finding for each tuple with many connections of which one end is closed.
-pub(super) fn held(seen: &Seen, around: &Around) -> Vec<Finding> {
+pub fn held(seen: &Seen, around: &Around) -> Vec<Finding> {
     let all = seen.now.by_ends.iter();
     all.flat_map(|(ends, tuple)| {
         [not_closed_here(seen, around, (ends, tuple)), not_closed_there(seen, (ends, tuple))]

@@ -257,7 +257,7 @@ fn of_address(seen: &Seen, bound: &BoundAddress) -> Option<Finding> {
         .but_not(NOT);
     let what = "let the program set IP_BIND_ADDRESS_NO_PORT before bind() (nginx does; Squid from 6.0.1 on)";
     let gain = format!("{} ports towards each destination", number(seen.now.usable.into()));
-    let spread = remedies::spread(seen, "--rebind ", "");
+    let spread = remedies::spread(seen, None, "--rebind ", "");
     Some(finding.advise([Advice::new(what, gain), spread]))
 }
 

@@ -4,7 +4,7 @@ use super::{
     Around, Seen,
     set::{set, size},
     sysctls,
-    text::{netns_option, number, rate, seconds},
+    text::{cgroup_option, netns_option, number, rate, seconds},
 };
 use crate::doctor::{finding::Advice, flow::Flow, tuples::Ends};
 
@@ -90,7 +90,7 @@ impl Need<'_> {
         if !self.measured {
             let gain =
                 format!("{} more ports with each address", number(self.seen.now.usable.into()));
-            return spread(self.seen, "", &gain);
+            return spread(self.seen, Some(self.ends), "", &gain);
         }
         // One address is there already.
         let count = self.flow.addresses(self.capacity.max(1)).max(2);
@@ -100,7 +100,7 @@ impl Need<'_> {
             rate(all),
             rate(all * crate::doctor::flow::FAST_SHARE)
         );
-        spread(self.seen, "", &gain).factor(f64::from(count))
+        spread(self.seen, Some(self.ends), "", &gain).factor(f64::from(count))
     }
 
     /// A wider range, if it helps: with the ports of services reserved.
@@ -123,10 +123,14 @@ pub(super) fn no_port_at_all(seen: &Seen) -> Vec<Advice> {
     )]
 }
 
-/// `tracer spread`, as a command that changes nothing yet.
-pub(super) fn spread(seen: &Seen, option: &str, gain: &str) -> Advice {
-    let command =
-        format!("tracer spread --pool auto --all {option}--dry-run{}", netns_option(&seen.place));
+/// `tracer spread`, as a command that changes nothing yet: of the cgroup whose process connected last in this tuple; of all processes
+/// if that is not known, or `ends` is `None`.
+pub(super) fn spread(seen: &Seen, ends: Option<&Ends>, option: &str, gain: &str) -> Advice {
+    let activity = ends.and_then(|ends| seen.activity.get(ends));
+    let cgroup = activity.and_then(|it| it.cgroup.as_deref());
+    let programs = cgroup_option(cgroup);
+    let netns = netns_option(&seen.place);
+    let command = format!("tracer spread --pool auto {programs} {option}--dry-run{netns}");
     Advice::new("spread connections over more source addresses (add them with ip addr first)", gain)
         .command(command)
         .until_reboot()

@@ -79,7 +79,7 @@ fn of_tuple(
             remedies::Need { seen, around, ends, capacity: tuple.capacity, flow, measured: true };
         if waits { need.of_time_waits() } else { need.of_open_connections() }
     });
-    let advice = advice.unwrap_or_else(|| vec![remedies::spread(seen, "", "")]);
+    let advice = advice.unwrap_or_else(|| vec![remedies::spread(seen, Some(ends), "", "")]);
     Some(finding.advise(advice).verify_by(seen.look_again()))
 }
 

@@ -86,6 +86,29 @@ pub(super) fn netns_option(place: &Place) -> String {
     format!(" --netns{between}{}", quoted(&name))
 }
 
+/// The command that looks at this namespace again.
+pub(crate) fn look_again(place: &Place) -> String {
+    format!("tracer doctor{}", netns_option(place))
+}
+
+/// The option of `tracer spread` that names the programs of this cgroup (a path from the root of the hierarchy); `--all` for all
+/// programs if it is the root, not known (`None`), or has a name that a line cannot show.
+pub(super) fn cgroup_option(path: Option<&str>) -> String {
+    let shown = |path: &&str| path.len() <= LONGEST_PATH && !path.contains(is_unprintable);
+    match path.filter(shown) {
+        None | Some("" | "/") => "--all".to_owned(),
+        Some(path) => format!("--cgroup {}", quoted(path)),
+    }
+}
+
+/// A longer path is not put into a command, in bytes.
+const LONGEST_PATH: usize = 250;
+
+/// Whether a character of a name is replaced when it is shown, or was when it was read.
+fn is_unprintable(letter: char) -> bool {
+    letter == char::REPLACEMENT_CHARACTER || crate::format::text::is_harmful(letter)
+}
+
 /// A command that runs in this namespace. `None`: nothing is known by which it can be entered, and in the namespace of the shell
 /// the command would change the wrong one.
 pub(super) fn command_in(place: &Place, command: &str) -> Option<String> {
@@ -99,7 +122,7 @@ pub(super) fn command_in(place: &Place, command: &str) -> Option<String> {
 
 /// A word as a shell reads it. Whoever may name a namespace must not choose what is pasted into a shell.
 fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@".contains(letter);
     if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
         return word.to_owned();
     }
@@ -163,6 +186,22 @@ mod tests {
             [0.0, 0.001, 0.5, 0.999, 1.0].map(percent),
             ["0 %", "1 %", "50 %", "99 %", "100 %"]
         );
+    }
+
+    #[test]
+    fn programs_are_named_by_their_cgroup_if_it_can_be_written() {
+        let of = cgroup_option;
+        assert_eq!(
+            of(Some("/system.slice/nginx@1.service")),
+            "--cgroup /system.slice/nginx@1.service"
+        );
+        assert_eq!(of(Some("/a b;id")), "--cgroup '/a b;id'");
+        for path in
+            [None, Some("/"), Some(""), Some("/a\u{1b}[2J"), Some("/a\u{fffd}"), Some("/a\nid")]
+        {
+            assert_eq!(of(path), "--all", "{path:?}");
+        }
+        assert_eq!(of(Some(&"/a".repeat(200))), "--all");
     }
 
     #[test]

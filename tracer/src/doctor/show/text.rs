@@ -2,49 +2,50 @@
 
 use std::fmt::Write as _;
 
-use super::{Diagnosis, OfRecording};
+use super::{
+    Diagnosis, OfRecording,
+    lines::{Commands, Lines, Part},
+};
 use crate::{
     doctor::{
         changes::{Changes, Missed},
-        finding::{Advice, Change, Finding, Home, Process, Severity, Subject},
+        finding::{Change, Severity},
         judge::subject,
         scope::Judged,
         verdict::{Check, Missing, Verdict},
     },
-    format::{text as safe, timestamp::Timestamp},
+    format::timestamp::Timestamp,
 };
 
 /// The most columns of a line.
 const WIDTH: usize = 100;
-/// The columns before the text of a line of a finding.
-const INDENT: usize = 8;
 /// How many findings that are missing are listed.
 const MOST_MISSED: usize = 16;
 
 /// The diagnosis as text, with a newline at its end. All that others named is shown without control characters.
 pub fn text(diagnosis: &Diagnosis) -> String {
-    let mut out = String::new();
+    let mut out = Lines { all: Vec::new(), room: WIDTH, commands: Commands::Whole };
     if let Some(changes) = &diagnosis.changes {
         if changes.round > 1 {
-            out.push('\n');
+            out.line(Part::Text, "");
         }
-        line(&mut out, &round(changes, diagnosis));
+        out.line(Part::Text, &round(changes, diagnosis));
     }
-    line(&mut out, &headline(diagnosis));
+    out.wrapped("", "  ", &headline(diagnosis));
     if let Some(judged) = &diagnosis.judged {
-        wrapped(&mut out, "  ", "    ", &only(judged));
+        out.wrapped("  ", "    ", &only(judged));
     }
     if let Some(of) = &diagnosis.recording {
-        wrapped(&mut out, "", "  ", &recording(diagnosis, of));
+        out.wrapped("", "  ", &recording(diagnosis, of));
     }
     for finding in &diagnosis.findings {
-        out.push('\n');
-        show(&mut out, finding);
+        out.line(Part::Text, "");
+        out.finding(finding);
     }
     if diagnosis.left_out > 0 {
         let more = format!("and {} of the same kinds", counted(diagnosis.left_out, "more finding"));
-        out.push('\n');
-        line(&mut out, &more);
+        out.line(Part::Text, "");
+        out.line(Part::Text, &more);
     }
     if let Some(changes) = &diagnosis.changes {
         missed(&mut out, "solved (missing for two rounds)", &changes.solved);
@@ -52,16 +53,17 @@ pub fn text(diagnosis: &Diagnosis) -> String {
     }
     let missing = not_made(&diagnosis.checks);
     if !missing.is_empty() {
-        out.push_str("\nnot checked:\n");
+        out.line(Part::Text, "");
+        out.line(Part::Text, "not checked:");
     }
     for (ids, missing) in missing {
         let mut text = format!("{}: {}", ids.join(", "), missing.why);
         if let Some(needs) = &missing.needs {
             write!(text, " (needs {needs})").unwrap_or_default();
         }
-        wrapped(&mut out, "  ", "    ", &text);
+        out.wrapped("  ", "    ", &text);
     }
-    out
+    out.all.into_iter().map(|(_, line)| line + "\n").collect()
 }
 
 /// The checks that were not made: those for the same reason together.
@@ -130,19 +132,19 @@ fn only(judged: &Judged) -> String {
 }
 
 /// The findings of earlier rounds that are missing, below this title; nothing if there are none.
-fn missed(out: &mut String, title: &str, missed: &[Missed]) {
+fn missed(out: &mut Lines, title: &str, missed: &[Missed]) {
     if missed.is_empty() {
         return;
     }
-    out.push('\n');
-    line(out, &format!("{title}:"));
+    out.line(Part::Text, "");
+    out.line(Part::Text, &format!("{title}:"));
     for it in missed.iter().take(MOST_MISSED) {
         let about = subject(&it.subject);
         let space = if about.is_empty() { "" } else { "  " };
-        wrapped(out, "  ", "    ", &format!("{}{space}{about}", it.id));
+        out.wrapped("  ", "    ", &format!("{}{space}{about}", it.id));
     }
     if missed.len() > MOST_MISSED {
-        line(out, &format!("  and {} more", missed.len() - MOST_MISSED));
+        out.line(Part::Text, &format!("  and {} more", missed.len() - MOST_MISSED));
     }
 }
 
@@ -167,119 +169,6 @@ fn recording(diagnosis: &Diagnosis, of: &OfRecording) -> String {
 
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-fn show(out: &mut String, finding: &Finding) {
-    let severity = finding.severity.name().to_uppercase();
-    let change = match finding.change {
-        Some(change @ (Change::New | Change::Worse | Change::Better)) => {
-            change.name().to_uppercase() + " "
-        }
-        Some(Change::Same) | None => String::new(),
-    };
-    let mut about = subject_of(finding);
-    if !about.is_empty() {
-        about.insert_str(0, "  ");
-    }
-    let certainty = finding.certainty.name();
-    let head = format!("{change}{severity} {} ({certainty}){about}", finding.id);
-    wrapped(out, "", "  ", &head);
-    wrapped(out, "  ", "  ", &finding.what);
-    if let Some(cause) = finding.consequence_of {
-        labelled(out, "why", &format!("a consequence of {cause}"));
-    } else if let Some(why) = &finding.why {
-        labelled(out, "why", why);
-    }
-    let mut then = "then";
-    for (index, advice) in finding.advice.iter().enumerate() {
-        let label = match (index, advice.persists) {
-            (0, _) => "now",
-            (_, true) => std::mem::replace(&mut then, "or"),
-            (_, false) => "or",
-        };
-        show_advice(out, label, advice);
-    }
-    if let Some(verify) = &finding.verify {
-        labelled(out, "check", verify);
-    }
-    if let Some(not) = finding.not {
-        labelled(out, "not", not);
-    }
-}
-
-/// What the finding is about, with where its processes run: `10.0.0.8 → 10.0.1.7:8080, pod shop/cart-7f9 (web)`.
-fn subject_of(finding: &Finding) -> String {
-    // Its container is shown once.
-    let about = match &finding.subject {
-        Subject::Process(process) if finding.home.is_some() => {
-            subject(&Subject::Process(Process { container: None, ..process.clone() }))
-        }
-        about => subject(about),
-    };
-    match finding.home.as_ref().and_then(Home::shown) {
-        Some(home) if about.is_empty() => home,
-        Some(home) => format!("{about}, {home}"),
-        None => about,
-    }
-}
-
-fn show_advice(out: &mut String, label: &str, advice: &Advice) {
-    match &advice.command {
-        Some(command) => {
-            // A command is one line, however long, so that it can be copied.
-            labelled_whole(out, label, command);
-            labelled(out, "", &with_gain(advice));
-        }
-        None => labelled(out, label, &with_gain(advice)),
-    }
-    if let Some(risk) = advice.risk {
-        labelled(out, "", &format!("but {risk}"));
-    }
-}
-
-fn with_gain(advice: &Advice) -> String {
-    let mut text = advice.what.clone();
-    if !advice.gain.is_empty() {
-        write!(text, ": {}", advice.gain).unwrap_or_default();
-    }
-    if advice.command.is_some() && !advice.persists {
-        text.push_str(" (until the next reboot)");
-    }
-    text
-}
-
-fn labelled(out: &mut String, label: &str, text: &str) {
-    wrapped(out, &format!("  {label:<width$}", width = INDENT - 2), &" ".repeat(INDENT), text);
-}
-
-fn labelled_whole(out: &mut String, label: &str, text: &str) {
-    line(out, &format!("  {label:<width$}{text}", width = INDENT - 2));
-}
-
-fn line(out: &mut String, text: &str) {
-    out.push_str(&safe::line(text));
-    out.push('\n');
-}
-
-/// Breaks the text between words. `first` begins the first line, `rest` the others.
-fn wrapped(out: &mut String, first: &str, rest: &str, text: &str) {
-    let mut current = first.to_owned();
-    let mut empty = true;
-    for word in text.split(' ') {
-        let width = current.chars().count() + 1 + word.chars().count();
-        if !empty && width > WIDTH {
-            line(out, &current);
-            current.clear();
-            current.push_str(rest);
-            empty = true;
-        }
-        if !empty {
-            current.push(' ');
-        }
-        current.push_str(word);
-        empty = false;
-    }
-    line(out, &current);
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ impl Start {
                 degraded: reasons(line.get("degraded")),
                 range,
                 filter: text("settings.filter"),
+                ..About::default()
             },
             stats: line.get("settings.stats").and_then(Value::as_bool),
             interval_ns: interval_ns.unwrap_or(0),

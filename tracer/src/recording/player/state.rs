@@ -1,6 +1,6 @@
 //! What the lines up to a position in a stream say: failures, totals, losses. Tuples are not kept here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tracer_common::Cause;
 
@@ -53,6 +53,7 @@ impl State {
     /// Makes a reading of this state, and begins the next one: without failures, with the same totals.
     pub(super) fn close(&mut self, at: At) -> Snapshot {
         Snapshot {
+            reuses: BTreeMap::new(),
             wall_ns: at.wall_ns,
             mono_ns: at.mono_ns,
             // A recording has only tuples that its filter matches.

@@ -12,9 +12,9 @@ use ratatui::{
 use tracer_common::{Ports, TupleKey};
 
 use super::{
+    doctor,
     drawing::{self, field, fit, two_columns, wrapped},
     fmt::{container, count, ends, per_second, several, who, width},
-    header::is_exhaustion,
     self_stats::labelled,
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     host::{capacity::Limits, cgroups::is_unit},
     ledger::stats::Row,
     view::{
+        failures::is_exhaustion,
         model::Model,
         theme::Theme,
         tuple_history::{Detail, Window},
@@ -56,8 +57,13 @@ pub(super) fn lines(
         return lines;
     };
     let mut lines = title(&detail, theme, room);
-    lines.extend(states(&detail.row, theme, room));
+    let found = doctor::of_tuple(model, key, room, theme);
+    lines.extend(states(&detail.row, found.is_empty(), theme, room));
     lines.extend(forecast_lines(&detail, theme, room));
+    if !found.is_empty() {
+        lines.push(Line::default());
+        lines.extend(found);
+    }
     let wide = room >= WIDE;
     let half = if wide { room / 2 } else { room };
     let column = if wide { half - 2 } else { room };
@@ -156,8 +162,9 @@ pub(super) fn percent_and_sign(share: f64) -> String {
     if sign.is_empty() { format!("{number} %") } else { format!("{number} % {sign}") }
 }
 
-/// How many ports are in each state, and [`advice`] if there is one; a line that says so if the states are not known.
-fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
+/// How many ports are in each state, and if `with_advice` [`advice`], if there is one; a line that says so if the states are not
+/// known.
+fn states(row: &Row, with_advice: bool, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let Some(ports) = row.states else {
         return wrapped("Ports by state: not in this recording.", room, Style::new());
     };
@@ -173,7 +180,8 @@ fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
         count(row.time_wait),
     );
     let mut lines = wrapped(&text, room, Style::new());
-    let Some(advice) = advice(&ports, row.in_use) else { return lines };
+    let advice = advice(&ports, row.in_use).filter(|_| with_advice);
+    let Some(advice) = advice else { return lines };
     lines.extend(wrapped(advice, room, theme.warn()));
     lines
 }

@@ -1,12 +1,16 @@
 //! The list of failed calls, newest first.
 
-use ratatui::{buffer::Buffer, layout::Rect, style::Style};
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::Style,
+    text::{Line, Span},
+};
 
 use super::{
-    drawing,
+    doctor, drawing,
     fmt::{clock, container, count, destination, who},
     grid::{ColumnSpec, Grid, needed},
-    header::is_exhaustion,
 };
 use tracer_common::TupleKey;
 
@@ -16,22 +20,67 @@ use crate::{
         holder::{self, Holder},
         sockdiag::tcp_state,
     },
-    view::{failures::FailureGroup, model::Model, reading::Call, theme::Theme},
+    view::{
+        failures::{FailureGroup, is_exhaustion},
+        model::Model,
+        reading::Call,
+        theme::Theme,
+    },
 };
 
 /// Index of the column of causes in [`specs`].
 const CAUSE: usize = 2;
 /// Index of a column that is shown only if a row has a value for it.
 const HELD_BY: usize = 7;
+/// Columns before what to do about a failure.
+const INDENT: usize = 2;
+/// The most lines that it has.
+const ADVICE: usize = 3;
+
+/// A line of the list.
+enum Entry<'a> {
+    Row(&'a FailureGroup),
+    /// What to do about the row above it.
+    Answer(Line<'static>),
+}
+
+/// The lines of the list, in `room` columns.
+fn entries(model: &Model, room: usize, theme: Theme) -> Vec<Entry<'_>> {
+    let mut all = Vec::new();
+    for failures in model.failures.iter().rev() {
+        all.push(Entry::Row(failures));
+        let lines = failures
+            .answer
+            .iter()
+            .flat_map(|answer| doctor::short(answer, room.saturating_sub(INDENT), ADVICE, theme));
+        all.extend(lines.map(|mut line| {
+            line.spans.insert(0, Span::raw(" ".repeat(INDENT)));
+            Entry::Answer(line)
+        }));
+    }
+    all
+}
+
+/// How many lines the view has, its titles included.
+pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> usize {
+    entries(model, room, theme).len() + 1
+}
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.width);
     let height = usize::from(area.height).saturating_sub(1);
-    let skip = model.scroll.min(model.failures.len().saturating_sub(height));
-    let shown: Vec<&FailureGroup> = model.failures.iter().rev().skip(skip).take(height).collect();
-    let cells: Vec<Vec<String>> = shown.iter().map(|failures| cells(model, failures)).collect();
-    let held = shown.iter().any(|failures| failures.newest.holder.is_some());
-    let (mut specs, mut cells) = (specs(), cells);
+    let all = entries(model, room, theme);
+    let skip = model.scroll.min(all.len().saturating_sub(height));
+    let shown: Vec<Entry<'_>> = all.into_iter().skip(skip).take(height).collect();
+    let rows = || {
+        shown.iter().filter_map(|entry| match entry {
+            Entry::Row(failures) => Some(*failures),
+            Entry::Answer(_) => None,
+        })
+    };
+    let mut cells: Vec<Vec<String>> = rows().map(|failures| cells(model, failures)).collect();
+    let held = rows().any(|failures| failures.newest.holder.is_some());
+    let mut specs = specs();
     if !held {
         specs.remove(HELD_BY);
         for cells in &mut cells {
@@ -50,15 +99,22 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
         };
         drawing::line(buffer, area, 2, &text.into());
     }
-    for ((row, failures), cells) in (1..).zip(shown).zip(cells) {
-        let exhausted = is_exhaustion(failures.newest.cause);
-        let style = |at| match at {
-            CAUSE if exhausted => theme.alarm(),
-            CAUSE => theme.bad(),
-            _ => Style::new(),
-        };
-        let cells = cells.into_iter().enumerate().map(|(at, cell)| (cell, style(at)));
-        drawing::line(buffer, area, row, &grid.line(cells.collect()));
+    let mut cells = cells.into_iter();
+    for (row, entry) in (1..).zip(&shown) {
+        match entry {
+            Entry::Row(failures) => {
+                let exhausted = is_exhaustion(failures.newest.cause);
+                let style = |at| match at {
+                    CAUSE if exhausted => theme.alarm(),
+                    CAUSE => theme.bad(),
+                    _ => Style::new(),
+                };
+                let cells = cells.next().unwrap_or_default().into_iter().enumerate();
+                let cells = cells.map(|(at, cell)| (cell, style(at)));
+                drawing::line(buffer, area, row, &grid.line(cells.collect()));
+            }
+            Entry::Answer(line) => drawing::line(buffer, area, row, line),
+        }
     }
 }
 

@@ -5,14 +5,17 @@ use tracer_common::Cause;
 
 use super::{
     detail::percent_and_sign,
+    doctor,
     drawing::{self, Field, field, fit},
     fmt::{clock, container, count, ends_within, per_second, several, who},
     plot,
 };
 use crate::{
+    doctor::finding::Severity,
     format::{table::seconds, text},
     host::cgroups::is_unit,
     view::{
+        failures::is_exhaustion,
         model::Model,
         theme::Theme,
         tuple_history::{HostRates, Problem, Worst},
@@ -28,6 +31,7 @@ const USAGE_WIDTH: usize = 30;
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
     let rates = model.history.host().rates(model.window);
+    let mut advice = Vec::new();
     let lines = match area.height {
         0 => return,
         1 => vec![[rate_fields(model, rates, theme, width), now(model, theme)].concat()],
@@ -40,16 +44,24 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
             }
             vec![about, rates]
         }
-        _ => vec![
-            about(model, theme, false),
-            rate_fields(model, rates, theme, width),
-            health(model, theme),
-            worst(model, theme, width),
-        ],
+        height => {
+            let room = (usize::from(height) - 3).min(3);
+            advice = now_do(model, theme, (width, room));
+            let mut lines = if usize::from(height) < 4 + advice.len() {
+                vec![about(model, theme, true), rate_fields(model, rates, theme, width)]
+            } else {
+                let rates = rate_fields(model, rates, theme, width);
+                vec![about(model, theme, false), rates, health(model, theme)]
+            };
+            lines.push(worst(model, theme, width));
+            lines
+        }
     };
+    let lines: Vec<Line<'_>> = lines.into_iter().map(|fields| fit(fields, width)).collect();
+    let lines = [lines, advice].concat();
     let rows = lines.len();
-    for (row, fields) in lines.into_iter().enumerate() {
-        drawing::line(buffer, area, row, &fit(fields, width));
+    for (row, line) in lines.iter().enumerate() {
+        drawing::line(buffer, area, row, line);
     }
     let rest = usize::from(area.height).saturating_sub(rows);
     for (row, line) in sparklines(model, theme, (width, rest)).iter().enumerate() {
@@ -143,11 +155,6 @@ fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usi
     fields
 }
 
-/// Whether this cause means that no port was left.
-pub(super) fn is_exhaustion(cause: Cause) -> bool {
-    matches!(cause, Cause::PortsExhausted | Cause::BindExhausted)
-}
-
 fn lost(model: &Model) -> u64 {
     model.reading.lost.iter().fold(0, |sum, (_, lost)| sum.saturating_add(*lost))
 }
@@ -204,6 +211,13 @@ fn health(model: &Model, theme: Theme) -> Vec<Field> {
         fields.push(pool_field);
     }
     fields
+}
+
+/// What to do now about the worst tuple, in this many columns and lines at most; nothing if there is no warning about it.
+fn now_do(model: &Model, theme: Theme, (width, lines): (usize, usize)) -> Vec<Line<'static>> {
+    let answer = model.worst.as_ref().and_then(|worst| model.answers.first(&worst.row.key));
+    let answer = answer.filter(|it| it.severity > Severity::Info);
+    answer.map(|it| doctor::short(it, width, lines, theme)).unwrap_or_default()
 }
 
 /// The fields about the worst tuple; none if there is no tuple.

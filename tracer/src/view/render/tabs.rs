@@ -17,15 +17,17 @@ use crate::{
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.width);
-    let long = [tabs(model, theme, true), state(model, theme, usize::MAX)].concat();
-    let full = fit(long, usize::MAX);
-    let line = if full.width() <= room {
-        full
-    } else {
+    let long = |with_place| {
+        let state = state(model, theme, usize::MAX, with_place);
+        fit([tabs(model, theme, true), state].concat(), usize::MAX)
+    };
+    // The names of the views say more than the position in the list.
+    let full = [true, false].into_iter().map(long).find(|line| line.width() <= room);
+    let line = full.unwrap_or_else(|| {
         let tabs = tabs(model, theme, false);
         let left = room.saturating_sub(fit(tabs.clone(), usize::MAX).width() + 2);
-        fit([tabs, state(model, theme, left)].concat(), room)
-    };
+        fit([tabs, state(model, theme, left, true)].concat(), room)
+    });
     drawing::line(buffer, area, 0, &line);
 }
 
@@ -47,9 +49,9 @@ fn tabs(model: &Model, theme: Theme, long: bool) -> Vec<Field> {
     vec![tabs]
 }
 
-/// The filters, the grouping, the window and the position in the list. A filter is cut to `room`, because it must be
-/// visible that there is one.
-fn state(model: &Model, theme: Theme, room: usize) -> Vec<Field> {
+/// The filters, the grouping, the window and, if `with_place`, the position in the list. A filter is cut to `room`, because it must
+/// be visible that there is one.
+fn state(model: &Model, theme: Theme, room: usize, with_place: bool) -> Vec<Field> {
     let mut fields = Vec::new();
     let has_rows = !model.view.columns().is_empty();
     let given = text::line(&model.about.filter);
@@ -73,7 +75,7 @@ fn state(model: &Model, theme: Theme, room: usize) -> Vec<Field> {
     }
     fields.push(field(4, format!("rates {}", model.window.name()), Style::new()));
     let all = &model.list;
-    if has_rows && all.total > all.rows.len() && matches!(model.mode, Mode::Browse) {
+    if with_place && has_rows && all.total > all.rows.len() && matches!(model.mode, Mode::Browse) {
         let (first, last) = (all.first + 1, all.first + all.rows.len());
         let place = format!("{first}-{last} of {}", count(all.total as u64));
         fields.push(field(5, place, Style::new()));

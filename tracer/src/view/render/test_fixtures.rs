@@ -9,8 +9,9 @@ use tracer_common::{
 
 use crate::{
     format::table::Top,
-    host::capacity::Limits,
+    host::capacity::{Limits, Reuse},
     view::{
+        answers,
         failures::FailureGroup,
         group::{GroupBy, grouped},
         layout,
@@ -123,6 +124,8 @@ pub(super) fn about() -> About {
         degraded: Vec::new(),
         range: Some((32_768, 60_999)),
         filter: String::new(),
+        netns: Some(NETNS),
+        hz: Some(250),
     }
 }
 
@@ -150,6 +153,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapsho
                 emitted: 84_000 + second,
                 drift: 0,
             },
+            reuses: [(NETNS, Reuse { setting: 2, delay_ms: None, timestamps: true })].into(),
             ..Snapshot::default()
         };
         model.history.begin(reading.mono_ns);
@@ -281,7 +285,10 @@ fn failures(model: &mut Model) {
         (failure(2, Call::Connect, 9, Cause::TimedOut, 0, "名前名前名前"), 1),
         (failure(0, Call::Connect, 9, Cause::PortsExhausted, 99, "nginx"), 3_120),
     ];
-    model.failures.extend(all.map(|(newest, count)| FailureGroup { newest, count }));
+    let newest: Vec<Failure> = all.iter().map(|(failure, _)| failure.clone()).collect();
+    model.answers.remember(&newest, model.history.now_ms());
+    let group = |(newest, count)| FailureGroup { newest, count, answer: None };
+    model.failures.extend(all.map(group));
 }
 
 pub(super) fn saturated() -> Model {
@@ -345,6 +352,8 @@ pub(super) fn replay(mut model: Model) -> Model {
     });
     model.reading.holders = None;
     model.reading.blocked = None;
+    model.reading.reuses.clear();
+    model.about = Arc::new(About { netns: None, hz: None, ..(*model.about).clone() });
     model
 }
 
@@ -365,10 +374,12 @@ pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
         top.add(row);
     }
     let mut shown = match model.view {
-        View::Failures | View::SelfStats => Vec::new(),
+        View::Failures | View::SelfStats | View::Doctor => Vec::new(),
         _ => top.sorted(),
     };
     model.worst = crate::view::update::worst(model);
+    answers::refresh(model);
+    crate::view::failures::answer(&mut model.failures, &model.answers, &model.about);
     model.list.unfiltered = total;
     model.list.total = shown.len();
     shown.truncate(layout::areas(model).rows());

@@ -55,6 +55,12 @@ impl Host {
         });
     }
 
+    /// Over how many seconds there were readings, at most five minutes; 0: there were fewer than two.
+    pub fn known_s(&self) -> f64 {
+        let both = self.samples.front().zip(self.samples.back());
+        both.map_or(0.0, |(first, now)| f64::from(now.at_ms.wrapping_sub(first.at_ms)) / 1000.0)
+    }
+
     /// Rates over this window, or over as much of it as is known; `None`: there are fewer than two readings (with different
     /// times).
     pub fn rates(&self, window: Window) -> Option<HostRates> {

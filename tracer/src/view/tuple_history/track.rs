@@ -6,7 +6,7 @@ use tracer_common::{Cause, States, TupleKey, tuple::SEARCH_BUCKETS};
 
 use super::{
     super::{history::Change, reading::TupleSample, tuple_forecast::TupleForecast},
-    Detail, Problem, Window,
+    Detail, Judged, Problem, Window,
 };
 use crate::{
     host::{
@@ -148,8 +148,7 @@ impl Track {
 
     /// Orders the fuller tuple first.
     pub(super) fn order_by_share(&self, other: &Self) -> Ordering {
-        let share =
-            |track: &Self| stats::saturation(track.in_use.into(), track.capacity).unwrap_or(-1.0);
+        let share = |track: &Self| track.share().unwrap_or(-1.0);
         share(other)
             .total_cmp(&share(self))
             .then_with(|| other.in_use.cmp(&self.in_use))
@@ -165,6 +164,10 @@ impl Track {
         // Some sources leave out tuples that hold no ports and have not changed.
         self.forecast.add_idle_reading(now_ms);
         self.in_use == 0 && now_ms.wrapping_sub(self.changed_ms) < keep_ms
+    }
+
+    pub(super) const fn in_use(&self) -> u32 {
+        self.in_use
     }
 
     pub(super) const fn holds_ports(&self) -> bool {
@@ -215,6 +218,33 @@ impl Track {
             netns_name: self.netns_name.clone(),
             tuples: 1,
             note: None,
+        }
+    }
+
+    /// Whether a call failed for lack of ports in the last ten seconds.
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.forecast.is_exhausted()
+    }
+
+    /// Share of its ports in use, 0 to 1; `None`: not known.
+    pub(super) fn share(&self) -> Option<f64> {
+        stats::saturation(self.in_use.into(), self.capacity)
+    }
+
+    /// Connections whose SYN was sent again.
+    pub(super) fn unanswered(&self) -> u64 {
+        let read = |it: States| it.read(self.in_use.into(), self.time_wait.into()).unanswered;
+        self.states.map_or(0, read)
+    }
+
+    /// All that a judgement of the tuple needs. `known_s`: over how many seconds there were readings.
+    pub(super) fn judged(&self, now_ms: u32, known_s: f64) -> Judged {
+        let window = Window::TenSeconds;
+        Judged {
+            row: self.row(window, now_ms),
+            since: self.forecast.since(window.seconds().into(), known_s),
+            search: self.search.as_deref().copied().unwrap_or_default(),
+            cgroup: self.cgroup.clone(),
         }
     }
 

@@ -63,7 +63,7 @@ fn show(model: &mut Model, to: Option<usize>) {
         View::Tuples => model.by,
         View::Processes => GroupBy::Process,
         View::Sources => GroupBy::Source,
-        View::Failures | View::SelfStats => {
+        View::Failures | View::SelfStats | View::Doctor => {
             model.list = List::default();
             return;
         }

@@ -368,7 +368,7 @@ fn every_window_and_view_can_be_reached_by_keys() {
     }
     assert_eq!(model.view, View::Tuples);
     press(&mut model, KeyCode::BackTab);
-    assert_eq!(model.view, View::SelfStats);
+    assert_eq!(model.view, View::Doctor);
     for window in [Window::TenSeconds, Window::Minute, Window::Second] {
         press(&mut model, KeyCode::Char('r'));
         assert_eq!(model.window, window);

@@ -120,6 +120,17 @@ fn what_failed() {
 }
 
 #[test]
+fn what_to_do() {
+    check_screens("doctor", view(View::Doctor, fixtures::incident()), 4);
+    check_screens("doctor_replay", fixtures::replay(view(View::Doctor, fixtures::incident())), 2);
+    check_screens("doctor_none", view(View::Doctor, fixtures::empty()), 2);
+    let mut end = view(View::Doctor, fixtures::incident());
+    end.scroll = 1000;
+    check_screens("doctor_end", end, 2);
+    check_screens("doctor_many", view(View::Doctor, fixtures::saturated()), 2);
+}
+
+#[test]
 fn a_recording() {
     let mut model = fixtures::replay(fixtures::incident());
     check_screens("replay", fixtures::replay(fixtures::incident()), 4);

@@ -58,6 +58,7 @@ fn hostile() -> Model {
         degraded: vec![EVIL.into()],
         range: Some((1, u16::MAX)),
         filter: EVIL.into(),
+        ..About::default()
     });
     model
 }
@@ -82,7 +83,7 @@ proptest! {
     #[test]
     fn any_screen_can_be_drawn_and_does_no_harm(
         (width, height) in (0_u16..300, 0_u16..120), (real_width, real_height) in (0_u16..300, 0_u16..120),
-        same in any::<bool>(), view in 0_usize..5, number in 0_usize..7, scroll in 0_usize..300,
+        same in any::<bool>(), view in 0..View::ALL.len(), number in 0_usize..7, scroll in 0_usize..300,
         (replayed, paused, has_message, colour) in any::<(bool, bool, bool, bool)>(),
         cursor in prop::option::of(0_usize..50),
         (by, window, text) in (0_usize..5, 0_usize..3, prop::sample::select(vec!["", "sat>45", "nobody"])),
