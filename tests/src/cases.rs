@@ -4,7 +4,7 @@ pub mod abuse;
 pub mod advise;
 pub mod attach;
 mod depth;
-mod doctor;
+pub mod doctor;
 pub mod drift;
 pub mod ending;
 pub mod errors;

@@ -42,7 +42,7 @@ pub(crate) struct Toolchain {
 }
 
 /// Programs that the tests run, and the Debian packages that have them.
-const TEST_PROGRAMS: [(&str, &str); 10] = [
+const TEST_PROGRAMS: [(&str, &str); 11] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("nft", "nftables"),
@@ -53,6 +53,7 @@ const TEST_PROGRAMS: [(&str, &str); 10] = [
     ("tmux", "tmux"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),
+    ("strace", "strace"),
 ];
 
 /// Programs with which the bench compares, and the Debian packages that have them.

@@ -91,6 +91,9 @@ fn main() -> ExitCode {
     for drift in shared::drifts() {
         println!("{drift}");
     }
+    for line in cases::doctor::table() {
+        println!("{line}");
+    }
     print_durations();
     if ended_well { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

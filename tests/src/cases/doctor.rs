@@ -1,19 +1,39 @@
 //! `doctor::*`: each finding of `tracer doctor` in a situation made for it, and the healthy situation that looks most like it.
 
+mod calls;
 mod command;
 mod conntrack;
 pub(super) mod edge;
+mod forms;
+mod grammar;
+mod logged;
+mod privileges;
 mod proxies;
 mod recorded;
+mod reuse;
+mod scenes;
 mod scope;
 mod states;
+mod table;
+mod together;
 mod watch;
 mod window;
+
+pub use table::table;
 
 use super::{Case, Plan};
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     plan.group("doctor")
+        .table(scenes::tests())
+        .only_host()
+        .waiting()
+        .once(&[
+            ("healthy_side_by_side", scenes::healthy),
+            ("commands_help", scenes::commands_help),
+        ])
+        .only_host()
+        .waiting()
         .once(&[
             ("full_of_time_waits", states::full_of_time_waits),
             ("nearly_full", states::nearly_full),
@@ -50,16 +70,36 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("nginx_closes_first", proxies::nginx_closes_first),
             ("nginx_with_old_defaults", proxies::nginx_with_old_defaults),
             ("blamed_upstream", proxies::blamed_upstream),
+            ("nginx_keeps_too_few", reuse::nginx_keeps_too_few),
+            ("nginx_without_its_source", logged::nginx_without_its_source),
+            ("nginx_without_descriptors", logged::nginx_without_descriptors),
         ])
         .needs(&["nginx", "wrk"])
         .once(&[
             ("haproxy_at_its_limit", proxies::haproxy_at_its_limit),
             ("haproxy_without_its_source", proxies::haproxy_without_its_source),
+            ("haproxy_reuse", reuse::haproxy_reuse),
         ])
         .needs(&["nginx", "haproxy", "wrk"])
-        .once(&[("log_that_is_named", proxies::log_that_is_named)])
+        .once(&[("squid_binds_ports", reuse::squid_binds_ports)])
+        .needs(&["nginx", "squid"])
+        .once(&[
+            ("log_that_is_named", proxies::log_that_is_named),
+            ("blamed_by_log", logged::blamed_by_log),
+        ])
+        .kernel_independent()
+        .once(&[("reads_only", calls::reads_only)])
+        .needs(&["nginx", "haproxy", "strace"])
+        .once(&[("together_with_record_and_spread", together::record_and_spread)])
+        .only_host()
+        .once(&[("same_verdict_or_the_reason", privileges::same_verdict_or_the_reason)])
+        .only_host()
+        .waiting()
+        .once(&[("nodeport_overlap", scenes::nodeport_overlap)])
+        .kernel_independent()
         .once(&[
             ("exit_codes", command::exit_codes),
+            ("exit_codes_of_each_form", forms::exit_codes_of_each_form),
             ("without_privileges", command::without_privileges),
             ("leaves_nothing_behind", command::leaves_nothing_behind),
         ])

@@ -7,7 +7,12 @@
 mod haproxy;
 mod nginx;
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -92,6 +97,27 @@ impl Scene {
         let ended = self.upstream_netns.run(|| tracer::run(&mut wrk, Duration::from_secs(30)))?;
         ensure!(ended.code() == 0, "wrk failed: {ended:?}");
         Ok(())
+    }
+
+    /// Runs `work` once wrk, with this many connections and these options, has loaded the proxy for a second, and ends wrk after
+    /// it: however slow the machine is, the proxy is under load until then.
+    pub(crate) fn while_loaded<T>(
+        &self,
+        connections: u32,
+        options: &[&str],
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let mut command = Command::new("wrk");
+        command.args(["-t", "2", "-c", &connections.to_string(), "-d", "100"]).args(options);
+        command.arg(format!("http://{PROXY}:8080/page")).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut load = self.upstream_netns.run(|| Process::spawn(&mut command))?;
+        std::thread::sleep(Duration::from_secs(1));
+        let done = work()?;
+        ensure!(load.child.try_wait()?.is_none(), "wrk has ended");
+        load.signal(Signal::INT)?;
+        load.wait(Duration::from_secs(10))?;
+        Ok(done)
     }
 
     /// Number of connect() calls without a free port that the tracer counts: those with an event, which must have the right tuple

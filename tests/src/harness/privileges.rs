@@ -42,6 +42,9 @@ pub fn of_file(permitted: u64) -> Vec<u8> {
 /// The highest number that a capability can have: a set has 64 bits.
 const LAST: u32 = 63;
 
+/// Each number that a capability can have.
+pub const ALL: std::ops::RangeInclusive<u32> = 0..=LAST;
+
 /// Makes the command run as root of a new user namespace: it has every capability there, and none outside of it.
 pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
@@ -56,9 +59,10 @@ pub fn in_user_namespace(command: &mut Command) -> &mut Command {
 }
 
 /// Makes a command of root run with these capabilities only.
-pub fn only<'a>(command: &'a mut Command, kept: &'static [u32]) -> &'a mut Command {
+pub fn only(command: &mut Command, kept: impl Into<Vec<u32>>) -> &mut Command {
+    let kept = kept.into();
     let drop_others = move || {
-        for capability in (0..=LAST).filter(|it| !kept.contains(it)) {
+        for capability in ALL.filter(|it| !kept.contains(it)) {
             // SAFETY: takes numbers only. At exec(), root gets what is left in the bounding set.
             let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
             let error = io::Error::last_os_error();

@@ -10,6 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::{
+    edge::{begin, listen},
+    table,
+};
 use crate::harness::{
     netns::NetNs,
     process::Process,
@@ -57,12 +61,7 @@ impl Gateway {
         nft(&here, "add table ip nat")?;
         nft(&here, "add chain ip nat post { type nat hook postrouting priority 100; }")?;
         let upstream: SocketAddr = "10.2.2.2:8080".parse()?;
-        let listener = there.run(|| -> Result<Sock> {
-            let listener = Sock::tcp(upstream)?;
-            listener.bind(upstream)?;
-            listener.listen(4_096)?;
-            Ok(listener)
-        })?;
+        let listener = there.run(|| listen(upstream, 4_096))?;
         let gateway = Self { client, here, upstream, _listener: listener, _there: there };
         gateway.masquerade(&format!("to {PORTS}"))?;
         Ok(gateway)
@@ -94,14 +93,6 @@ impl Gateway {
     }
 }
 
-fn begin(peer: SocketAddr) -> Result<Sock> {
-    let sock = Sock::tcp(peer)?;
-    sock.set_nonblocking()?;
-    // It fails with EINPROGRESS.
-    _ = sock.connect(peer);
-    Ok(sock)
-}
-
 fn nft(netns: &NetNs, command: &str) -> Result<()> {
     let nft = netns.run(|| output(Command::new("nft").arg(command)))?;
     ensure!(nft.status.success(), "nft {command:?}: {nft:?}");
@@ -115,12 +106,10 @@ fn setting(netns: &NetNs, name: &str) -> Result<u32> {
     text.trim().parse().with_context(|| path)
 }
 
-fn expect(found: &Diagnosis, exit: i32, causes: &[&str]) -> Result<()> {
-    ensure!(
-        found.exit_but_for_the_range() == exit && found.causes() == causes,
-        "not {exit} {causes:?}: {found:?}"
-    );
-    Ok(())
+/// The diagnosis is that of the scenario, with this exit code.
+fn expect(found: &Diagnosis, exit: i32, scenario: &str) -> Result<()> {
+    ensure!(found.exit_but_for_the_range() == exit, "not {exit}: {found:?}");
+    table::check(scenario, found)
 }
 
 /// A neighbour's connections are translated to one address with 50 ports. Half of them is well; from the 51st connection on, the
@@ -129,12 +118,12 @@ pub(super) fn snat_exhausted() -> Result<()> {
     let gateway = Gateway::new()?;
     let _half = gateway.begin(&gateway.client, 25)?;
     gateway.wait_for(25)?;
-    expect(&gateway.look()?, 0, &[])?;
+    expect(&gateway.look()?, 0, "snat_half_full")?;
 
     let _rest = gateway.begin(&gateway.client, 29)?;
     gateway.wait_for(50)?;
     let found = gateway.look()?;
-    expect(&found, 2, &["snat_exhausted"])?;
+    expect(&found, 2, "snat_exhausted")?;
     let full = found.finding("snat_exhausted")?;
     for (key, number) in
         [("snat.live", 50), ("snat.capacity", 50), ("snat.untranslated", 0), ("syn.unanswered", 4)]
@@ -148,7 +137,7 @@ pub(super) fn snat_exhausted() -> Result<()> {
 
     gateway.masquerade("")?;
     gateway.wait_for(54)?;
-    expect(&gateway.look()?, 0, &[])
+    expect(&gateway.look()?, 0, "snat_with_more_ports")
 }
 
 /// The gateway's own connections, which keep their ports, hold ports of the rule, too.
@@ -164,7 +153,7 @@ pub(super) fn snat_shared_with_own_connections() -> Result<()> {
     let _others = gateway.begin(&gateway.client, 49)?;
     gateway.wait_for(50)?;
     let found = gateway.look()?;
-    expect(&found, 2, &["snat_exhausted"])?;
+    expect(&found, 2, "snat_exhausted")?;
     let full = found.finding("snat_exhausted")?;
     ensure!(full.count("snat.live")? == 50, "{full:?}");
     ensure!(full.count("snat.untranslated")? == 5, "{full:?}");
@@ -181,13 +170,13 @@ pub(super) fn conntrack_full() -> Result<()> {
     let max = setting(&netns, "max")?;
     ensure!(max <= MOST_ENTRIES, "nf_conntrack_max is {max}: this test fills the table");
     track(&netns, 0..max / 4 * 3)?;
-    expect(&doctor(&netns, WINDOW)?, 0, &[])?;
+    expect(&doctor(&netns, WINDOW)?, 0, "conntrack_not_full")?;
 
     track(&netns, max / 4 * 3..max)?;
     let peer: SocketAddr = "127.0.0.1:8080".parse()?;
     let _waiting: Vec<Sock> = netns.run(|| (0..3).map(|_| begin(peer)).collect::<Result<_>>())?;
     let found = doctor(&netns, WINDOW)?;
-    expect(&found, 2, &["conntrack_full"])?;
+    expect(&found, 2, "conntrack_full")?;
     let full = found.finding("conntrack_full")?;
     ensure!(full.count("conntrack.count")? == u64::from(max), "{full:?}");
     ensure!(full.number("conntrack.drop")? > 0.0, "{full:?}");
@@ -225,5 +214,5 @@ pub(super) fn not_in_use() -> Result<()> {
     for check in ["conntrack", "snat"] {
         ensure!(found.check(check)?.status == "ok", "{found:?}");
     }
-    expect(&found, 0, &[])
+    expect(&found, 0, "conntrack_not_in_use")
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use rustix::io::Errno;
 
 use crate::harness::{netns::NetNs, sock::Sock};
 
@@ -17,8 +18,8 @@ const THERE: &str = "10.2.0.2/24";
 /// Two namespaces that a veth pair joins; the upstream listens in the second one.
 pub(in crate::cases) struct Edge {
     pub(in crate::cases) here: NetNs,
-    there: NetNs,
-    listener: Sock,
+    pub(in crate::cases) there: NetNs,
+    pub(in crate::cases) listener: Sock,
     pub(in crate::cases) upstream: SocketAddr,
 }
 
@@ -63,24 +64,14 @@ impl Edge {
         here.veth(&[HERE], &there, &[THERE])?;
         here.sysctl("ipv4/ip_local_port_range", &format!("40000 {}", 40_000 + ports - 1))?;
         let upstream: SocketAddr = "10.2.0.2:8081".parse()?;
-        let listener = there.run(|| -> Result<Sock> {
-            let listener = Sock::tcp(upstream)?;
-            listener.bind(upstream)?;
-            listener.listen(4_096)?;
-            Ok(listener)
-        })?;
+        let listener = there.run(|| listen(upstream, 4_096))?;
         Ok(Self { here, there, listener, upstream })
     }
 
     /// Another upstream, at this port.
     pub(in crate::cases) fn another(&self, port: u16) -> Result<(SocketAddr, Sock)> {
         let address = SocketAddr::new(self.upstream.ip(), port);
-        let listener = self.there.run(|| -> Result<Sock> {
-            let listener = Sock::tcp(address)?;
-            listener.bind(address)?;
-            listener.listen(4_096)?;
-            Ok(listener)
-        })?;
+        let listener = self.there.run(|| listen(address, 4_096))?;
         Ok((address, listener))
     }
 
@@ -140,5 +131,29 @@ impl Edge {
     /// The listener of the first upstream.
     pub(in crate::cases) fn first(&self) -> (SocketAddr, &Sock) {
         (self.upstream, &self.listener)
+    }
+}
+
+/// A socket of the calling thread's namespace that listens at this address.
+pub(in crate::cases) fn listen(address: SocketAddr, backlog: i32) -> Result<Sock> {
+    let listener = Sock::tcp(address)?;
+    listener.bind(address)?;
+    listener.listen(backlog)?;
+    Ok(listener)
+}
+
+/// Begins to connect, from the calling thread's namespace, and does not wait for an answer.
+pub(in crate::cases) fn begin(peer: SocketAddr) -> Result<Sock> {
+    let sock = Sock::tcp(peer)?;
+    begin_with(&sock, peer)?;
+    Ok(sock)
+}
+
+/// Begins to connect this socket, and does not wait for an answer.
+pub(in crate::cases) fn begin_with(sock: &Sock, peer: SocketAddr) -> Result<()> {
+    sock.set_nonblocking()?;
+    match sock.connect(peer) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }

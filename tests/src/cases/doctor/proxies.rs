@@ -4,12 +4,12 @@ use std::{
     fs::{self, File},
     path::Path,
     process::{Command, Stdio},
-    thread,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, ensure};
 
+use super::table;
 use crate::{
     cases::proxies::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, start_nginx},
     harness::{
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-const WINDOW: &[&str] = &["--window", "3"];
+const WINDOW: &[&str] = &["--window", "2"];
 
 /// HTTP/1.1 and no `Connection: close`: the server leaves connections open, so nginx closes them first if it does not keep them.
 const NEW: &str = "proxy_http_version 1.1; proxy_set_header Connection '';";
@@ -41,13 +41,7 @@ fn of_nginx(ports: u64, servers: &str, directives: &str) -> Result<(Diagnosis, S
 
 /// The diagnosis of the proxy's namespace in the midst of a load with this many connections.
 fn under_load(scene: &Scene, connections: u32) -> Result<Diagnosis> {
-    thread::scope(|scope| {
-        let load = scope.spawn(|| scene.load(connections, 8));
-        thread::sleep(Duration::from_secs(1));
-        let found = doctor(&scene.proxy, WINDOW);
-        load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        found
-    })
+    scene.while_loaded(connections, &[], || doctor(&scene.proxy, WINDOW))
 }
 
 fn one_server() -> String {
@@ -61,7 +55,8 @@ fn why(finding: &Finding) -> Result<&str> {
 /// HTTP/1.1 without `keepalive`: the line that lacks it, and what to add there.
 pub(super) fn nginx_closes_first() -> Result<()> {
     let (found, place) = of_nginx(1_000, &one_server(), NEW)?;
-    ensure!(found.exit == 2 && found.causes().contains(&"ports_exhausted"), "{found:?}");
+    ensure!(found.exit == 2, "{found:?}");
+    table::check("nginx_closes_first", &found)?;
     for id in ["ports_exhausted", "closes_first"] {
         let finding = found.finding(id)?;
         ensure!(finding.text("proxy.program")? == "nginx", "{finding:?}");
@@ -75,7 +70,10 @@ pub(super) fn nginx_closes_first() -> Result<()> {
         ensure!(advised, "{finding:?}");
     }
     ensure!(found.check("configurations")?.status == "ok", "{found:?}");
-    ensure!(found.check("logs")?.status != "not_made", "{found:?}");
+    // The log grows with the speed of the machine: it may be too long to be read whole.
+    let logs = found.check("logs")?;
+    let read = logs.why.as_deref().is_none_or(|why| why.contains("is so long"));
+    ensure!(read, "{found:?}");
     Ok(())
 }
 
@@ -103,6 +101,7 @@ pub(super) fn nginx_with_old_defaults() -> Result<()> {
 /// nginx takes its servers for failed though this host has no port.
 pub(super) fn blamed_upstream() -> Result<()> {
     let (found, _) = of_nginx(200, &one_server().repeat(2), NEW)?;
+    table::check("blamed_upstream", &found)?;
     let blamed = found.finding("blamed_upstream")?;
     ensure!(blamed.consequence_of.as_deref() == Some("ports_exhausted"), "{found:?}");
     ensure!(blamed.what.contains("upstream backend"), "{blamed:?}");
@@ -141,6 +140,7 @@ pub(super) fn haproxy_at_its_limit() -> Result<()> {
     let scene = Scene::new(50, &format!("root {root}; limit_rate 20000;"))?;
     let (_haproxy, config) = start_haproxy(&scene, " http-reuse never\n")?;
     let found = under_load(&scene, 100)?;
+    table::check("haproxy_at_its_limit", &found)?;
     let full = found.finding("ports_exhausted")?;
     ensure!(full.number("failed")? > 0.0 && full.text("proxy.program")? == "HAProxy", "{full:?}");
     let line = line_of(&config, "server s")?;
@@ -158,6 +158,7 @@ pub(super) fn haproxy_without_its_source() -> Result<()> {
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
     let (_haproxy, config) = start_haproxy(&scene, " source 10.2.0.77\n")?;
     let found = doctor(&scene.proxy, &["--window", "0"])?;
+    table::check("haproxy_without_its_source", &found)?;
     let bad = found.finding("bad_source")?;
     let line = line_of(&config, "source")?;
     ensure!(why(bad)?.contains(&format!("{config}:{line}")), "{bad:?}");
@@ -174,11 +175,14 @@ pub(super) fn log_that_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("error.log");
     let of = |before_s: u64| -> Result<Diagnosis> {
-        write_log(&path, before_s)?;
+        let line = "[crit] 1#1: *1 connect() to 10.0.0.1:80 failed (99: Cannot assign requested \
+                    address) while connecting to upstream";
+        write_log(&path, before_s, &[line])?;
         let path = path.to_str().context("path is not UTF-8")?;
         doctor(&netns, &["--window", "0", "--log", path])
     };
     let found = of(5)?;
+    table::check("log_that_is_named", &found)?;
     let full = found.finding("ports_exhausted")?;
     ensure!(
         full.certainty == "inferred"
@@ -194,8 +198,8 @@ pub(super) fn log_that_is_named() -> Result<()> {
     Ok(())
 }
 
-/// A line of nginx's log, as it was written this long ago, in a container's log, which has UTC.
-fn write_log(path: &Path, before_s: u64) -> Result<()> {
+/// Writes a log of nginx with these lines, as they were written this long ago, in a container's log, which has UTC.
+pub(super) fn write_log(path: &Path, before_s: u64, lines: &[&str]) -> Result<()> {
     let at = SystemTime::now() - Duration::from_secs(before_s);
     let since = at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let mut date = Command::new("date");
@@ -204,9 +208,6 @@ fn write_log(path: &Path, before_s: u64) -> Result<()> {
     let date = String::from_utf8(date.stdout)?;
     let date = date.trim();
     let local = date.replace('-', "/").replace('T', " ");
-    let line = format!(
-        "{date}.000000000Z stderr F {local} [crit] 1#1: *1 connect() to 10.0.0.1:80 failed (99: Cannot assign \
-         requested address) while connecting to upstream\n"
-    );
-    Ok(fs::write(path, line)?)
+    let line = |line: &&str| format!("{date}.000000000Z stderr F {local} {line}\n");
+    Ok(fs::write(path, lines.iter().map(line).collect::<String>())?)
 }

@@ -22,7 +22,7 @@ pub(super) fn failing_calls() -> Result<()> {
     })?;
     ensure!(found.exit == 2 && found.causes().first() == Some(&"ports_exhausted"), "{found:?}");
     let full = found.finding("ports_exhausted")?;
-    let tuple = (full.local.as_deref(), full.peer.as_deref(), full.peer_port);
+    let tuple = (full.local.as_deref(), full.peer.as_deref(), full.port);
     ensure!(tuple == (Some("10.2.0.1"), Some("10.2.0.2"), Some(8081)), "{full:?}");
     let ports = ["ports.in_use", "ports.capacity", "ports.time_wait"].map(|key| full.count(key));
     ensure!(ports.iter().all(|count| count.as_ref().is_ok_and(|it| *it == 100)), "{full:?}");

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use super::edge::Edge;
+use super::{
+    edge::{Edge, begin},
+    table,
+};
 use crate::harness::{
     sock::Sock,
     tracer::{
@@ -81,14 +84,8 @@ pub(super) fn black_hole() -> Result<()> {
     // No interface has this hardware address: whatever is sent to it is dropped.
     edge.here.ip("neigh add 10.2.0.9 lladdr 02:00:00:00:00:09 dev t0")?;
     let peer: SocketAddr = "10.2.0.9:443".parse()?;
-    let begin = |_| -> Result<Sock> {
-        let sock = Sock::tcp(peer)?;
-        sock.set_nonblocking()?;
-        // It fails with EINPROGRESS.
-        _ = sock.connect(peer);
-        Ok(sock)
-    };
-    let _waiting: Vec<Sock> = edge.here.run(|| (0..20).map(begin).collect::<Result<_>>())?;
+    let begin_all = || (0..20).map(|_| begin(peer)).collect::<Result<_>>();
+    let _waiting: Vec<Sock> = edge.here.run(begin_all)?;
     // The SYNs are sent again after a second.
     thread::sleep(Duration::from_millis(1_300));
     let found = doctor(&edge.here, SNAPSHOT)?;
@@ -112,7 +109,9 @@ pub(super) fn held_open() -> Result<()> {
     let found = doctor(&edge.here, SNAPSHOT)?;
     ensure!(found.finding("held_open")?.certainty == "inferred", "{found:?}");
     drop(held);
-    expect(&doctor(&edge.here, SHORT)?, 0, &[])
+    let found = doctor(&edge.here, SHORT)?;
+    expect(&found, 0, &[])?;
+    table::check("closed_in_time", &found)
 }
 
 /// An upstream that does not close its end.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::Path,
     process::{ChildStdout, Command, Stdio},
     time::Duration,
@@ -29,6 +29,8 @@ pub struct Diagnosis {
     pub exit: i32,
     /// How long the hooks watched, in seconds; 0 if they did not.
     pub window_s: f64,
+    /// Share of its ports that the fullest tuple has in use.
+    pub saturation: f64,
     pub checks: Vec<Check>,
     pub findings: Vec<Finding>,
     /// With `--watch`: its number, from 1 on.
@@ -51,6 +53,7 @@ pub struct Missed {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Check {
     pub id: String,
+    pub core: bool,
     pub status: String,
     pub why: Option<String>,
     pub needs: Option<String>,
@@ -65,10 +68,13 @@ pub struct Finding {
     pub local: Option<String>,
     #[serde(rename = "network.peer.address")]
     pub peer: Option<String>,
-    #[serde(rename = "network.peer.port")]
-    pub peer_port: Option<u16>,
     pub severity: String,
     pub certainty: String,
+    /// Inode number of the network namespace that it is about.
+    pub netns: Option<u64>,
+    /// The process that it is about.
+    #[serde(rename = "process.pid")]
+    pub pid: Option<u32>,
     pub what: String,
     pub evidence: Map<String, Value>,
     pub why: Option<String>,
@@ -92,6 +98,15 @@ pub struct Advice {
 }
 
 impl Finding {
+    /// Inode number of the network namespace that it is about, or in which its process runs; `None`: it is about the whole host.
+    fn place(&self) -> Result<Option<u64>> {
+        let named = self.netns.or_else(|| self.evidence.get("netns").and_then(Value::as_u64));
+        let Some(pid) = self.pid.filter(|_| named.is_none()) else { return Ok(named) };
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = fs::metadata(&path).with_context(|| format!("{path}: {self:?}"))?;
+        Ok(Some(netns.ino()))
+    }
+
     /// A number of the evidence; an error if the key is missing, or its value is no number.
     pub fn number(&self, key: &str) -> Result<f64> {
         let number = self.evidence.get(key).and_then(Value::as_f64);
@@ -113,11 +128,37 @@ impl Finding {
 
 impl Diagnosis {
     /// The ids of the findings whose severity is above `info`, in their order, without those that are consequences of another
-    /// one, and without `small_range`: each test makes its port range small.
-    pub fn causes(&self) -> Vec<&str> {
+    /// one.
+    pub fn roots(&self) -> Vec<&str> {
         let all = self.findings.iter();
-        let causes = all.filter(|it| it.severity != "info" && it.consequence_of.is_none());
-        causes.map(|it| it.id.as_str()).filter(|id| *id != "small_range").collect()
+        let roots = all.filter(|it| it.severity != "info" && it.consequence_of.is_none());
+        roots.map(|it| it.id.as_str()).collect()
+    }
+
+    /// As [`Self::roots`], without `small_range`: each test makes its port range small.
+    pub fn causes(&self) -> Vec<&str> {
+        self.roots().into_iter().filter(|id| *id != "small_range").collect()
+    }
+
+    /// The part of the diagnosis that is about this namespace, or about a process that runs in it; [`Self::exit`] is then by the
+    /// findings alone.
+    ///
+    /// # Errors
+    /// A finding is about a process that has ended, so that its namespace is not known.
+    pub fn of(&self, netns: &NetNs) -> Result<Self> {
+        let mut findings = Vec::new();
+        for finding in &self.findings {
+            if finding.place()? == Some(netns.inum()) {
+                findings.push(finding.clone());
+            }
+        }
+        let worst = |severity: &str| findings.iter().any(|it| it.severity == severity);
+        let (exit, verdict) = match (worst("critical"), worst("warning")) {
+            (true, _) => (2, "critical"),
+            (false, true) => (1, "warning"),
+            _ => (0, "healthy"),
+        };
+        Ok(Self { verdict: verdict.to_owned(), exit, findings, ..self.clone() })
     }
 
     /// The exit code that doctor would have without the finding `small_range`: 0 instead of 1 if [`Self::causes`] is empty.
@@ -149,6 +190,15 @@ pub fn doctor(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
 pub fn doctor_of(recordings: &[&Path]) -> Result<Diagnosis> {
     let mut command = command(&["doctor", "-o", "json", "--from"])?;
     diagnosis(&run(command.args(recordings), Place::get().limit(LIMIT))?)
+}
+
+/// As [`doctor`], for the namespaces with these names in /run/netns.
+pub fn doctor_of_names(names: &[String], options: &[&str]) -> Result<Diagnosis> {
+    let mut command = command(&["doctor", "-o", "json"])?;
+    for name in names {
+        command.args(["--netns", name]);
+    }
+    diagnosis(&run(command.args(options), Place::get().limit(LIMIT))?)
 }
 
 /// As [`doctor`], but run in this namespace, as a user without privileges.
@@ -231,7 +281,8 @@ impl Rounds {
     }
 }
 
-fn diagnosis(ended: &Ended) -> Result<Diagnosis> {
+/// What a run with `-o json` printed. An error if that does not match the schema, or if its key `exit` is not the exit code.
+pub fn diagnosis(ended: &Ended) -> Result<Diagnosis> {
     let diagnosis = parse(&ended.stdout).with_context(|| format!("{ended:?}"))?;
     ensure!(diagnosis.exit == ended.code(), "it ended with {}: {diagnosis:?}", ended.code());
     Ok(diagnosis)

@@ -1,0 +1,164 @@
+//! Scenes about ports in use: in which states, and who took them.
+
+use std::{net::UdpSocket, thread, time::Duration};
+
+use anyhow::Result;
+
+use super::scene::{LOCAL, Scene};
+use crate::{cases::doctor::edge::listen, harness::sock::Sock};
+
+/// The first port of a range.
+const LOW: u16 = 40_000;
+
+/// A scene with this many source ports.
+fn of(ports: u16) -> Result<Scene> {
+    Scene::new(LOW, LOW + ports - 1)
+}
+
+/// The load has ended, and left all ports in TIME_WAIT.
+pub(super) fn full_of_time_waits() -> Result<Scene> {
+    let scene = of(100)?;
+    scene.leave_time_waits(100)?;
+    Ok(scene.counting(&[
+        ("ports.in_use", 100),
+        ("ports.held", 100),
+        ("ports.capacity", 100),
+        ("ports.time_wait", 100),
+        ("ports.reusable", 0),
+    ]))
+}
+
+/// The same, and connect() takes them over.
+pub(super) fn taken_over_time_waits() -> Result<Scene> {
+    let scene = of(100)?.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    scene.leave_time_waits(100)?;
+    Ok(scene)
+}
+
+/// The server closes first, and keeps a thousand TIME_WAITs on its own port.
+pub(super) fn accepted_time_waits() -> Result<Scene> {
+    let scene = of(5_000)?;
+    for (client, server) in scene.open(1_000)? {
+        drop(server);
+        drop(client);
+    }
+    Ok(scene)
+}
+
+/// From 80 % on, with connections that stay open.
+pub(super) fn nearly_full() -> Result<Scene> {
+    let scene = of(100)?.holding(80)?;
+    Ok(scene.counting(&[("ports.in_use", 80), ("ports.capacity", 100), ("ports.time_wait", 0)]))
+}
+
+pub(super) fn less_than_nearly_full() -> Result<Scene> {
+    of(100)?.holding(79)
+}
+
+/// A program that does not close what the server has closed.
+pub(super) fn held_open() -> Result<Scene> {
+    let mut scene = of(100)?;
+    let (held, closed): (Vec<Sock>, Vec<Sock>) = scene.open(20)?.into_iter().unzip();
+    drop(closed);
+    scene.keep(held);
+    Ok(scene.counting(&[("ports.close_wait", 20), ("ports.capacity", 100)]))
+}
+
+fn in_fin_wait2(scene: &Scene, count: usize) -> Result<Vec<Sock>> {
+    let (closed, held): (Vec<Sock>, Vec<Sock>) = scene.open(count)?.into_iter().unzip();
+    drop(closed);
+    Ok(held)
+}
+
+/// A server that does not close what the program has closed.
+pub(super) fn fin_wait2_held() -> Result<Scene> {
+    let scene = of(100)?;
+    let held = in_fin_wait2(&scene, 20)?;
+    let scene = scene.counting(&[("ports.fin_wait2", 20), ("ports.capacity", 100)]);
+    // The command is about connections that are closed from then on.
+    Ok(scene.and_then(|| {
+        drop(held);
+        Ok(())
+    }))
+}
+
+pub(super) fn few_in_fin_wait2() -> Result<Scene> {
+    let mut scene = of(200)?.holding(20)?;
+    let held = in_fin_wait2(&scene, 2)?;
+    scene.keep(held);
+    Ok(scene)
+}
+
+/// One server has nearly half of the ports, and no other has any.
+pub(super) fn hot_spot() -> Result<Scene> {
+    Ok(of(100)?.holding(46)?.counting(&[("ports.in_use", 46)]))
+}
+
+/// Two servers have as many.
+pub(super) fn two_destinations() -> Result<Scene> {
+    let mut scene = of(100)?.holding(46)?;
+    let address = format!("{LOCAL}:8082").parse()?;
+    let listener = scene.here.run(|| listen(address, 128))?;
+    let connect = || (0..46).map(|_| Sock::connected(address)).collect::<rustix::io::Result<_>>();
+    let clients: Vec<Sock> = scene.here.run(connect)?;
+    scene.keep((listener, clients));
+    Ok(scene)
+}
+
+/// Sockets that are bound to the local address and port 0, after `prepare`, then connected if `peer` is there.
+fn bound(
+    scene: &Scene,
+    count: usize,
+    prepare: impl Fn(&Sock) -> rustix::io::Result<()> + Send + Sync,
+    connects: bool,
+) -> Result<Vec<Sock>> {
+    let one = |_| -> Result<Sock> {
+        let sock = Sock::tcp(scene.server)?;
+        prepare(&sock)?;
+        sock.bind(format!("{LOCAL}:0").parse()?)?;
+        if connects {
+            sock.connect(scene.server)?;
+        }
+        Ok(sock)
+    };
+    scene.here.run(|| (0..count).map(one).collect())
+}
+
+/// A program that lets bind() choose the port of each connection: only the ports' parity shows it.
+pub(super) fn bound_and_connected() -> Result<Scene> {
+    let mut scene = of(100)?;
+    let held = bound(&scene, 25, |_| Ok(()), true)?;
+    scene.keep(held);
+    Ok(scene.counting(&[("ports.bound", 25)]))
+}
+
+/// A program that holds bound ports and does not connect.
+pub(super) fn bound_and_idle() -> Result<Scene> {
+    let mut scene = of(100)?.holding(12)?;
+    let held = bound(&scene, 25, |_| Ok(()), false)?;
+    scene.keep(held);
+    Ok(scene.counting(&[("ports.bound", 25)]))
+}
+
+/// A program that leaves the port to connect().
+pub(super) fn bound_without_a_port() -> Result<Scene> {
+    let mut scene = of(100)?;
+    let held = bound(&scene, 25, Sock::set_bind_address_no_port, true)?;
+    scene.keep(held);
+    Ok(scene)
+}
+
+/// Ports of UDP are others.
+pub(super) fn udp_in_range() -> Result<Scene> {
+    let mut scene = of(100)?.holding(12)?;
+    let ports = LOW..LOW + 90;
+    let bind = |port| UdpSocket::bind((LOCAL, port));
+    let held: Vec<UdpSocket> = scene.here.run(|| ports.map(bind).collect::<Result<_, _>>())?;
+    scene.keep(held);
+    Ok(scene)
+}
+
+/// Until TIME_WAITs are old enough that connect() takes them over on every kernel.
+pub(super) fn wait_for_take_over() {
+    thread::sleep(Duration::from_millis(2_100));
+}
