@@ -33,7 +33,7 @@ const MOST_FILES: u64 = 16_384;
 
 /// How long the start of a program may take. No start lasts as long, even on a busy machine; a thread with a descriptor table of its own
 /// (`CLONE_FILES`) would copy the write end of the pipe that [`start`] waits for, and keep it.
-const LONGEST_START: Duration = Duration::from_secs(60);
+const LONGEST_START: Duration = Duration::from_mins(1);
 
 /// What programs and sockets do now.
 #[derive(Default)]
@@ -102,7 +102,7 @@ impl Drop for Closes {
 ///
 /// # Errors
 /// The program cannot be started; the limit of open files is reached; another process still has a copy of the last descriptor
-/// after [`LONGEST_START`].
+/// after a minute.
 pub fn start(command: &mut Command) -> io::Result<Child> {
     let _starts = Starts::begin();
     let (end, copied) = last_descriptor()?;
