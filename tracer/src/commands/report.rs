@@ -21,6 +21,8 @@ use summary::Summary;
 
 /// Lines between two updates of the progress bar.
 const STRIDE: u64 = 4096;
+/// Tuples of a run of which it is known what to do, at most.
+const ADVISED: usize = 10_000;
 
 /// Reads the files, and returns the report: text, or one line of JSON. What the report lacks (because a limit was reached, or
 /// lines or events are missing) is also logged.
@@ -30,7 +32,7 @@ const STRIDE: u64 = 4096;
 pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(&config.files)?;
     let mut summary = Summary::default();
-    let mut recorded = Recorded::new(Vec::new());
+    let mut recorded = Recorded::new(Vec::new(), ADVISED);
     let mut bar = Bar::new();
     let mut left = STRIDE;
     let mut add = |at: At, entry: Entry<'_>| {

@@ -31,9 +31,14 @@ use crate::{
     view::reading::About,
 };
 
+/// Tuples of a run that are remembered at most for a diagnosis.
+pub const MOST_TUPLES: usize = 50_000;
+
 /// What is known of a recording so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recorded {
+    /// Tuples of a run that are remembered at most.
+    most: usize,
     /// The namespaces to judge; empty: all.
     wanted: Vec<NetnsRef>,
     about: About,
@@ -50,7 +55,7 @@ pub struct Recorded {
 }
 
 /// A recording from one `tracer.start` to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Run {
     window: Window,
     failures: Failures,
@@ -68,6 +73,8 @@ pub struct Judged {
     /// Of all windows: the fullest tuple, all failed calls, the slowest searches.
     pub metrics: Metrics,
     pub readings: u64,
+    /// Lines about tuples for which there was no room.
+    pub left_out: u64,
     /// The time of all windows, in seconds.
     pub watched_s: f64,
     /// The earliest and the latest time of a line, ns since 1970; 0: there was none.
@@ -75,9 +82,21 @@ pub struct Judged {
 }
 
 impl Recorded {
-    /// A recording of which nothing is read yet. `wanted`: the namespaces to judge, by name or inode number; empty: all.
-    pub fn new(wanted: Vec<NetnsRef>) -> Self {
-        Self { wanted, time_wait_s: longest_time_wait_s(None), ..Self::default() }
+    /// A recording of which nothing is read yet. `wanted`: the namespaces to judge, by name or inode number; empty: all. `most`: tuples
+    /// of a run that are remembered at most.
+    pub fn new(wanted: Vec<NetnsRef>, most: usize) -> Self {
+        Self {
+            most,
+            wanted,
+            about: About::default(),
+            time_wait_s: longest_time_wait_s(None),
+            facts: Facts::default(),
+            run: Run::new(most),
+            worst: Worst::default(),
+            metrics: Metrics::default(),
+            counts: checks::Counts::default(),
+            span: None,
+        }
     }
 
     /// Adds a line. The lines must come in the order of their stream.
@@ -156,7 +175,7 @@ impl Recorded {
         if let Some(span) = self.run.window.rest() {
             self.judge(span);
         }
-        let run = std::mem::take(&mut self.run);
+        let run = std::mem::replace(&mut self.run, Run::new(self.most));
         self.counts.add(&run.window, &run.lost);
         if run.window.readings() == 0 {
             self.judge_failures(run.failures);
@@ -218,9 +237,17 @@ impl Recorded {
             checks,
             metrics: self.metrics,
             readings: self.counts.readings,
+            left_out: self.counts.left_out,
             watched_s: self.counts.watched_s,
             span: self.span.unwrap_or_default(),
         }
+    }
+}
+
+impl Run {
+    fn new(most: usize) -> Self {
+        let (window, failures) = (Window::new(most), Failures::default());
+        Self { window, failures, lost: Losses::default() }
     }
 }
 

@@ -44,9 +44,10 @@ fn list(runs: impl IntoIterator<Item = RangeInclusive<u16>>) -> Option<String> {
     let mut text = String::new();
     for run in runs {
         let comma = if text.is_empty() { "" } else { "," };
-        let written = match run.start() == run.end() {
-            true => write!(text, "{comma}{}", run.start()),
-            false => write!(text, "{comma}{}-{}", run.start(), run.end()),
+        let written = if run.start() == run.end() {
+            write!(text, "{comma}{}", run.start())
+        } else {
+            write!(text, "{comma}{}-{}", run.start(), run.end())
         };
         if written.is_err() || text.len() > LONGEST {
             return None;

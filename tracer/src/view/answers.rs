@@ -10,9 +10,8 @@ use std::{
 use tracer_common::{Cause, TupleKey};
 
 use super::{
-    model::Model,
     reading::{About, Call, Failure, Snapshot},
-    tuple_history::Judged,
+    tuple_history::{Judged, TupleHistory},
 };
 use crate::{
     doctor::{
@@ -135,11 +134,18 @@ fn is_about(subject: &Subject, key: &TupleKey) -> bool {
     }
 }
 
-/// Judges the newest reading, which the model has. Its failures are in [`Answers::remember`] already.
-pub(super) fn refresh(model: &mut Model) {
-    let (judged, all) = model.history.judged(model.about.netns, model.detailed());
-    let now_ms = model.history.now_ms();
-    let Answers { mut past, binds, .. } = std::mem::take(&mut model.answers);
+/// Judges the newest reading, which the history has. Its failures are in [`Answers::remember`] already.
+///
+/// `detailed`: a tuple that is judged whatever it is like; `None`: none.
+pub(super) fn refresh(
+    answers: &mut Answers,
+    history: &TupleHistory,
+    (about, reading): (&About, &Snapshot),
+    detailed: Option<TupleKey>,
+) {
+    let (judged, all) = history.judged(about.netns, detailed);
+    let now_ms = history.now_ms();
+    let Answers { mut past, binds, .. } = std::mem::take(answers);
     let known: HashSet<TupleKey> = judged.iter().map(|it| it.row.key).collect();
     past.retain(|key, past| known.contains(key) && past.is_before(now_ms));
     let mut namespaces: BTreeMap<u32, NetnsTuples> = BTreeMap::new();
@@ -147,7 +153,7 @@ pub(super) fn refresh(model: &mut Model) {
         let past = past.entry(tuple.row.key).or_insert_with(|| Past::new(tuple, now_ms));
         past.add(tuple, now_ms);
         let here = namespaces.entry(tuple.row.key.netns).or_default();
-        here.add(&model.about, tuple, counted(tuple, past, &binds));
+        here.add(about, tuple, counted(tuple, past, &binds));
     }
     for (key, counted) in binds.without(&known) {
         namespaces.entry(key.netns).or_default().tuples.push(counted);
@@ -156,7 +162,7 @@ pub(super) fn refresh(model: &mut Model) {
     // Sockets and processes are not looked at.
     let around = Around::default();
     for (netns, here) in namespaces {
-        let (seen, left_out) = here.seen(netns, &model.about, &model.reading);
+        let (seen, left_out) = here.seen(netns, about, reading);
         unknown += left_out;
         findings.extend(judge::of_tuples(&seen, &around));
         findings.extend(judge::held(&seen, &around));
@@ -169,7 +175,7 @@ pub(super) fn refresh(model: &mut Model) {
     let counts = counted_by_severity(&findings);
     let left_out = verdict::shorten(&mut findings);
     let judged = (judged.len(), all);
-    model.answers = Answers { findings, counts, left_out, judged, unknown, first, past, binds };
+    *answers = Answers { findings, counts, left_out, judged, unknown, first, past, binds };
 }
 
 /// The judged tuples of a network namespace.

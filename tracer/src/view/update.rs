@@ -86,7 +86,7 @@ fn read(model: &mut Model, reading: Snapshot) {
     model.answers.remember(&reading.failures, model.history.now_ms());
     model.reading = reading;
     model.worst = worst(model);
-    answers::refresh(model);
+    judge(model);
     super::failures::answer(&mut model.failures, &model.answers, &model.about);
     refresh(model);
     let shown: Vec<_> = model.list.rows.iter().map(|row| row.key).chain(model.detailed()).collect();
@@ -95,6 +95,13 @@ fn read(model: &mut Model, reading: Snapshot) {
             model.history.watch(key);
         }
     }
+}
+
+/// Makes [`Model::answers`] again.
+pub(super) fn judge(model: &mut Model) {
+    let detailed = model.detailed();
+    let Model { answers, history, about, reading, .. } = model;
+    answers::refresh(answers, history, (about, reading), detailed);
 }
 
 /// CPU time of the tracer per elapsed time between two readings (1: a whole core); `None`: a reading does not say it, the
@@ -241,7 +248,7 @@ fn open(model: &mut Model) {
         model.reading.holders = None;
         model.mode = Mode::Detail(row.key);
         model.scroll = 0;
-        answers::refresh(model);
+        judge(model);
         return;
     }
     match Filter::to_members(&row, by) {

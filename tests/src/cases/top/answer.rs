@@ -47,10 +47,10 @@ pub(super) fn is_what_doctor_says() -> Result<()> {
     let printed = run(&mut command(&["top", "-b", "-n", "1", "--netns", &netns])?, START_LIMIT)?;
     ensure!(printed.code() == 0, "{printed:?}");
     let doctor = ["doctor", "--window", "0", "--netns", &netns];
-    let told = run(&mut command(&doctor)?, START_LIMIT)?;
-    let (printed, told) = (finding(&printed.stdout)?, finding(&told.stdout)?);
-    ensure!(printed == told, "top: {printed:#?}\ndoctor: {told:#?}");
-    let all = told.join("\n");
+    let said = run(&mut command(&doctor)?, START_LIMIT)?;
+    let (printed, said) = (finding(&printed.stdout)?, finding(&said.stdout)?);
+    ensure!(printed == said, "top: {printed:#?}\ndoctor: {said:#?}");
+    let all = said.join("\n");
     let spread = format!("--dry-run --netns {netns}");
     for part in ["20 of 20 ports in use", "now   tracer spread --pool auto", &spread] {
         ensure!(all.contains(part), "no {part:?}:\n{all}");

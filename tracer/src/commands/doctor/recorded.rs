@@ -7,7 +7,7 @@ use crate::{
     commands::bar::Bar,
     config::DoctorConfig,
     doctor::{
-        recorded::{Damage, Recorded},
+        recorded::{Damage, MOST_TUPLES, Recorded},
         show::{self, Diagnosis, OfRecording},
         verdict::{self, Verdict},
     },
@@ -41,7 +41,7 @@ fn diagnose(config: &DoctorConfig) -> Result<Diagnosis, Error> {
         )));
     }
     let mut reader = Reader::open(&config.from)?;
-    let mut recorded = Recorded::new(config.netns.clone());
+    let mut recorded = Recorded::new(config.netns.clone(), MOST_TUPLES);
     let mut bar = Bar::new();
     let mut left = STRIDE;
     while reader.next(&mut |at, entry| recorded.add(at, &entry))? {

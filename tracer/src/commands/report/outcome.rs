@@ -175,7 +175,12 @@ impl Report {
         let begin = if begin == 0 { first } else { begin };
         let end = last.max(end);
         let notes = notes(&summary);
-        let limits = limits(&summary);
+        let mut limits = limits(&summary);
+        if judged.left_out > 0 {
+            limits.push(
+                "too many tuples in a run: what to do is not known for all of them".to_owned(),
+            );
+        }
         let forgotten = usize::try_from(summary.forgotten).unwrap_or(usize::MAX);
         let tuples_total = summary.tuples.len().saturating_add(forgotten);
         let (by_process, by_process_source) = by_process(&summary);

@@ -246,7 +246,7 @@ fn limits_are_noted_and_tuples_that_were_out_of_ports_are_kept() {
     while reader.next(&mut |at, entry| summary.add(at, &entry)).unwrap() {
         assert!(summary.tuples.len() <= 10 && summary.by_tuple.len() <= 6);
     }
-    let judged = Recorded::new(Vec::new()).finish(&Damage::default());
+    let judged = Recorded::new(Vec::new(), ADVISED).finish(&Damage::default());
     let report = Report::new(summary.finish(), &reader, &judged, 1);
     assert_eq!(report.tuples[0].saturation, Some(1.0));
     assert!((report.tuples[0].above_95 - 10.0).abs() < 0.001);

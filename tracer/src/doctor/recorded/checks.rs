@@ -27,7 +27,7 @@ pub(super) struct Counts {
     /// Whether a line is about a namespace that is to be judged.
     pub(super) has_wanted: bool,
     /// Lines about tuples for which there was no room.
-    left_out: u64,
+    pub(super) left_out: u64,
     /// Ports that were not counted because a table was full.
     lost: u64,
 }

@@ -1,6 +1,6 @@
 //! What a recording says about network namespaces.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::{
     doctor::{finding::Place, from_ledger::Namespace},

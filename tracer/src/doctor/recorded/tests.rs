@@ -17,7 +17,7 @@ fn judged(bytes: &[u8]) -> Judged {
     let path = folder.path().join("f");
     fs::write(&path, bytes).unwrap();
     let mut reader = Reader::open(&[path]).unwrap();
-    let mut recorded = Recorded::new(Vec::new());
+    let mut recorded = Recorded::new(Vec::new(), MOST_TUPLES);
     while reader.next(&mut |at, entry| recorded.add(at, &entry)).unwrap() {}
     recorded.finish(&Damage::default())
 }
@@ -49,7 +49,7 @@ fn the_worst_window_is_found_however_long_the_recording_is() {
 
 #[test]
 fn most_windows_of_a_long_recording_in_which_nothing_gets_worse_are_not_judged() {
-    let mut window = Window::default();
+    let mut window = Window::new(MOST_TUPLES);
     let mut due = 0;
     for reading in 1..=100_000_u64 {
         let at = At { wall_ns: reading, mono_ns: reading * 10 * S };

@@ -43,10 +43,10 @@ pub(super) struct Fullest {
 }
 
 impl Track {
-    /// A tuple of window `number` about which nothing is known yet. `before`: its counters at the beginning of the window.
-    pub(super) fn new(before: Option<TupleCount>, number: u64) -> Self {
+    /// A tuple of window `number` about which nothing is known yet. `is_new`: it held no port at the beginning of the window.
+    pub(super) fn new(is_new: bool, number: u64) -> Self {
         Self {
-            before,
+            before: is_new.then(TupleCount::default),
             now: TupleCount::default(),
             read_ns: 0,
             window: number,

@@ -1,9 +1,8 @@
 //! Puts the readings of a run together to windows as long as the live doctor's: over a second, a burst of connections would look like
 //! a flow that never ends.
 
-use std::collections::HashMap;
-
-use tracer_common::{Cause, TupleCount, TupleKey};
+use foldhash::HashMap;
+use tracer_common::{Cause, TupleKey};
 
 use super::{track::Track, worst};
 use crate::{
@@ -16,8 +15,6 @@ use crate::{
     view::reading::Call,
 };
 
-/// Tuples that are remembered at most: a recording can name more than any memory holds.
-const MOST: usize = 50_000;
 /// A window ends with the first reading that is so long after its beginning, in ns. Readings come a little early or late.
 const LENGTH_NS: u64 = 4_900_000_000;
 /// How long a tuple that holds no port is remembered, in ns: as long as the ledger keeps it at most.
@@ -28,8 +25,10 @@ const SHARE: u64 = 1_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The readings since the last window that was judged.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Window {
+    /// Tuples that are remembered at most: a recording can name more than any memory holds.
+    most: usize,
     /// Whether the run was read from its beginning: then tuples that appear after the first reading are new.
     begun: bool,
     /// Number of this window in its run.
@@ -61,6 +60,24 @@ pub(super) struct Span {
 }
 
 impl Window {
+    /// A run of which nothing is read yet. `most`: tuples that are remembered at most.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            begun: false,
+            number: 0,
+            tuples: HashMap::default(),
+            since: None,
+            reading: None,
+            newest: None,
+            left_out: 0,
+            readings: 0,
+            watched_s: 0.0,
+            first_ns: None,
+            judged_ns: 0,
+        }
+    }
+
     /// Notes that the run is read from its beginning.
     pub(super) fn begin(&mut self) {
         self.begun = true;
@@ -87,9 +104,8 @@ impl Window {
         // A tuple that is not in the readings so far held no port. The first reading of a run that is not read from its beginning
         // may be a part of one.
         let is_new = self.readings >= if self.begun { 1 } else { 2 } && self.left_out == 0;
-        let zero = is_new.then(TupleCount::default);
         let number = self.number;
-        let Some(track) = self.track(&tuple.key, zero) else { return };
+        let Some(track) = self.track(&tuple.key, is_new) else { return };
         track.begin(number);
         track.add(at, tuple);
     }
@@ -102,20 +118,20 @@ impl Window {
         }
         let number = self.number;
         let key = TupleKey::of_bind(what.key.netns, what.key.source);
-        let Some(track) = self.track(&key, None) else { return };
+        let Some(track) = self.track(&key, false) else { return };
         track.begin(number);
         track.bind_failed += 1;
         (track.pid, track.name) = (what.pid, what.comm);
     }
 
-    /// `before`: its counters at the beginning of the window, if it is not known yet. `None`: there is no room for it.
-    fn track(&mut self, key: &TupleKey, before: Option<TupleCount>) -> Option<&mut Track> {
-        if self.tuples.len() >= MOST && !self.tuples.contains_key(key) {
+    /// `is_new`: if it is not known yet, it held no port at the beginning of the window. `None`: there is no room for it.
+    fn track(&mut self, key: &TupleKey, is_new: bool) -> Option<&mut Track> {
+        if self.tuples.len() >= self.most && !self.tuples.contains_key(key) {
             self.left_out += 1;
             return None;
         }
         let number = self.number;
-        Some(self.tuples.entry(*key).or_insert_with(|| Track::new(before, number)))
+        Some(self.tuples.entry(*key).or_insert_with(|| Track::new(is_new, number)))
     }
 
     /// Ends the reading whose lines were added. Returns the window if it ends with this reading; `None`: it does not, or there is no

@@ -33,7 +33,7 @@ pub enum Commands {
     Broken,
 }
 
-/// One finding, none of its lines wider than `room` columns (except commands, if they are to be [`Commands::Whole`], and single words).
+/// One finding as lines, none wider than `room` columns (except commands that are to be whole, and single words).
 pub fn finding(finding: &Finding, room: usize, commands: Commands) -> Vec<(Part, String)> {
     let mut out = Lines { all: Vec::new(), room, commands };
     out.finding(finding);

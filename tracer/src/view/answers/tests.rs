@@ -10,9 +10,10 @@ use crate::{
     },
     view::{
         failures::FailureGroup,
+        model::Model,
         reading::TupleSample,
         tuple_history::MOST,
-        update::{Message, update},
+        update::{Message, judge, update},
     },
 };
 
@@ -108,7 +109,7 @@ fn ids(model: &Model) -> Vec<Id> {
 }
 
 #[test]
-fn a_tuple_without_a_free_port_is_told_what_to_type_with_its_numbers() {
+fn a_tuple_without_a_free_port_gets_what_to_type_with_its_numbers() {
     let mut model = model();
     let full = key(OWN, 1);
     read(&mut model, 0, &[(full, waiting(900, 0))], &[]);
@@ -196,8 +197,8 @@ fn only_the_worst_are_judged_and_another_namespace_does_not_displace_them() {
     assert!(model.answers.first(&key(OWN, 30_000)).is_some());
     assert!(model.answers.left_out > 200, "{}", model.answers.left_out);
     // One that is open on the screen is judged, too.
-    model.mode = super::super::model::Mode::Detail(key(OTHER, 1_999));
-    refresh(&mut model);
+    model.mode = crate::view::model::Mode::Detail(key(OTHER, 1_999));
+    judge(&mut model);
     assert!(model.answers.first(&key(OTHER, 1_999)).is_some());
 }
 
@@ -278,7 +279,7 @@ fn what_is_kept_of_later_readings_is_forgotten_when_a_replay_goes_back() {
         read(&mut model, second, &leak, &[]);
     }
     assert_eq!(ids(&model)[0], Id::HeldOpen);
-    model.history = crate::view::tuple_history::TupleHistory::default();
+    model.history = TupleHistory::default();
     read(&mut model, 50, &leak, &[]);
     assert!(!ids(&model).contains(&Id::HeldOpen), "{:?}", model.answers.findings);
 }

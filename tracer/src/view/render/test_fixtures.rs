@@ -11,7 +11,6 @@ use crate::{
     format::table::Top,
     host::capacity::{Limits, Reuse},
     view::{
-        answers,
         failures::FailureGroup,
         group::{GroupBy, grouped},
         layout,
@@ -378,7 +377,7 @@ pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
         _ => top.sorted(),
     };
     model.worst = crate::view::update::worst(model);
-    answers::refresh(model);
+    crate::view::update::judge(model);
     crate::view::failures::answer(&mut model.failures, &model.answers, &model.about);
     model.list.unfiltered = total;
     model.list.total = shown.len();

@@ -130,7 +130,7 @@ fn an_incident_is_named_with_its_numbers_and_its_time() {
     );
     let at = first.evidence["at"].as_str().unwrap();
     assert!(
-        at.ends_with("Z") && first.what.starts_with(&format!("at {}", &at[11..19])),
+        at.ends_with('Z') && first.what.starts_with(&format!("at {}", &at[11..19])),
         "{first:?}"
     );
     assert!(first.advice[0].command.as_ref().is_some_and(|it| it.contains("tcp_tw_reuse=1")));
@@ -299,8 +299,8 @@ fn runs_are_judged_apart_and_ports_of_a_full_table_are_no_health() {
 fn more_tuples_than_are_remembered_are_said() {
     let mut recorder = new();
     recorder.start(S, true);
-    for number in 0..50_100_u32 {
-        let key = TupleKey { netns: number % 50, destination_port: (number / 50) as u16, ..key(8) };
+    for number in 0..50_100_u16 {
+        let key = TupleKey { netns: (number % 50).into(), destination_port: number / 50, ..key(8) };
         recorder.tuple(2 * S, key, &waiting(2, 0), None);
     }
     recorder.totals(2 * S, 0, 0);
