@@ -199,6 +199,7 @@ mod tests {
     /// Findings without a scenario, and why.
     const WITHOUT: &[(&str, &str)] = &[
         ("kernel", "it is about the host and the backend, whatever the scenario"),
+        ("health_checks", "it takes a minute of an even load: unit tests have it"),
         ("blamed_upstream", "it is a consequence of ports_exhausted wherever that is seen"),
     ];
 

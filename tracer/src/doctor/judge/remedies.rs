@@ -54,7 +54,7 @@ impl Need<'_> {
         let after_s = reuse.delay_ms.map_or(1.0, |ms| f64::from(ms) / 1e3);
         let with = Flow { time_wait_s: after_s, ..self.flow };
         let gain = format!(
-            "ports are free after {} instead of {}: about {} connections/s; it is {} now",
+            "ports are free after {} instead of {}: about {} connections/s (the setting is {} now)",
             seconds(after_s),
             seconds(self.seen.time_wait_s),
             rate(with.largest_rate(self.capacity)),

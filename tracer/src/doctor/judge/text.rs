@@ -41,7 +41,7 @@ pub(super) fn seconds(seconds: f64) -> String {
         ..0.000_05 => "0 s".to_owned(),
         0.000_05..0.01 => format!("{:.1} ms", seconds * 1e3),
         ..1.0 => format!("{seconds:.2} s"),
-        1.0..10.0 => format!("{seconds:.1} s"),
+        1.0..10.0 => format!("{} s", format!("{seconds:.1}").trim_end_matches(".0")),
         10.0..120.0 => format!("{:.0} s", seconds.ceil()),
         120.0..7_200.0 => format!("{:.0} min", seconds / 60.0),
         _ => format!("{:.0} h", seconds / 3_600.0),

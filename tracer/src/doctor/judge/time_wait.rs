@@ -156,7 +156,7 @@ mod tests {
         let what = found(1_000, Some((10, 1_250))).unwrap().what;
         assert_eq!(
             what,
-            "1,000 of 1,000 TIME_WAITs (100 %); 1,250 connections ended without one in 5.0 s"
+            "1,000 of 1,000 TIME_WAITs (100 %); 1,250 connections ended without one in 5 s"
         );
         let unknown =
             TimeWaits { place: &place(), growth: None, now: 9, most: None, lasts_s: 62.0 };

@@ -168,7 +168,8 @@ fn with_gain(advice: &Advice) -> String {
     if !advice.gain.is_empty() {
         write!(text, ": {}", advice.gain).unwrap_or_default();
     }
-    if advice.command.is_some() && !advice.persists {
+    let sets = advice.command.as_ref().is_some_and(|it| it.contains("sysctl -w"));
+    if sets && !advice.persists {
         text.push_str(" (until the next reboot)");
     }
     text

@@ -35,7 +35,7 @@ fn full() -> Finding {
         Severity::Critical,
         tuple(),
         "28,232 of 28,232 ports in use, 27,900 in TIME_WAIT; nginx wants 612 connections/s; 454/s is all that one \
-         source address can give; 1,204 connect() failed in 5.0 s",
+         source address can give; 1,204 connect() failed in 5 s",
     )
     .with("ports.in_use", 28_232)
     .because("this host closes first (99 %)".to_owned())

@@ -45,7 +45,7 @@ fn a_failed_call_is_critical_however_few_ports_are_in_use() {
     let failed = seen(held(10, 0)).watched(failing(opened(50, 0), 3));
     let found = exhausted(&failed, &Around::default());
     assert_eq!(found[0].severity, Severity::Critical);
-    assert!(found[0].what.ends_with("3 connect() failed in 5.0 s"), "{}", found[0].what);
+    assert!(found[0].what.ends_with("3 connect() failed in 5 s"), "{}", found[0].what);
     assert_eq!(found[0].evidence["failed"], 3);
 }
 
@@ -82,7 +82,7 @@ fn a_tuple_that_is_full_already_is_not_full_soon_and_one_of_something_is_no_advi
         let activity = Activity { growth: 20.0, ..opened(100, 100) };
         exhausted(&seen(held(ports, ports)).watched(activity), &Around::default()).remove(0)
     };
-    assert!(growing(980).what.contains("full in 1.0 s"), "{}", growing(980).what);
+    assert!(growing(980).what.contains("full in 1 s"), "{}", growing(980).what);
     assert!(!growing(1_000).what.contains("full in"), "{}", growing(1_000).what);
     // 1/s for 62 s is a fraction of 450 ports: one address and one request are enough.
     let slow = seen(held(1_000, 1_000)).watched(opened(5, 5));
@@ -100,7 +100,7 @@ fn ports_in_time_wait_are_explained_and_helped_by_reuse_first() {
     assert_eq!(
         finding.what,
         "1,000 of 1,000 ports in use, 990 in TIME_WAIT; nginx wants 17.8 connections/s; \
-         16.1/s is all that one source address can give; 9 connect() failed in 5.0 s"
+         16.1/s is all that one source address can give; 9 connect() failed in 5 s"
     );
     let why = finding.why.as_deref().unwrap();
     assert_eq!(
@@ -115,7 +115,7 @@ fn ports_in_time_wait_are_explained_and_helped_by_reuse_first() {
         Some("ip netns exec proxy sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\""),
     ];
     assert_eq!(commands, expected);
-    assert!(finding.advice[0].gain.ends_with("; it is 2 now"), "{:?}", finding.advice[0]);
+    assert!(finding.advice[0].gain.ends_with("; the setting is 2 now"), "{:?}", finding.advice[0]);
     // (0.1 + 62.05) / (0.1 + 1)
     assert_eq!(finding.advice[0].factor.map(f64::round), Some(56.0));
     assert_eq!(finding.evidence["addresses.needed"], 3, "17.8 × 62.15 ÷ 450");
@@ -174,11 +174,11 @@ fn an_address_without_a_port_for_bind_is_named() {
     let found = at(Some((50, 100)), 2);
     assert_eq!(found[0].severity, Severity::Critical);
     let expected =
-        "50 of 100 ports are bound at this address; 2 bind() of port 0 failed in 5.0 s (squid)";
+        "50 of 100 ports are bound at this address; 2 bind() of port 0 failed in 5 s (squid)";
     assert_eq!(found[0].what, expected);
     let spread = found[0].advice[1].command.as_deref();
     assert_eq!(spread, Some("tracer spread --pool auto --all --rebind --dry-run --netns proxy"));
-    assert_eq!(at(None, 3)[0].what, "3 bind() of port 0 failed in 5.0 s (squid)");
+    assert_eq!(at(None, 3)[0].what, "3 bind() of port 0 failed in 5 s (squid)");
 }
 
 #[test]

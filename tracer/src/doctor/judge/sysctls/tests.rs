@@ -159,7 +159,7 @@ fn dropped_answers_are_those_of_a_source_that_is_set_or_that_alone_fails() {
     assert_eq!((found.severity, found.certainty), (Severity::Warning, Certainty::Inferred));
     assert_eq!(
         found.what,
-        "the reverse path filter dropped 40 packets in 5.0 s, and SYNs from 10.0.0.9 are not answered"
+        "the reverse path filter dropped 40 packets in 5 s, and SYNs from 10.0.0.9 are not answered"
     );
     let command = found.advice[0].command.as_deref();
     assert_eq!(command, Some("sysctl -w net.ipv4.conf.all.rp_filter=2"));

@@ -111,6 +111,6 @@ proptest! {
         }
         model.size = Size { width, height };
         let lines = super::super::lines(&model);
-        prop_assert!(lines < 400, "{}", lines);
+        prop_assert!(lines < 600, "{}", lines);
     }
 }
