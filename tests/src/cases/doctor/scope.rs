@@ -56,10 +56,10 @@ pub(super) fn of_a_process() -> Result<()> {
 pub(super) fn of_a_cgroup() -> Result<()> {
     let edge = Edge::new(50)?;
     let (second, _second) = edge.another(8082)?;
-    let ours = Cgroup::container()?;
-    let maker = edge.here.run(|| Maker::spawn(&ours))?;
+    let chosen = Cgroup::container()?;
+    let maker = edge.here.run(|| Maker::spawn(&chosen))?;
     let _others = edge.open(49)?;
-    let cgroup = ours.path().to_str().context("the path of the cgroup")?;
+    let cgroup = chosen.path().to_str().context("the path of the cgroup")?;
     let options = ["--window", "0.4", "--watch", "0.4", "--cgroup", cgroup];
     let mut rounds = Rounds::start(&edge.here, &options)?;
     let round = rounds.round()?;
@@ -72,7 +72,7 @@ pub(super) fn of_a_cgroup() -> Result<()> {
     let held = held.collect::<Result<Vec<Sock>>>()?;
     let round = rounds.until("a full tuple of the cgroup", |it| it.exit == 2)?;
     ensure!(full(&round) == [8082], "{round:?}");
-    let id = ours.path().file_name().and_then(|name| name.to_str());
+    let id = chosen.path().file_name().and_then(|name| name.to_str());
     let container = round.finding("ports_exhausted")?.container.as_deref();
     ensure!(container == id, "{container:?} is not {id:?}");
     // TIME_WAITs of the process of this test, which called connect().

@@ -67,7 +67,8 @@ mod tests {
     fn an_address_that_is_not_here_is_a_bad_source() {
         let [found] = &bad_sources(&bound(Addr::v4([10, 9, 9, 9]), 12))[..] else { panic!() };
         assert_eq!((found.id, found.severity), (Id::BadSource, Severity::Critical));
-        let expected = "nginx: 12 bind() failed in 5 s, because this network namespace does not have 10.9.9.9";
+        let expected =
+            "nginx: 12 bind() failed in 5 s, because this network namespace does not have 10.9.9.9";
         assert_eq!(found.what, expected);
         let add = Some("ip netns exec proxy ip addr add 10.9.9.9/32 dev INTERFACE");
         assert_eq!(found.advice[0].command.as_deref(), add);

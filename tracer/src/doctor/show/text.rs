@@ -79,7 +79,7 @@ fn not_made(checks: &[Check]) -> Vec<(Vec<&'static str>, &Missing)> {
 }
 
 fn headline(diagnosis: &Diagnosis) -> String {
-    // What a cause explains does not count beside others that are as bad.
+    // What a cause explains does not count if others are as bad.
     let count = |severity| {
         let all = || diagnosis.findings.iter().filter(move |it| it.severity == severity);
         let causes = all().filter(|it| it.consequence_of.is_none()).count();

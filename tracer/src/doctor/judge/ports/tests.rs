@@ -115,7 +115,7 @@ fn ports_in_time_wait_are_explained_and_helped_by_reuse_first() {
         Some("ip netns exec proxy sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\""),
     ];
     assert_eq!(commands, expected);
-    assert!(finding.advice[0].gain.ends_with("; the setting is 2 now"), "{:?}", finding.advice[0]);
+    assert!(finding.advice[0].gain.ends_with("(the setting is 2 now)"), "{:?}", finding.advice[0]);
     // (0.1 + 62.05) / (0.1 + 1)
     assert_eq!(finding.advice[0].factor.map(f64::round), Some(56.0));
     assert_eq!(finding.evidence["addresses.needed"], 3, "17.8 × 62.15 ÷ 450");
