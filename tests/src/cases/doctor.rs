@@ -42,11 +42,6 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("connections_not_closed_here", states::held_open),
             ("connections_not_closed_there", states::fin_wait2_held),
             ("failing_calls", window::failing_calls),
-            ("of_a_process", scope::of_a_process),
-            ("of_a_cgroup", scope::of_a_cgroup),
-            ("watching_an_incident", watch::an_incident),
-            ("end_of_watching", watch::its_end),
-            ("recording_of_failing_calls", recorded::failing_calls),
         ])
         .waiting()
         .once(&[
@@ -54,6 +49,11 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("every_port_reserved", window::every_port_reserved),
             ("bound_addresses", window::bound_addresses),
             ("a_load_that_fits", window::a_load_that_fits),
+            ("of_a_process", scope::of_a_process),
+            ("of_a_cgroup", scope::of_a_cgroup),
+            ("watching_an_incident", watch::an_incident),
+            ("end_of_watching", watch::its_end),
+            ("recording_of_failing_calls", recorded::failing_calls),
         ])
         .only_host()
         .waiting()
@@ -70,7 +70,6 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("nginx_closes_first", proxies::nginx_closes_first),
             ("nginx_with_old_defaults", proxies::nginx_with_old_defaults),
             ("blamed_upstream", proxies::blamed_upstream),
-            ("nginx_keeps_too_few", reuse::nginx_keeps_too_few),
             ("nginx_without_its_source", logged::nginx_without_its_source),
             ("nginx_without_descriptors", logged::nginx_without_descriptors),
         ])

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::table;
 use crate::{
-    cases::proxies::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, start_nginx},
+    cases::proxies::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT},
     harness::{
         process::Process,
-        tracer::doctor::{Advice, Finding, doctor, doctor_of_nobody},
+        tracer::doctor::{Finding, doctor, doctor_of_nobody},
     },
 };
 
@@ -53,27 +53,6 @@ fn answer_all(client: &TcpStream) -> std::io::Result<()> {
 
 fn why(finding: &Finding) -> Result<&str> {
     finding.why.as_deref().with_context(|| format!("no why: {finding:?}"))
-}
-
-/// nginx keeps fewer connections than it has at the same time: it closes the others first.
-pub(super) fn nginx_keeps_too_few() -> Result<()> {
-    let scene = Scene::new(400, "")?;
-    start_slow_upstream(&scene)?;
-    let http = format!(
-        "upstream backend {{ server {UPSTREAM}:{SLOW_PORT}; keepalive 2; }}\n\
-         server {{ listen {PROXY}:8080; proxy_http_version 1.1; proxy_set_header Connection '';\n\
-         location / {{ proxy_pass http://backend; }} }}"
-    );
-    let config = nginx_config(scene.folder.path(), "proxy", &http)?;
-    let _nginx = scene.proxy.run(|| start_nginx(&config))?;
-    let found = scene.while_loaded(16, &[], || doctor(&scene.proxy, WINDOW))?;
-    table::check("nginx_keeps_too_few", &found)?;
-    let closes = found.finding("closes_first")?;
-    let cause = "a worker keeps \"keepalive 2\" in upstream \"backend\"";
-    ensure!(why(closes)?.contains(cause), "{closes:?}");
-    let raise = |it: &Advice| it.what.starts_with("raise \"keepalive 2;\" to ");
-    ensure!(closes.advice.iter().any(raise), "{closes:?}");
-    Ok(())
 }
 
 /// A HAProxy with a statistics socket, in mode http, with this setting in its backend.

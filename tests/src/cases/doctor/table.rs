@@ -18,16 +18,10 @@ pub(super) struct Scenario {
     pub(super) roots: &'static [&'static str],
     /// Findings that must be there and are only good to know.
     pub(super) infos: &'static [&'static str],
-    /// Whether the first of `roots` is always the first; else that depends on the speed of the machine.
-    ordered: bool,
 }
 
 const fn unwell(name: &'static str, roots: &'static [&'static str]) -> Scenario {
-    Scenario { name, roots, infos: &[], ordered: true }
-}
-
-const fn unwell_by_rate(name: &'static str, roots: &'static [&'static str]) -> Scenario {
-    Scenario { ordered: false, ..unwell(name, roots) }
+    Scenario { name, roots, infos: &[] }
 }
 
 const fn healthy(name: &'static str) -> Scenario {
@@ -35,7 +29,7 @@ const fn healthy(name: &'static str) -> Scenario {
 }
 
 const fn noted(name: &'static str, infos: &'static [&'static str]) -> Scenario {
-    Scenario { name, roots: &[], infos, ordered: true }
+    Scenario { name, roots: &[], infos }
 }
 
 /// Every scenario, in the order of the findings in tracer/doc/doctor.md, each followed by the healthy ones that look like it.
@@ -57,10 +51,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     unwell("fin_wait2_held", &["fin_wait2_held"]),
     healthy("few_in_fin_wait2"),
     unwell("nginx_closes_first", &["ports_exhausted", "closes_first", "churn"]),
-    unwell_by_rate(
-        "nginx_keeps_too_few",
-        &["closes_first", "ports_exhausted", "churn", "slow_search"],
-    ),
     noted("haproxy_reuses_nothing", &["churn"]),
     healthy("haproxy_reuses_all"),
     noted("hot_spot", &["hot_spot"]),
@@ -130,9 +120,8 @@ pub(super) fn check(name: &str, found: &Diagnosis) -> Result<()> {
     let roots = if about_range { found.roots() } else { found.causes() };
     let first = scenario.roots.first();
     let found_first = roots.first();
-    let any_order = !scenario.ordered && found_first.is_some();
     ensure!(
-        found_first == first || any_order,
+        found_first == first,
         "{name}: the first root is {:?}, not {first:?}: {found:?}",
         roots.first()
     );

@@ -1,4 +1,4 @@
-//! The ports of Kubernetes services. A kubelet is one of the whole host, so this scenario is not among those side by side.
+//! The ports of Kubernetes services. A kubelet is one of the whole host, of which doctor takes the first, so this scenario is not among those side by side.
 
 use std::{
     os::unix::fs::symlink,
@@ -26,7 +26,7 @@ pub(in crate::cases::doctor) fn nodeport_overlap() -> Result<()> {
     symlink(std::env::current_exe()?, &kubelet)?;
     let mut command = Command::new(&kubelet);
     command.args(["helper", "keep"]).stdin(Stdio::piped()).stdout(Stdio::null());
-    let _kubelet = Process::spawn(&mut command)?;
+    let _kubelet = scene.here.run(|| Process::spawn(&mut command))?;
     let name = [scene.netns_name().to_owned()];
     let look = || doctor_of_names(&name, &["--window", "0"]);
     let found = look()?;
