@@ -147,7 +147,7 @@ impl Doctor {
         Around {
             destinations: judge::queues::destinations(seen.iter().map(|it| &it.now)),
             owners,
-            kubelet: owners::netns_of(KUBELET),
+            kubelet: self.worker.run(|| Ok(owners::netns_of(KUBELET))).ok().flatten(),
             spreads: self.spreads,
         }
     }
