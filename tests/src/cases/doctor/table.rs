@@ -188,6 +188,7 @@ mod tests {
     /// Findings without a scenario, and why.
     const WITHOUT: &[(&str, &str)] = &[
         ("kernel", "it is about the host and the backend, whatever the scenario"),
+        ("closes_first", "nginx_closes_first has it after ports_exhausted of the same tuple"),
         ("health_checks", "it takes a minute of an even load: unit tests have it"),
         ("blamed_upstream", "it is a consequence of ports_exhausted wherever that is seen"),
     ];
