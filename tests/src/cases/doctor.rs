@@ -6,6 +6,7 @@ mod conntrack;
 pub(super) mod edge;
 mod forms;
 mod grammar;
+mod largest_rate;
 mod logged;
 mod privileges;
 mod proxies;
@@ -45,6 +46,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         ])
         .waiting()
         .once(&[
+            ("largest_rate", largest_rate::largest_rate),
             ("first_half_full", window::first_half_full),
             ("every_port_reserved", window::every_port_reserved),
             ("bound_addresses", window::bound_addresses),

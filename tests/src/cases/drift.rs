@@ -25,6 +25,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             ("entries_added", entries_added),
             ("tuples_changed", tuples_changed),
             ("states_changed", states_changed),
+            ("destinations_changed", destinations_changed),
             ("nothing_known_of_a_namespace", nothing_known_of_a_namespace),
         ])
         // Of tracer's links, the kernel lets another process detach only those of cgroups: with this backend, the hooks that see
@@ -204,6 +205,27 @@ fn entries_added(backend: &str) -> Result<()> {
         scene.count(&entry.value[..TUPLE], STATES, in_state(ESTABLISHED))?;
     }
     scene.expect(2, 7)?;
+    scene.watch.stop()
+}
+
+/// The ledger has two connections with another destination than the kernel, as if their sockets had been disconnected and
+/// connected again unseen: they are removed and added, and counted as drift of 4.
+fn destinations_changed(backend: &str) -> Result<()> {
+    let mut scene = Scene::of_tuples(backend, 2, 7)?;
+    let tuples = scene.tuples()?;
+    let [real, other] = &tuples[..] else { bail!("{} tuples", tuples.len()) };
+    let (conns, entries) = scene.entries()?;
+    let entries = entries.into_iter().filter(|entry| entry.value[..TUPLE] == real[..]);
+    for mut entry in entries.take(2) {
+        entry.value[..TUPLE].copy_from_slice(other);
+        conns.set(&entry.key, &entry.value)?;
+        for (tuple, counter, sign) in [(real, RELEASED, u64::MAX), (other, OPENED, 1)] {
+            scene.count(tuple, counter, 1)?;
+            scene.count(tuple, HELD, one(&entry.key).wrapping_mul(sign))?;
+            scene.count(tuple, STATES, in_state(ESTABLISHED).wrapping_mul(sign))?;
+        }
+    }
+    scene.expect(4, 7)?;
     scene.watch.stop()
 }
 

@@ -89,7 +89,7 @@ pub(super) struct Application {
 }
 
 impl Application {
-    fn new(netns: &NetNs) -> Result<Self> {
+    pub(super) fn new(netns: &NetNs) -> Result<Self> {
         let rule = Rule::new();
         let cgroup = Cgroup::new(rule.name())?;
         let app = netns.run(|| Maker::spawn(&cgroup))?;
@@ -98,7 +98,12 @@ impl Application {
 
     /// Starts `tracer spread` for its cgroup in this namespace, with this pool. The rule is released when this agent ends, unless
     /// `arguments` have `--on-exit` or `--detach`.
-    fn spread_in(&self, netns: &NetNs, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
+    pub(super) fn spread_in(
+        &self,
+        netns: &NetNs,
+        pool: &[&str],
+        arguments: &[&str],
+    ) -> Result<Spread> {
         let cgroup = self.cgroup.path().to_string_lossy();
         let mut all = vec!["--cgroup", &cgroup];
         all.extend(pool.iter().flat_map(|address| ["--pool", address]));

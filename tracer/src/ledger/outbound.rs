@@ -37,7 +37,7 @@ pub fn outbound(
     let mut users: HashMap<(Addr, u16), u32> = HashMap::with_capacity(sockets.len());
     let mut verdicts = Vec::with_capacity(sockets.len());
     for (index, socket) in sockets.iter().enumerate() {
-        let verdict = connected(socket).then(|| assume(socket, &listeners, &in_range));
+        let verdict = is_connected(socket).then(|| assume(socket, &listeners, &in_range));
         if verdict.is_some() {
             by_ends.insert(ends(socket), index);
             *users.entry((socket.source, socket.source_port)).or_default() += 1;
@@ -76,7 +76,7 @@ fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
 }
 
 /// Whether the socket has a connection (TIME_WAIT included), or is making one.
-fn connected(socket: &DiagSocket) -> bool {
+pub(crate) fn is_connected(socket: &DiagSocket) -> bool {
     let idle = matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE);
     !idle && socket.source_port != 0 && socket.destination_port != 0
 }

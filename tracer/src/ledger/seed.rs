@@ -14,7 +14,7 @@ use crate::{
         process::Owner,
         sockdiag::{DiagSocket, tcp_state},
     },
-    ledger::outbound::outbound,
+    ledger::outbound::{is_connected, outbound},
 };
 
 /// The port range of one network namespace, and its TCP sockets as the kernel listed them.
@@ -68,16 +68,9 @@ fn flags(socket: &DiagSocket) -> u32 {
 /// The TIME_WAITs of the outgoing connections of a dump: their tuple, and how long each still lasts, ms.
 pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> + '_ {
     let sockets = outbound(&dump.sockets, |port| dump.range.contains(port));
-    sockets.filter(|socket| socket.time_wait).map(|socket| {
-        let tuple = TupleKey {
-            source: socket.source,
-            destination: socket.destination,
-            netns: dump.netns,
-            destination_port: socket.destination_port,
-            zero: 0,
-        };
-        (tuple, socket.expires_ms)
-    })
+    sockets
+        .filter(|socket| socket.time_wait)
+        .map(|socket| (tuple(socket, dump.netns), socket.expires_ms))
 }
 
 /// Commands that add the listeners of a dump, and its sockets that are bound and idle.
@@ -97,6 +90,23 @@ pub(crate) fn keys(dump: &Dump) -> impl Iterator<Item = (u32, ConnKey)> {
     dump.sockets.iter().map(|socket| (dump.netns, key(socket)))
 }
 
+/// The keys of a dump's connections in the ledger, each with its tuple.
+fn held(dump: &Dump) -> impl Iterator<Item = (ConnKey, TupleKey)> {
+    let connected = dump.sockets.iter().filter(|socket| is_connected(socket));
+    connected.map(|socket| (key(socket), tuple(socket, dump.netns)))
+}
+
+/// The tuple of a connection of a dump.
+const fn tuple(socket: &DiagSocket, netns: u32) -> TupleKey {
+    TupleKey {
+        source: socket.source,
+        destination: socket.destination,
+        netns,
+        destination_port: socket.destination_port,
+        zero: 0,
+    }
+}
+
 /// The key of a socket in the ledger: its cookie and its port.
 pub fn key(socket: &DiagSocket) -> ConnKey {
     ConnKey::new(socket.cookie, socket.source_port)
@@ -104,11 +114,10 @@ pub fn key(socket: &DiagSocket) -> ConnKey {
 
 fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners) -> Command {
     let owner = owners.get(&socket.inode);
-    let mut tuple = TupleKey { source: socket.source, netns, ..TupleKey::default() };
-    if op == Op::AddConn {
-        tuple.destination = socket.destination;
-        tuple.destination_port = socket.destination_port;
-    }
+    let tuple = match op {
+        Op::AddConn => tuple(socket, netns),
+        _ => TupleKey { source: socket.source, netns, ..TupleKey::default() },
+    };
     Command {
         op: op as u32,
         flags,
@@ -121,27 +130,29 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Commands that remove entries whose socket, with that port, is not in the dump of the entry's namespace. Entries of
+/// Commands that remove entries whose socket, with that port and tuple, is not in the dump of the entry's namespace: it is
+/// closed, or its connection is another one (the application disconnected it, and the port is bound). Entries of
 /// namespaces without a dump stay, and so do those made at `before_ns` (CLOCK_MONOTONIC, ns, when the dumps began) or
 /// later.
 ///
 /// A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {
     let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
-    let alive: HashSet<(u32, ConnKey)> = dumps.iter().flat_map(keys).collect();
+    let alive: HashSet<(ConnKey, TupleKey)> = dumps.iter().flat_map(held).collect();
     conns
         .iter()
         .filter(|(key, conn)| {
             conn.acquired_ns < before_ns
                 && dumped.contains(&conn.tuple.netns)
-                && !alive.contains(&(conn.tuple.netns, *key))
+                && !alive.contains(&(*key, conn.tuple))
         })
         .map(|(key, _)| Command { op: Op::RemoveConn as u32, key: *key, ..Command::default() })
         .collect()
 }
 
 /// Commands for connections that the kernel has and the ledger lacks or has in another state: a hook was missed. As
-/// with [`stale`], the caller carries out only those that two dumps in a row give.
+/// with [`stale`], the caller carries out only those that two dumps in a row give, and after those of [`stale`]: an entry with
+/// another tuple must be removed before its key is added again.
 ///
 /// A TIME_WAIT that the ledger lacks can be the accepted end of a connection whose listener is gone. It is added only
 /// if the kernel could have chosen its port: hooks are missed far more seldom than servers end.
@@ -154,8 +165,8 @@ pub(crate) fn missed(
     dumps: &[Dump],
     owners: &Owners,
 ) -> Vec<Command> {
-    let known: HashMap<ConnKey, (u32, u32)> =
-        conns.iter().map(|(key, conn)| (*key, (conn.tuple.netns, conn.flags))).collect();
+    let known: HashMap<ConnKey, (TupleKey, u32)> =
+        conns.iter().map(|(key, conn)| (*key, (conn.tuple, conn.flags))).collect();
     dumps
         .iter()
         .flat_map(|dump| self::conns(dump, owners).map(move |command| (dump, command)))
@@ -166,7 +177,8 @@ pub(crate) fn missed(
                 None if waits && !dump.range.contains(command.key.port) => None,
                 None => Some(command),
                 // A dump of one namespace does not correct an entry of another.
-                Some((netns, _)) if *netns != dump.netns => None,
+                Some((tuple, _)) if tuple.netns != dump.netns => None,
+                Some((tuple, _)) if *tuple != command.tuple => Some(command),
                 Some((_, flags)) if waits && flags & conn_flag::TIME_WAIT == 0 => {
                     Some(Command { op: Op::MarkTimeWait as u32, ..command })
                 }
@@ -216,8 +228,8 @@ mod tests {
     }
 
     fn conn(netns: u32, acquired_ns: u64) -> Conn {
-        let tuple = TupleKey { netns, ..TupleKey::default() };
-        Conn { tuple, acquired_ns, ..Conn::default() }
+        let socket = socket(tcp_state::ESTABLISHED, 0, 0);
+        Conn { tuple: super::tuple(&socket, netns), acquired_ns, ..Conn::default() }
     }
 
     fn dump(sockets: Vec<DiagSocket>) -> Dump {
@@ -334,6 +346,24 @@ mod tests {
         let stale = stale(&[gone, alive, young, elsewhere], &dumps, 100);
         let found: Vec<_> = stale.iter().map(|one| (one.op, one.key)).collect();
         assert_eq!(found, [(Op::RemoveConn as u32, gone.0)]);
+    }
+
+    #[test]
+    fn an_entry_whose_socket_has_another_connection_is_removed_and_added_again() {
+        let other = TupleKey { destination_port: 81, ..conn(5, 10).tuple };
+        let moved = Conn { tuple: other, ..conn(5, 10) };
+        let entries = [1, 2, 3].map(|cookie| (ConnKey::new(cookie, 40_000), moved));
+        let dumps = [dump(vec![
+            socket(tcp_state::ESTABLISHED, 1, 40_000),
+            socket(tcp_state::CLOSE, 2, 40_000),
+            socket(tcp_state::LISTEN, 3, 40_000),
+        ])];
+        let stale = stale(&entries, &dumps, 100);
+        assert_eq!(stale.iter().map(|one| one.key.cookie).collect::<Vec<_>>(), [1, 2, 3]);
+        let before = entries.iter().map(|(key, _)| *key).collect();
+        let missed = missed(&before, &entries, &dumps, &Owners::new());
+        let found: Vec<_> = missed.iter().map(|one| (one.op, one.key, one.tuple)).collect();
+        assert_eq!(found, [(Op::AddConn as u32, entries[0].0, conn(5, 10).tuple)]);
     }
 
     #[test]

@@ -36,7 +36,8 @@ fn rate(text: &str) -> Result<f64> {
 /// The load of a namespace has its destination, its rate and who closes first; that of another destination is not in it, and a
 /// host without a load has none.
 pub(super) fn measures() -> Result<()> {
-    let edge = Edge::new(2_000)?;
+    // More ports than the load takes, also if `advise` begins slowly on a busy machine.
+    let edge = Edge::new(20_000)?;
     let (one, load) = edge.under_load(edge.first(), 100, || {
         let narrow = ["nginx", "--to", "10.9.0.0/16", "--window", "0.5"];
         Ok((advised(&edge.here, &["nginx", "--window", "2"])?, advised(&edge.here, &narrow)?))
@@ -54,7 +55,7 @@ pub(super) fn measures() -> Result<()> {
     ensure!(load.failed == 0, "{load:?}");
     ensure!(seen.stdout.contains("closes 100 % first"), "{}", seen.stdout);
     // The range of this namespace, not that of the one in which it runs.
-    ensure!(seen.stdout.contains("range 40000-41999"), "{}", seen.stdout);
+    ensure!(seen.stdout.contains("range 40000-59999"), "{}", seen.stdout);
     let said = narrow.stderr.contains("none was seen to these destinations");
     ensure!(narrow.code() == BAD_CONFIG && said, "{narrow:?}");
     let idle = advised(&edge.here, &["nginx", "--window", "0.5"])?;

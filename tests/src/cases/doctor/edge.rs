@@ -1,6 +1,7 @@
 //! A host with few source ports, and an upstream.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
@@ -24,7 +25,7 @@ pub(in crate::cases) struct Edge {
 }
 
 /// What a load did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(in crate::cases) struct Load {
     pub(in crate::cases) opened: u64,
     pub(in crate::cases) failed: u64,
@@ -32,6 +33,14 @@ pub(in crate::cases) struct Load {
     pub(in crate::cases) seconds: f64,
     /// When each call returned, in seconds since the load began, in this order.
     returned: Vec<f64>,
+}
+
+impl fmt::Debug for Load {
+    /// Without the time of each call.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { opened, failed, seconds, returned: _ } = self;
+        write!(f, "{opened} opened, {failed} failed in {seconds:.1} s")
+    }
 }
 
 impl Load {

@@ -95,6 +95,9 @@ pub struct Advice {
     #[serde(rename = "do")]
     pub what: String,
     pub command: Option<String>,
+    /// By how much the largest rate grows.
+    #[serde(rename = "gain.factor")]
+    pub factor: Option<f64>,
 }
 
 impl Finding {
