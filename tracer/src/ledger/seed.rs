@@ -229,7 +229,7 @@ mod tests {
 
     fn conn(netns: u32, acquired_ns: u64) -> Conn {
         let socket = socket(tcp_state::ESTABLISHED, 0, 0);
-        Conn { tuple: super::tuple(&socket, netns), acquired_ns, ..Conn::default() }
+        Conn { tuple: tuple(&socket, netns), acquired_ns, ..Conn::default() }
     }
 
     fn dump(sockets: Vec<DiagSocket>) -> Dump {
