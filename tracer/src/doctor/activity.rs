@@ -31,7 +31,7 @@ pub struct Activity {
     pub search: [u32; SEARCH_BUCKETS],
     /// Whether connections were opened at a constant rate; `None`: not known.
     pub constant: Option<bool>,
-    /// The process that called connect() (at an address: whose bind() failed) last; `None`: not known.
+    /// The process that called connect() last; at an address, the one whose bind() failed last. `None`: not known.
     pub caller: Option<Process>,
     /// Path of the cgroup of that process, from the root of the hierarchy, beginning with a slash; `None`: not known.
     pub cgroup: Option<Arc<str>>,

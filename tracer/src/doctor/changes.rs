@@ -54,7 +54,7 @@ pub struct Missed {
 pub struct Sight {
     /// Inode numbers of the network namespaces that were looked at.
     pub looked: BTreeSet<u32>,
-    /// Those that could not be looked at.
+    /// Inode numbers of those that could not be looked at.
     pub failed: BTreeSet<u32>,
     /// Whether there was no time to look at all: namespaces that are in neither set were not looked at.
     pub cut_short: bool,

@@ -15,7 +15,7 @@ pub use subject::{Place, Process, Subject};
 /// Defines the ids of findings from their names, in the order in which equal findings are shown.
 macro_rules! ids {
     ($($(#[$about:meta])* $id:ident => $name:literal,)+) => {
-        /// What a finding says. Names are never changed: scripts look for them.
+        /// The kind of a finding. Names are never changed: scripts look for them.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub enum Id { $($(#[$about])* $id,)+ }
 
@@ -84,7 +84,8 @@ ids! {
     NonlocalBind => "nonlocal_bind",
     /// The reverse path filter (rp_filter) drops packets while SYNs of a source address are not answered.
     ReversePath => "reverse_path",
-    /// What does not work as well as it could on this kernel, because it lacks something that `tracer` uses.
+    /// What of `tracer` does not work as well as it could on this host: features that the kernel lacks, tables that are nearly
+    /// full.
     Kernel => "kernel",
 }
 

@@ -51,7 +51,7 @@ use super::{
 };
 use crate::host::counters::Counters;
 
-/// What was seen in a network namespace, in which each tuple and setting is judged.
+/// What was seen in a network namespace: all by which its tuples and settings are judged.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub place: Place,
@@ -105,7 +105,7 @@ impl Around {
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundAddress {
     pub address: Addr,
-    /// Ports in use at the address, and how many can be; `None`: not known.
+    /// How many ports are in use at the address, and how many can be; `None`: not known.
     pub ports: Option<(u64, u32)>,
     /// bind() calls that failed during the window because no port was free.
     pub failed: u64,

@@ -62,9 +62,9 @@ pub fn owners(inodes: &HashSet<u32, impl BuildHasher>) -> io::Result<HashMap<u32
     Ok(search.into_owners().into_iter().map(owner).collect())
 }
 
-/// The processes that have at least 80 % of the descriptors open that they may, without those that may open fewer than 256, which
-/// are sandboxed helpers. `opening`: the ids of those that have connections open, or opened some in the window: only these count;
-/// empty: not known, so all of the host count.
+/// The processes with at least 80 % of their descriptors open (of RLIMIT_NOFILE, soft). One with a limit below 256 does not
+/// count: it is a sandboxed helper. `opening`: the ids of those that have connections open, or opened some in the window: only
+/// these count; empty: not known, so all of the host count.
 pub fn crowded(all: &All, opening: &HashSet<u32, impl BuildHasher>) -> Vec<OfProcess> {
     let crowded = all.processes.iter().filter(|it| {
         let meant = opening.is_empty() || opening.contains(&it.pid);

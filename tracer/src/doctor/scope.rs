@@ -214,8 +214,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// `owned`: whose the tuples and addresses are, by inode number of the network namespace; one can be there several times. In
-    /// a namespace that is not there, all findings about tuples and addresses are judged.
+    /// The scope of these processes. `owned`: whose the tuples and addresses are, by inode number of the network namespace; one
+    /// can be there several times. In a namespace that is not there, all findings about tuples and addresses are judged.
     pub fn new(members: Arc<Members>, owned: impl IntoIterator<Item = (u32, Owned)>) -> Self {
         let mut scope = Self { members, ..Self::default() };
         for (inum, owned) in owned {

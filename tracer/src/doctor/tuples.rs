@@ -53,21 +53,21 @@ pub fn ip(address: Addr) -> IpAddr {
 /// How many ports a tuple holds: those of connections from one source address to one destination that connect() opened.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tuple {
-    /// All of them, those in TIME_WAIT and those outside of the range included.
+    /// All ports that it holds, those in TIME_WAIT and those outside of the range included.
     pub held: u32,
-    /// In TIME_WAIT, without those in FIN_WAIT2.
+    /// Ports in TIME_WAIT, without those in FIN_WAIT2.
     pub time_wait: u32,
-    /// Of `time_wait`: connect() can reuse them, because they are old enough and `net.ipv4.tcp_tw_reuse` lets it.
+    /// Of `time_wait`: ports that connect() can reuse, because they are old enough and `net.ipv4.tcp_tw_reuse` lets it.
     pub reusable: u32,
-    /// In FIN_WAIT2: this host has closed the connection, the peer has not.
+    /// Ports in FIN_WAIT2: this host has closed the connection, the peer has not.
     pub fin_wait2: u32,
-    /// In CLOSE_WAIT: the peer has closed the connection, the program has not.
+    /// Ports in CLOSE_WAIT: the peer has closed the connection, the program has not.
     pub close_wait: u32,
-    /// In ESTABLISHED.
+    /// Ports in ESTABLISHED.
     pub established: u32,
-    /// In SYN_SENT.
+    /// Ports in SYN_SENT.
     pub syn_sent: u32,
-    /// Of `syn_sent`: the SYN was sent again at least once.
+    /// Of `syn_sent`: ports whose SYN was sent again at least once.
     pub unanswered: u32,
     /// Ports of the range that a connect() of this tuple can be given, those that it holds included.
     pub capacity: u32,

@@ -77,7 +77,7 @@ pub struct Watched {
     pub namespaces: BTreeMap<u32, Activities>,
     /// Name of the kernel backend that was attached.
     pub backend: &'static str,
-    /// What does not work as well as it could on this kernel, and why, as texts for people; empty: nothing.
+    /// What does not work as well as it could on this host, and why, as texts for people; empty: nothing.
     pub degraded: Vec<String>,
     /// How many ports were not counted in the window because a table was full.
     pub lost: u64,

@@ -30,7 +30,7 @@ use crate::{
 const KUBELET: &str = "kubelet";
 
 impl Doctor {
-    /// Judges what was seen.
+    /// The diagnosis of what a round has seen. With `--watch`, it is compared with the rounds before.
     pub(super) fn judged(&mut self, round: Round) -> Diagnosis {
         let Round { all, before, mut after, watched, watched_for, translated, proxies, chosen } =
             round;

@@ -23,7 +23,7 @@ pub struct Advice {
     pub reserves: Option<Reservation>,
 }
 
-/// What a command sets that sets net.ipv4.ip_local_reserved_ports, so that it can be put together with others of its namespace.
+/// A command that sets net.ipv4.ip_local_reserved_ports, by what it sets: several of one namespace can be united.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservation {
     /// The network namespace in which it is typed.

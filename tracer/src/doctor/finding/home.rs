@@ -15,7 +15,7 @@ pub struct Pod {
 pub struct Home {
     /// Id of the container: 64 hexadecimal digits; `None`: there is none, or it is not known.
     pub container: Option<String>,
-    /// Its name: of a pod's container that in the pod, else that of its container engine; `None`: not known.
+    /// The container's name: in its pod if it has one, else in its container engine; `None`: not known.
     pub container_name: Option<String>,
     /// Uid of the pod; `None`: there is no pod, or it is not known.
     pub pod_uid: Option<String>,

@@ -24,7 +24,7 @@ pub enum Part {
     Text,
 }
 
-/// How a command is shown that is wider than the room.
+/// How a command is shown that is wider than its lines may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Commands {
     /// One line, however long.
@@ -47,7 +47,7 @@ pub(super) struct Lines {
     pub(super) all: Vec<(Part, String)>,
     /// The most columns of a line, if each character takes one.
     pub(super) room: usize,
-    /// How commands are shown that are wider.
+    /// How commands are shown that are wider than `room`.
     pub(super) commands: Commands,
 }
 

@@ -9,13 +9,14 @@ use crate::host::{
 /// How many ports of the range a tuple holds, by parity, that is even or odd.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Parity {
-    /// Of the parity that connect() tries first: that of the range's first port.
+    /// Ports of the parity that connect() tries first: that of the range's first port.
     pub first: u32,
-    /// Of the other parity, which bind(address, 0) tries first (`inet_csk_find_open_port`, net/ipv4/inet_connection_sock.c).
+    /// Ports of the other parity, which bind(address, 0) tries first (`inet_csk_find_open_port`,
+    /// net/ipv4/inet_connection_sock.c).
     pub second: u32,
     /// Of `first`: ports of open connections, and of TIME_WAITs that are at most 10 s old.
     pub recent_first: u32,
-    /// The same of `second`.
+    /// Of `second`: ports of open connections, and of TIME_WAITs that are at most 10 s old.
     pub recent_second: u32,
 }
 

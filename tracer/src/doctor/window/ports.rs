@@ -10,9 +10,9 @@ use crate::error::Error;
 /// How many ports all source addresses have in use towards one destination.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Ports {
-    /// Those that are not in TIME_WAIT.
+    /// Ports that are not in TIME_WAIT.
     pub open: u64,
-    /// Those in TIME_WAIT.
+    /// Ports in TIME_WAIT.
     pub waiting: u64,
 }
 
