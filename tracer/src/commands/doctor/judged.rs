@@ -227,7 +227,7 @@ fn only_own() -> Check {
     Check { id: "namespaces", core: false, missing: Some(Missing { why, needs }) }
 }
 
-/// What this kernel lacks; `None`: nothing.
+/// The finding about what does not work as well as it could on this host; `None`: nothing.
 fn of_kernel(watched: &Watched) -> Option<Finding> {
     let first = watched.degraded.first()?;
     let finding = Finding::new(Id::Kernel, Severity::Info, Subject::Host, first.clone())

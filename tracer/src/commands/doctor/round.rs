@@ -22,7 +22,7 @@ use crate::{
     runtime::shutdown::StopSignals,
 };
 
-/// How long a round may take in addition to its window: what is not seen by then is not seen.
+/// How long the two looks of a round may take in all, half of it each: namespaces that come after that are not looked at.
 const LIMIT: Duration = Duration::from_secs(25);
 /// How often a wait checks for signals, and reads events.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
