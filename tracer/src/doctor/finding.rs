@@ -179,7 +179,7 @@ pub struct Finding {
     /// What to do: first what helps at once, then what lasts, the best first. Empty: nothing is known, or the cause has the
     /// advice.
     pub advice: Vec<Advice>,
-    /// The command that shows whether it is gone, and when it should be; `None`: none is known.
+    /// The command by which to check that the finding is gone, and when if that matters; `None`: none is known.
     pub verify: Option<String>,
     /// What would be of no use, though it is often advised; `None`: nothing.
     pub not: Option<&'static str>,

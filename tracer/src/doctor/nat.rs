@@ -40,7 +40,7 @@ impl Unread {
     }
 }
 
-/// The ports that source NAT uses of one address towards one destination: how many, in which states, and of how many.
+/// The ports that source NAT uses of one address towards one destination, by their state, and how many it can use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mapping {
     pub snat: Snat,

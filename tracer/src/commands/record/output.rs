@@ -200,10 +200,7 @@ impl Output {
         result.map_err(|_| EventError::Unknown)
     }
 
-    /// Adds the line of a decision of the spreader that was made at `mono_ns` (CLOCK_MONOTONIC, ns).
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// Adds the line of a decision of the spreader that was made at `mono_ns` (CLOCK_MONOTONIC, ns). `Err`: the reader is gone.
     pub(crate) fn decided(&mut self, mono_ns: u64, line: &Decided<'_>) -> Result<(), Closed> {
         self.switch(Group::Events)?;
         let moment = Moment { seq: self.seq, mono_ns, wall_offset_ns: self.wall_offset_ns };
@@ -211,26 +208,18 @@ impl Output {
         self.finish(done)
     }
 
-    /// Adds the line `tracer.start`.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// Adds the line `tracer.start`. `Err`: the reader is gone.
     pub(crate) fn start(&mut self, line: &Start<'_>) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.start(buffer, moment, line))
     }
 
-    /// Adds a line `tracer.degraded`.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// Adds a line `tracer.degraded`. `Err`: the reader is gone.
     pub(crate) fn degraded(&mut self, line: &Degraded<'_>) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.degraded(buffer, moment, line))
     }
 
     /// Adds the settings of a namespace, before the lines of the reading at `read_at` that are about it.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// `Err`: the reader is gone.
     pub(super) fn settings(
         &mut self,
         read_at: Moment,
@@ -240,35 +229,25 @@ impl Output {
     }
 
     /// Writes all lines so far, then adds the last one. `finish` makes it, given how many lines the output dropped.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// `Err`: the reader is gone.
     pub(crate) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
         self.flush()?;
         let line = finish(self.dropped);
         self.add(|writer, buffer, moment| writer.stop(buffer, moment, &line))
     }
 
-    /// Adds a line `lost`: `count` more losses for this reason.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// Adds a line `lost`: `count` more losses for this reason. `Err`: the reader is gone.
     pub(crate) fn lost(&mut self, reason: &str, count: u64) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.lost(buffer, moment, &Lost { reason, count }))
     }
 
-    /// Adds a line of a reading. `read_at`: the time of the reading, the same in all of its lines.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// Adds a line of a reading. `read_at`: the time of the reading, the same in all of its lines. `Err`: the reader is gone.
     pub(crate) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
     }
 
     /// Adds a line about an address of a reading. `read_at`: the time of the reading, the same in all of its lines.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// `Err`: the reader is gone.
     pub(crate) fn address_stats(
         &mut self,
         read_at: Moment,
@@ -278,9 +257,7 @@ impl Output {
     }
 
     /// Adds the last line of a reading. `read_at`: the time of the reading, the same in all of its lines.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// `Err`: the reader is gone.
     pub(crate) fn stats(&mut self, read_at: Moment, line: &Stats) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.stats(buffer, moment, line))
     }
@@ -313,10 +290,7 @@ impl Output {
     }
 
     /// Writes all collected lines into the sink; those that the sink cannot take are dropped and counted. Once the output is
-    /// closed, the lines stay.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// closed, the lines stay. `Err`: the reader is gone.
     pub(crate) fn write(&mut self) -> Result<(), Closed> {
         if let Some(sink) = &mut self.sink
             && self.lines > 0
@@ -339,10 +313,7 @@ impl Output {
     }
 
     /// Writes all collected lines into the sink, and makes the sink write what it buffers (compression), and rotate the file if
-    /// that is due.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// that is due. `Err`: the reader is gone.
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = &mut self.sink {
@@ -357,10 +328,7 @@ impl Output {
     }
 
     /// Writes all collected lines, and opens the output again (SIGHUP). If that fails, the old one is used further, and the log
-    /// says so.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// says so. `Err`: the reader is gone.
     pub(crate) fn reopen(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };
@@ -376,10 +344,7 @@ impl Output {
     }
 
     /// Writes all collected lines, and closes the output. Lines that cannot be written now are dropped and counted. A second call
-    /// does nothing.
-    ///
-    /// # Errors
-    /// The reader of the output is gone.
+    /// does nothing. `Err`: the reader is gone.
     pub(crate) fn close(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };

@@ -34,11 +34,14 @@ pub(super) struct Report {
     pub(super) end: String,
     /// From the first line to the last one, in seconds.
     pub(super) duration_s: f64,
-    /// What the newest `tracer.start` said about its host and its tracer; empty: not known.
+    /// Name of the host, as the newest `tracer.start` says it; empty: not known.
     #[serde(rename = "host.name")]
     pub(super) host: String,
+    /// Its kernel release; empty: not known.
     pub(super) kernel: String,
+    /// The version of its tracer; empty: not known.
     pub(super) version: String,
+    /// The kernel backend of its tracer; empty: not known.
     pub(super) backend: String,
     /// What did not work as well as it could, one text each; empty: nothing.
     pub(super) degraded: Vec<String>,
@@ -112,15 +115,19 @@ pub(super) struct First {
     /// The tuple; of a bind(), its address.
     #[serde(flatten)]
     pub(super) at: Where,
+    /// Id of the process; absent: not known.
     #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
     pub(super) pid: Option<u32>,
     /// Name of the process.
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub(super) comm: Option<String>,
+    /// Ports in use, those in TIME_WAIT included; absent: not known.
     #[serde(rename = "ports.in_use", skip_serializing_if = "Option::is_none")]
     pub(super) in_use: Option<u64>,
+    /// Ports in TIME_WAIT; absent: not known.
     #[serde(rename = "ports.time_wait", skip_serializing_if = "Option::is_none")]
     pub(super) time_wait: Option<u64>,
+    /// Ports that the tuple could hold; absent: not known.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub(super) capacity: Option<u32>,
     /// The range of its namespace.

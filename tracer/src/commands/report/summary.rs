@@ -23,8 +23,11 @@ pub(super) struct Exhaustion {
     pub(super) pid: u32,
     /// Name of that process, NUL-padded; all zero: not known.
     pub(super) comm: [u8; 16],
+    /// Ports in use, those in TIME_WAIT included; `None`: not known.
     pub(super) in_use: Option<u64>,
+    /// Ports in TIME_WAIT; `None`: not known.
     pub(super) time_wait: Option<u64>,
+    /// Ports that the tuple could hold; `None`: not known.
     pub(super) capacity: Option<u32>,
     /// Whether the call itself was recorded. If not, it failed between the reading at `wall_ns` and the reading before it.
     pub(super) exact: bool,
@@ -43,7 +46,9 @@ pub(super) struct Slowest {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sourced<T> {
     pub(super) counts: T,
+    /// Whether `tracer.stats` or `tracer.stop` lines of a run are counted.
     pub(super) from_totals: bool,
+    /// Whether lines of single failed calls are counted, of a run without totals.
     pub(super) from_events: bool,
 }
 
@@ -97,6 +102,7 @@ struct Run {
 /// The sums of a recording, over all of its runs (from one `tracer.start` to the next).
 #[derive(Debug, Default)]
 pub(super) struct Summary {
+    /// How much is remembered at most.
     pub(super) limits: Limits,
     run: Run,
     /// What the newest `tracer.start` said about its host and its tracer; the default value if there was none.

@@ -21,6 +21,7 @@ pub(super) struct Peak {
     pub(super) saturation: Option<f64>,
     /// Ports in use, those in TIME_WAIT included.
     pub(super) in_use: u64,
+    /// Ports in TIME_WAIT.
     pub(super) time_wait: u64,
     /// Ports that it could hold; `None`: not known.
     pub(super) capacity: Option<u32>,

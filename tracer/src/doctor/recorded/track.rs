@@ -24,11 +24,11 @@ pub(super) struct Track {
     pub(super) read_ns: u64,
     /// Number of the newest window that has a line about it.
     pub(super) window: u64,
-    /// Its ports in the reading of that window in which it was fullest.
+    /// Its ports in the reading of window `window` in which it was fullest.
     pub(super) fullest: Fullest,
     /// TIME_WAITs that connect() could reuse at the newest line; `None`: its settings allowed none, or that is not known.
     pub(super) reusable: Option<u64>,
-    /// bind() calls of that window that found no port at the address.
+    /// bind() calls of window `window` that found no port at the address.
     pub(super) bind_failed: u64,
     /// The process that connected last, or whose bind() failed last; 0: not known.
     pub(super) pid: u32,

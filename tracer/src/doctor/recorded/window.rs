@@ -83,7 +83,7 @@ impl Window {
         self.begun = true;
     }
 
-    /// Whether this time is before that of the newest reading: clocks go on in a run, so this is another run.
+    /// Whether this time is before that of the newest reading: CLOCK_MONOTONIC never goes back in a run, so it is of another run.
     pub(super) fn is_before(&self, at: At) -> bool {
         self.reading.or(self.newest).is_some_and(|it| at.mono_ns < it.mono_ns)
     }
@@ -177,7 +177,7 @@ impl Window {
         is_due
     }
 
-    /// Whether one of these tuples was worse in this window than in each before; notes how bad each was.
+    /// Whether one of these tuples was worse in this window than in each before, by [`Track::is_worse`]; notes how bad each was.
     pub(super) fn is_worse(&mut self, keys: &[TupleKey], span: Span) -> bool {
         let mut is_worse = false;
         for key in keys {
