@@ -37,7 +37,7 @@ struct Measured {
     lost: u64,
 }
 
-/// What is advised, and a load that may have to be measured for it.
+/// What `tracer advise` prints, and the hooks for a load that has to be measured first.
 pub struct Advice {
     config: AdviseConfig,
     plan: Plan,
@@ -69,12 +69,13 @@ impl Advice {
         Ok(Self { config, plan, netns, window })
     }
 
-    /// Whether [`Self::run`] measures.
+    /// Whether [`Self::run`] measures a load; if not, [`Self::print`] does the same.
     pub fn measures(&self) -> bool {
         self.window.is_some()
     }
 
-    /// Measures the load, and prints the text.
+    /// Measures the load if that is wanted, and prints the text. A signal ends the measurement early; the text is for what was
+    /// seen by then.
     ///
     /// # Errors
     /// A map cannot be read; no load was seen, and a program needs servers; stdout cannot be written.
@@ -90,7 +91,7 @@ impl Advice {
         Ok(())
     }
 
-    /// Prints the text for a load that needs not be measured.
+    /// Prints the text as it is now, without a measurement. A reader of stdout that is gone is no error.
     ///
     /// # Errors
     /// Stdout cannot be written.

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How long reading takes before the bar is shown.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
-/// A bar on stderr, if that is a terminal.
+/// A progress bar on stderr, if that is a terminal.
 pub(super) struct Bar {
     begun: Instant,
     wanted: bool,
@@ -18,12 +18,13 @@ pub(super) struct Bar {
 }
 
 impl Bar {
+    /// A bar that is not shown yet. Its time begins now.
     pub(super) fn new() -> Self {
         Self { begun: Instant::now(), wanted: stderr().is_terminal(), shown: None }
     }
 
-    /// Updates the bar with the number of bytes that were read, and of all bytes (0: not known). Does nothing in the first
-    /// second, or if stderr is no terminal.
+    /// Updates the bar with the number of bytes that were read, and of all bytes (0: not known). Does nothing within a second of
+    /// [`Self::new`], or if stderr is no terminal.
     pub(super) fn show(&mut self, (done, all): (u64, u64)) {
         if !self.wanted || self.begun.elapsed() < SHOWN_AFTER {
             return;
@@ -41,6 +42,7 @@ impl Bar {
         bar.set_position(done);
     }
 
+    /// Removes the bar from the terminal, if it was shown.
     pub(super) fn end(&self) {
         if let Some(bar) = &self.shown {
             bar.finish_and_clear();

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What a round looks at, and with what.
+/// `tracer doctor`: what each of its rounds looks at, and with what.
 pub struct Doctor {
     config: DoctorConfig,
     worker: Worker,
@@ -54,11 +54,12 @@ pub struct Doctor {
 
 impl Doctor {
     /// Finds the namespaces that are to be judged, and attaches the hooks for the window. The calling thread, and those that it
-    /// starts later, can only read from then on.
+    /// starts later, can only read from then on. Hooks that cannot be attached are no error: the window is not made then.
     ///
     /// # Errors
-    /// A namespace, process or cgroup that is asked for does not exist; a thread cannot be started; a signal asked to stop. Hooks
-    /// that cannot be attached are no error: the window is not made then.
+    /// A namespace, process or cgroup that is asked for does not exist, or no such process is in such a namespace; privileges are
+    /// missing to read what the processes have open; this network namespace cannot be read; a thread cannot be started;
+    /// privileges cannot be dropped; a signal asked to stop.
     pub fn start(kernel: &KernelConfig, config: DoctorConfig) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::Failure(format!("cannot start a thread: {error}"));
         let own = netns::own().map_err(|error| {

@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// Runs until a key or a signal ends it, all wanted readings were shown, or the terminal or the reader of stdout is
-/// gone.
+/// Shows readings of the ledger until a key or a signal ends it, all wanted readings were shown, or the terminal or the reader of
+/// stdout is gone. `filter`: which tuples are shown.
 ///
 /// # Errors
 /// A BPF map cannot be read; the ledger refuses a command; the terminal or stdout cannot be used.

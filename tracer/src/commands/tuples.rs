@@ -31,12 +31,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Least time between two readings of the port ranges.
 const RANGES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints one reading, or one every `interval` until a signal asks to stop or the reader of stdout is gone. Losses are
-/// logged.
+/// Prints one reading of the tuple table, or one every `interval` until a signal asks to stop or the reader of stdout is gone.
+/// `filter`: which tuples are printed. Losses are logged.
 ///
 /// # Errors
-/// A BPF map cannot be read; the ledger refuses a command; stdout cannot be written. (A reader that is gone is no error,
-/// and ends it.)
+/// A BPF map cannot be read; the ledger refuses a command; stdout cannot be written. (A reader that is gone is no error, and ends
+/// it.)
 pub fn run(
     mut tracer: Tracer,
     config: &TuplesConfig,

@@ -9,35 +9,38 @@ use tracer_common::{
 
 use super::{finding::Process, flow::Flow};
 
-/// What happened to a tuple, or to an address at which ports are bound, while it was watched.
+/// What happened while it was watched: to a tuple, or to an address at which bind(address, 0) or listen() takes ports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Activity {
-    /// How long it was watched, in seconds.
+    /// How long it was watched, in seconds; more than 0, except in a default value.
     pub seconds: f64,
-    /// Ports that were taken.
+    /// Ports that were taken: of a tuple, by connect(); of an address, by bind() or listen().
     pub opened: u64,
-    /// Connections that ended: they went into TIME_WAIT, or gave their port back at once.
+    /// Connections that ended: their port went into TIME_WAIT, or was free at once. Those that were never established are
+    /// included.
     pub ended: u64,
-    /// Of these: those that this host closed first, so that they went into TIME_WAIT.
+    /// Of `ended`: those that this host closed first, so that their port went into TIME_WAIT.
     pub closed_first: u64,
-    /// Connections that were open at the same time, on average.
+    /// How many ports were held outside of TIME_WAIT: the mean of the numbers at the beginning and at the end.
     pub open: f64,
-    /// Ports more in use per second; below 0: fewer.
+    /// By how many per second the ports in use grew, those in TIME_WAIT included; negative: they became fewer.
     pub growth: f64,
-    /// Failed calls by [`Cause`].
+    /// Calls that failed; the index is a [`Cause`] as usize.
     pub failed: [u64; Cause::COUNT],
-    /// Port searches by duration: see `tracer_common::tuple::search_bucket`.
+    /// Port searches of connect() that found a port, by duration: the index is that of `tracer_common::tuple::search_bucket`.
     pub search: [u32; SEARCH_BUCKETS],
     /// Whether connections were opened at a constant rate; `None`: not known.
     pub constant: Option<bool>,
-    /// The process that connected last; `None`: not known.
+    /// The process that called connect() last; at an address, the one whose bind() failed last. `None`: not known.
     pub caller: Option<Process>,
-    /// Path of the cgroup of that process, from the root of the hierarchy; `None`: not known.
+    /// Path of the cgroup of that process, from the root of the hierarchy, beginning with a slash; `None`: not known.
     pub cgroup: Option<Arc<str>>,
 }
 
 impl Activity {
-    /// The difference of two readings, `seconds` apart (more than 0). `before`: `None` if the tuple was not there then.
+    /// The difference of two readings, which are `seconds` apart; this must be more than 0. `before`: `None` if the tuple was not
+    /// there then. It counts from 0 in that case, and also if its counters went back, because it was removed and added again.
+    /// `constant`, `caller` and `cgroup` are `None`.
     pub fn between(before: Option<&TupleCount>, now: &TupleCount, seconds: f64) -> Self {
         let zero = TupleCount::default();
         // The tuple was removed, and is there again: its counters began at 0.
@@ -73,7 +76,7 @@ impl Activity {
         }
     }
 
-    /// Calls that failed because no port was free.
+    /// Calls of connect() and bind() that failed because no port was free.
     pub fn exhausted(&self) -> u64 {
         let [connects, binds] =
             [Cause::PortsExhausted, Cause::BindExhausted].map(|cause| self.failures(cause));
@@ -85,7 +88,7 @@ impl Activity {
         self.failed.get(cause as usize).copied().unwrap_or(0)
     }
 
-    /// Connections of the window that were established, at the least; `waiting`: how many are in SYN_SENT now.
+    /// At least so many connections of the window were established. `waiting`: how many are in SYN_SENT now.
     pub fn established(&self, waiting: u32) -> u64 {
         /// How a connection ends that was never established.
         const NEVER: [Cause; 6] = [
@@ -100,9 +103,9 @@ impl Activity {
         self.opened.saturating_sub(waiting.into()).saturating_sub(never)
     }
 
-    /// The connections that programs want, those included that failed because no port was free. `time_wait_s`: how long a
-    /// TIME_WAIT holds its port; `waiting`: which share of the ports is in TIME_WAIT now, 0 to 1, which is the share that this
-    /// host closes first if no connection ended in the window. `None`: programs wanted none.
+    /// The connections that programs want: those that got a port, and those that failed because none was free. `time_wait_s`: how
+    /// long a TIME_WAIT holds its port, in seconds; `waiting`: which share of the ports is in TIME_WAIT now, 0 to 1, which counts
+    /// as the share that this host closes first if no connection ended in the window. `None`: there were no such connections.
     pub fn flow(&self, time_wait_s: f64, waiting: f64) -> Option<Flow> {
         let wanted = self.opened.saturating_add(self.exhausted());
         if wanted == 0 {
@@ -115,8 +118,8 @@ impl Activity {
         Some(Flow { rate: float(wanted) / self.seconds, open_s, closes_first, time_wait_s })
     }
 
-    /// How long a port search took, in ns, on average and in the middle; `None`: there was none. As exact as the histogram: each
-    /// search counts as the middle of its bucket.
+    /// How long connect()'s port searches took, in ns; `None`: there was none. As exact as the histogram: each search counts as
+    /// the middle of its bucket, or as the beginning of the last one, which has no end.
     pub fn search_ns(&self) -> Option<Search> {
         let all: u64 = self.search.iter().map(|count| u64::from(*count)).sum();
         if all == 0 {
@@ -134,7 +137,7 @@ impl Activity {
     }
 }
 
-/// How long port searches took, in ns.
+/// Mean and median duration of port searches, in ns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Search {
     pub mean: f64,

@@ -8,18 +8,18 @@ const STEP_S: f64 = 0.25;
 const MOST: usize = 32;
 /// The fewest readings that say something.
 const FEWEST: usize = 16;
-/// The most tuples that are looked at: reading more of them often costs too much.
+/// How many tuples [`Arrivals`] keeps; others are left out, because reading more of them often costs too much.
 pub const MOST_TUPLES: usize = 4_096;
 /// By how much a reading is late at most, in seconds.
 const LATE_S: f64 = 0.005;
-/// The largest difference between the connections that were opened until a moment and those that a constant rate gives, in
-/// square roots of all connections. Connections that come at random have a smaller one once in ten thousand times (the
-/// distribution of Kolmogorov).
+/// The largest difference between the connections that were opened until a moment and those that a constant rate gives, in square
+/// roots of all connections. Connections that come at random (a Poisson process) stay below it in about one window of 100 with 16
+/// readings, and in one of 300 with 31 (simulated).
 const CONSTANT: f64 = 0.3;
 /// The difference that counting in whole connections makes.
 const WHOLE: f64 = 1.5;
 
-/// How many connections of each tuple were opened until each reading.
+/// How many connections of each tuple (`K`) were opened until each reading of a window.
 #[derive(Clone, Debug, Default)]
 pub struct Arrivals<K> {
     /// When each reading was taken, in seconds since the beginning.
@@ -30,17 +30,20 @@ pub struct Arrivals<K> {
 }
 
 impl<K: Eq + Hash + Copy> Arrivals<K> {
-    /// None, at the beginning of a window.
+    /// Arrivals without a reading. The times of the other functions count from now, the beginning of the window.
     pub fn new() -> Self {
         Self { times: Vec::new(), opened: HashMap::new(), step_s: STEP_S }
     }
 
-    /// Whether it is time for a reading, so many seconds after the beginning.
+    /// Whether the next reading is due `at_s` seconds after the beginning: at first one each 0.25 s; with 32 readings, every
+    /// other one is removed, and the time between two is doubled.
     pub fn is_due(&self, at_s: f64) -> bool {
         at_s >= self.times.last().unwrap_or(&0.0) + self.step_s
     }
 
-    /// Adds a reading: the connections that each tuple opened since the beginning. Tuples beyond the first 4,096 are left out.
+    /// Adds a reading `at_s` seconds after the beginning, which must be later than the last one. `opened`: how many connections
+    /// each tuple has opened since the beginning. One that is missing here has as many as in the reading before. Tuples beyond
+    /// the first [`MOST_TUPLES`] are left out.
     pub fn add(&mut self, at_s: f64, opened: impl IntoIterator<Item = (K, u64)>) {
         let index = self.times.len();
         self.times.push(at_s);
@@ -71,7 +74,8 @@ impl<K: Eq + Hash + Copy> Arrivals<K> {
         self.step_s *= 2.0;
     }
 
-    /// Whether a tuple's connections were opened at a constant rate, as by a clock; `None`: there are too few readings to say.
+    /// Whether a tuple's connections were opened at a constant rate, as by a clock. `None`: there are fewer than 16 readings, or
+    /// none has a connection of this tuple.
     pub fn is_constant(&self, key: &K) -> Option<bool> {
         if self.times.len() < FEWEST {
             return None;

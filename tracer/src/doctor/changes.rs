@@ -9,10 +9,10 @@ use super::{
 
 /// In how many rounds in a row a finding has to be missing until it is solved: a load that pauses for a round solves nothing.
 const SOLVED_AFTER: u32 = 2;
-/// How many findings are remembered. Other processes decide how many there are; of more, changes are not known.
+/// How many findings are remembered: other processes decide how many there are. Any other one is new in each round.
 const MOST: usize = 10_000;
 
-/// What the rounds so far have found.
+/// The findings of the rounds so far, at most 10,000.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     rounds: u64,
@@ -28,14 +28,15 @@ struct Known {
     missing: u32,
 }
 
-/// What has changed since the last round, in addition to [`Finding::change`].
+/// What has changed since the last round, without the findings of this round: how these differ is in [`Finding::change`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
     /// The number of this round, from 1 on.
     pub round: u64,
-    /// Findings that are missing for the second round in a row.
+    /// Findings that are missing for the second time in a row, rounds that could not see them not counted. They are forgotten.
     pub solved: Vec<Missed>,
-    /// Findings that are missing in this round, and were there in the one before: the next round decides.
+    /// Findings that are missing for the first time: they are solved if the next round that can see them does not find them
+    /// either.
     pub missing: Vec<Missed>,
 }
 
@@ -53,9 +54,9 @@ pub struct Missed {
 pub struct Sight {
     /// Inode numbers of the network namespaces that were looked at.
     pub looked: BTreeSet<u32>,
-    /// Those that could not be looked at.
+    /// Inode numbers of those that could not be looked at.
     pub failed: BTreeSet<u32>,
-    /// Whether there was no time for all of them.
+    /// Whether there was no time to look at all: namespaces that are in neither set were not looked at.
     pub cut_short: bool,
 }
 
@@ -73,8 +74,9 @@ impl Sight {
 }
 
 impl History {
-    /// Compares the findings of a round with those of the rounds before, and sets the change of each; in the first round, of none.
-    /// Several findings of the same id and subject change together, by the worst of them.
+    /// Compares the findings of a round with those of the rounds before, and sets [`Finding::change`]; in the first round, it
+    /// stays `None`. Several findings of the same id and subject have the same change, by the worst of them. `checks`: those of
+    /// the round; a finding whose check was not made, or whose namespace `sight` lacks, is not missing.
     pub fn compare(
         &mut self,
         findings: &mut [Finding],

@@ -15,15 +15,15 @@ pub use subject::{Place, Process, Subject};
 /// Defines the ids of findings from their names, in the order in which equal findings are shown.
 macro_rules! ids {
     ($($(#[$about:meta])* $id:ident => $name:literal,)+) => {
-        /// Which finding it is. Names are never changed: scripts look for them.
+        /// The kind of a finding. Names are never changed: scripts look for them.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub enum Id { $($(#[$about])* $id,)+ }
 
         impl Id {
-            /// All findings.
+            /// All ids, in the order in which findings are shown that are equal otherwise.
             pub const ALL: &[Self] = &[$(Self::$id,)+];
 
-            /// Its name, as users read it.
+            /// Its name in text and JSON: that of the variant in snake case, such as `black_hole`.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$id => $name,)+ }
             }
@@ -34,55 +34,58 @@ macro_rules! ids {
 ids! {
     /// The connections of a tuple wait for answers that do not come.
     BlackHole => "black_hole",
-    /// A NAT behind this host seems to have no port left.
+    /// A NAT behind this host seems to have no port left: a part of the SYNs to a global address gets no answer.
     NatBehind => "nat_behind",
-    /// A NAT on this host has no port left for one of its addresses.
+    /// A NAT on this host has no port left for one of its addresses towards a destination, or soon has none.
     SnatExhausted => "snat_exhausted",
-    /// The table of tracked connections is full.
+    /// The table of tracked connections (conntrack) is full or nearly full, or drops connections because its hash chains are too
+    /// long.
     ConntrackFull => "conntrack_full",
-    /// A listener on this host has a full queue: connections to it wait.
+    /// A listener on this host has, or had, a full accept queue: connections to it wait.
     UpstreamQueue => "upstream_queue",
-    /// Connections are in CLOSE_WAIT: the program does not close them.
+    /// Many ports are in CLOSE_WAIT: the peer has closed the connections, the program has not.
     HeldOpen => "held_open",
-    /// Connections are in FIN_WAIT2: the peer does not close them.
+    /// Many ports are in FIN_WAIT2: this host has closed the connections, the peer has not.
     FinWait2Held => "fin_wait2_held",
-    /// A process has no descriptor left, or the host has none.
+    /// A process or the host has no file descriptor left, or nearly none.
     Descriptors => "descriptors",
-    /// A program binds an address that this host does not have.
+    /// bind() fails because a program uses an address that its network namespace does not have (EADDRNOTAVAIL).
     BadSource => "bad_source",
-    /// connect() or bind() finds no source port, or soon finds none.
+    /// connect() or bind(address, 0) finds no source port, or soon finds none.
     PortsExhausted => "ports_exhausted",
-    /// connect() tries every port of one half of the range before it finds a free one in the other half.
+    /// connect() tries every port of one parity before it finds a free one of the other parity, or soon does.
     SlowSearch => "slow_search",
-    /// A proxy reports failing servers, though this host has no port left.
+    /// A proxy reports that its servers failed, though this host had no port left to reach them.
     BlamedUpstream => "blamed_upstream",
-    /// Programs hold ports of the range by bind(), which connect() then cannot use towards any destination.
+    /// Programs hold many ports of the range by bind(), which connect() then cannot use towards any destination.
     PoisonedPorts => "poisoned_ports",
-    /// This host closes the connections first, so that their ports stay in TIME_WAIT.
+    /// This host closes connections first, so that their ports stay in TIME_WAIT.
     ClosesFirst => "closes_first",
-    /// Each request, or nearly so, opens a connection of its own.
+    /// Short connections, one after the other, hold a good part of a tuple's ports.
     Churn => "churn",
-    /// Services listen on ports of the range.
+    /// Programs listen on ports of the range (net.ipv4.ip_local_port_range) that are not reserved.
     ListenersInRange => "listeners_in_range",
-    /// The range has few ports.
+    /// The range (net.ipv4.ip_local_port_range) has few ports, or is the default one and nearly half full.
     SmallRange => "small_range",
-    /// Most ports are used towards one destination.
+    /// Most ports in use lead to one destination.
     HotSpot => "hot_spot",
-    /// Health checks hold a part of a tuple's ports.
+    /// Connections at a constant rate, as health checks open them, need a good part of a tuple's ports.
     HealthChecks => "health_checks",
-    /// A socket is connected to itself, or could be.
+    /// A socket is connected to its own address and port, or could be: connect() goes to a port of the range on which nothing
+    /// listens.
     SelfConnect => "self_connect",
-    /// The range has ports that Kubernetes gives to services.
+    /// The range has ports that Kubernetes gives to services (NodePorts).
     NodeportOverlap => "nodeport_overlap",
-    /// Connections end without TIME_WAIT, because there are too many.
+    /// Connections end without TIME_WAIT, or soon do, because there are as many as net.ipv4.tcp_max_tw_buckets allows.
     TimeWaitOverflow => "time_wait_overflow",
-    /// TIME_WAITs are to be reused, but timestamps are off.
+    /// net.ipv4.tcp_tw_reuse is 1, but without effect, because net.ipv4.tcp_timestamps is 0.
     ReuseIneffective => "reuse_ineffective",
-    /// Programs may bind addresses that this host does not have.
+    /// Programs may bind addresses that this host does not have (net.ipv4.ip_nonlocal_bind).
     NonlocalBind => "nonlocal_bind",
-    /// The reverse path filter drops answers.
+    /// The reverse path filter (rp_filter) drops packets while SYNs of a source address are not answered.
     ReversePath => "reverse_path",
-    /// What this kernel lacks for `tracer`.
+    /// What of `tracer` does not work as well as it could on this host: features that the kernel lacks, tables that are nearly
+    /// full.
     Kernel => "kernel",
 }
 
@@ -92,7 +95,7 @@ impl fmt::Display for Id {
     }
 }
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
     /// Good to know; nothing fails.
@@ -104,7 +107,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Its name, as users read it.
+    /// Its name in text and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Info => "info",
@@ -114,7 +117,7 @@ impl Severity {
     }
 }
 
-/// How sure it is.
+/// How sure a finding is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Certainty {
     /// Counted or read on this host.
@@ -126,7 +129,7 @@ pub enum Certainty {
 }
 
 impl Certainty {
-    /// Its name, as users read it.
+    /// Its name in text and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Measured => "measured",
@@ -136,7 +139,7 @@ impl Certainty {
     }
 }
 
-/// How a finding differs from the same one of the last round.
+/// How a finding differs from the one with the same id and subject of the rounds before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Change {
     /// No round before had it, or it was solved since.
@@ -149,7 +152,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Its name, as users read it.
+    /// Its name in text and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -167,28 +170,29 @@ pub struct Finding {
     pub severity: Severity,
     pub certainty: Certainty,
     pub subject: Subject,
-    /// What was found, with its numbers: one line.
+    /// What was found, with its numbers, as a text for people: one line.
     pub what: String,
-    /// The numbers by their keys, for programs.
+    /// The numbers behind `what`, by their keys in JSON, such as `ports.in_use`.
     pub evidence: Map<String, Value>,
     /// Why it is so; `None`: not known.
     pub why: Option<String>,
-    /// What to do, the best first; what helps at once before that.
+    /// What to do: first what helps at once, then what lasts, the best first. Empty: nothing is known, or the cause has the
+    /// advice.
     pub advice: Vec<Advice>,
-    /// The command that shows whether it is gone, and when it should be.
+    /// The command by which to check that the finding is gone, and when if that matters; `None`: none is known.
     pub verify: Option<String>,
-    /// What would be of no use, though it is often advised.
+    /// What would be of no use, though it is often advised; `None`: nothing.
     pub not: Option<&'static str>,
     /// The finding that explains this one; `None`: it is a cause.
     pub consequence_of: Option<Id>,
     /// Where the processes of its subject run; `None`: not known, or in several places.
     pub home: Option<Home>,
-    /// Since the last round; `None`: there is none.
+    /// How it differs from the round before; `None`: there is none.
     pub change: Option<Change>,
 }
 
 impl Finding {
-    /// A finding that was measured, with neither numbers nor advice yet.
+    /// A finding that was measured; all that the arguments do not give is empty or `None`.
     pub fn new(id: Id, severity: Severity, subject: Subject, what: impl Into<String>) -> Self {
         Self {
             id,
@@ -213,7 +217,7 @@ impl Finding {
         Self { certainty, ..self }
     }
 
-    /// The finding with one more number; `null` adds none.
+    /// The finding with one more number in its evidence, in place of one with the same key; `null` adds none.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
@@ -223,7 +227,7 @@ impl Finding {
         self
     }
 
-    /// The finding with its reason.
+    /// The finding with its reason; `None`: not known.
     #[must_use]
     pub fn because(self, why: impl Into<Option<String>>) -> Self {
         Self { why: why.into(), ..self }

@@ -23,7 +23,7 @@ pub fn longest_time_wait_s(hz: Option<u32>) -> f64 {
     60.0 + f64::from(step) / f64::from(hz)
 }
 
-/// The connections of one tuple.
+/// The connections of one tuple: how many are opened, and how long each holds its port.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flow {
     /// Connections opened per second.
@@ -42,30 +42,31 @@ impl Flow {
         self.open_s + self.closes_first * self.time_wait_s
     }
 
-    /// Ports that are in use all the time at this rate.
+    /// How many ports are in use at this rate, on average: the rate multiplied by [`Self::held_s`].
     pub fn ports(&self) -> f64 {
         self.rate * self.held_s()
     }
 
-    /// The largest rate at which no connect() fails, in connections per second, with this many ports. Infinite if a connection
-    /// holds its port for no time.
+    /// The largest rate at which no connect() fails, in connections per second. `capacity`: how many ports there are. Infinite if
+    /// a connection holds its port for no time.
     pub fn largest_rate(&self, capacity: u32) -> f64 {
         f64::from(capacity) / self.held_s()
     }
 
-    /// The largest rate at which connect() finds a port soon: see [`FAST_SHARE`].
+    /// The largest rate at which connect() finds a port soon (see [`FAST_SHARE`]), in connections per second. `capacity` as in
+    /// [`Self::largest_rate`].
     pub fn largest_fast_rate(&self, capacity: u32) -> f64 {
         self.largest_rate(capacity) * FAST_SHARE
     }
 
-    /// How many source addresses this rate needs so that connect() finds a port soon; at least 1. `capacity`: ports of one address,
-    /// more than 0.
+    /// How many source addresses this rate needs so that connect() finds a port soon (see [`FAST_SHARE`]); at least 1.
+    /// `capacity`: ports of one address towards the destination; with 0, it is [`u32::MAX`].
     pub fn addresses(&self, capacity: u32) -> u32 {
         ceil(self.ports() / (FAST_SHARE * f64::from(capacity))).max(1)
     }
 
-    /// How many requests each connection must carry so that connect() finds a port soon, at this many requests per second; at least
-    /// 1. `capacity` as above.
+    /// How many requests each connection must carry so that connect() finds a port soon (see [`FAST_SHARE`]), at `requests` per
+    /// second in all; at least 1. `capacity`: ports towards the destination; with 0, it is [`u32::MAX`].
     pub fn requests_per_connection(&self, requests: f64, capacity: u32) -> u32 {
         ceil(requests * self.held_s() / (FAST_SHARE * f64::from(capacity))).max(1)
     }

@@ -18,21 +18,22 @@ use crate::{
     ledger::stats::Row,
 };
 
-/// The ports that a tuple holds, by a reading of the ledger.
+/// How many ports a tuple holds, by a reading of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Held {
     /// Ports in use, those in TIME_WAIT included.
     pub in_use: u64,
+    /// Ports in TIME_WAIT.
     pub time_wait: u64,
-    /// Of these: connect() takes them over now (`net.ipv4.tcp_tw_reuse`).
+    /// Of `time_wait`: ports that connect() can reuse now (`net.ipv4.tcp_tw_reuse`); 0 also if that is not known.
     pub reusable: u64,
-    /// The other ports in use, by the state of their socket; `None`: not known.
+    /// The ports that are not in TIME_WAIT, by the state of their socket; `None`: not known.
     pub states: Option<Ports>,
-    /// Ports that it can hold; `None`: not known.
+    /// Ports that it can hold, those in use included; `None`: not known.
     pub capacity: Option<u32>,
 }
 
-/// A tuple, or a row of [`TupleKey::of_bind`], and what happened to it.
+/// A tuple, or an address at which bind(address, 0) takes ports ([`TupleKey::of_bind`]), and what happened to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counted {
     pub key: TupleKey,
@@ -41,15 +42,18 @@ pub struct Counted {
     pub activity: Option<Activity>,
 }
 
-/// What is known of a network namespace.
+/// What is known of a network namespace when its tuples are judged.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     pub place: Place,
-    /// `None`: not known, so nothing is advised about it.
+    /// The ports that the kernel chooses from. `None`: not known; then the range of `limits` counts, and without these, nothing
+    /// is advised about it.
     pub range: Option<PortRange>,
-    /// The range without its reserved and bound ports; `None`: not known.
+    /// Its range, and how many ports of it are reserved or bound; `None`: not known, so only [`Held::capacity`] says what a tuple
+    /// can hold.
     pub limits: Option<Limits>,
-    /// `None`: not known, so TIME_WAITs hold their ports for as long as they last, and nothing is advised about it.
+    /// Which TIME_WAITs connect() may reuse. `None`: not known; then they hold their ports for as long as they last, and nothing
+    /// is advised about it.
     pub reuse: Option<Reuse>,
     /// How long a TIME_WAIT lasts at most on its host, in seconds: [`super::flow::longest_time_wait_s`].
     pub time_wait_s: f64,
@@ -67,19 +71,21 @@ impl From<&Row> for Held {
     }
 }
 
-/// The source address and the destination of a tuple of the ledger.
+/// The source address and the destination of a tuple of the ledger. A key of [`TupleKey::of_bind`] has no destination.
 pub const fn ends(key: &TupleKey) -> Ends {
     Ends { source: key.source, destination: key.destination, port: key.destination_port }
 }
 
-/// A tuple of the ledger as the subject of a finding in this namespace.
+/// A tuple of the ledger as the subject of a finding. `place`: its namespace.
 pub fn subject(place: &Place, key: &TupleKey) -> Subject {
     let ends = ends(key);
     Subject::Tuple { place: place.clone(), source: ip(key.source), destination: ends.peer() }
 }
 
-/// What a namespace's settings for TIME_WAITs must be, by whether its tuples have reusable ones (`None`: connect() takes over
-/// none of this tuple). Timestamps count as off if connect() takes over none: then nothing shows that they are on.
+/// What net.ipv4.tcp_tw_reuse and net.ipv4.tcp_timestamps must be in a namespace, by the TIME_WAITs of its tuples that connect()
+/// can reuse (`None`: the settings let it reuse none of this tuple; 0: they do, but none is old enough). tcp_tw_reuse is 1 if
+/// such a tuple has no loopback address, 2 if each has one, and 0 if there is none; then timestamps count as off, because nothing
+/// shows that they are on. The delay is not known.
 pub fn reuse<'a>(tuples: impl IntoIterator<Item = (&'a TupleKey, Option<u64>)>) -> Reuse {
     let taking =
         tuples.into_iter().filter(|(key, reusable)| reusable.is_some() && !key.is_of_bind());
@@ -91,8 +97,8 @@ pub fn reuse<'a>(tuples: impl IntoIterator<Item = (&'a TupleKey, Option<u64>)>) 
     Reuse { setting: setting.unwrap_or(0), delay_ms: None, timestamps: setting.is_some() }
 }
 
-/// The tuples of one namespace as they are judged, and how many of them are left out, because how many ports they can hold is not
-/// known, and no call failed for lack of one.
+/// The tuples of one namespace as they are judged, and how many of them are left out of that, because how many ports they can
+/// hold is not known and no call failed for lack of one. `before`, `details` and `growth` are `None`.
 pub fn seen(namespace: Namespace, tuples: impl IntoIterator<Item = Counted>) -> (Seen, usize) {
     let Namespace { place, range, limits, reuse, time_wait_s } = namespace;
     let usable = limits.map(|limits| limits.usable());

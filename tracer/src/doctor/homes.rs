@@ -29,19 +29,22 @@ const MOST: usize = 4_096;
 /// How many containers are looked up by their files in a round.
 const MOST_LOOKUPS: usize = 256;
 
-/// The homes that are known so far. A cgroup's id is never used again, so what was found out stays true.
+/// The containers, pods and systemd units of the cgroups that were looked up so far, at most 4,096. A cgroup's id is never used
+/// again, so what was found out stays true.
 pub struct Homes {
     /// `None`: the cgroup hierarchy cannot be opened.
     names: Option<Names>,
     known: HashMap<u64, Option<Home>>,
 }
 
-/// What was seen in a round.
+/// What a round of `tracer doctor` saw, by which the processes of a finding are found.
 #[derive(Clone, Copy, Debug)]
 pub struct Round<'a> {
+    /// The namespaces whose sockets were listed.
     pub seen: &'a [Seen],
-    /// Processes by the inodes of their sockets.
+    /// Processes by the inodes of their sockets; without those that were not found.
     pub owners: &'a HashMap<u32, Owner>,
+    /// What happened during the window; `None`: the hooks were not attached.
     pub watched: Option<&'a Watched>,
 }
 
@@ -53,7 +56,7 @@ struct About {
 }
 
 impl Homes {
-    /// Opens the cgroup hierarchy, as far as that is possible. To be called before privileges are given up.
+    /// Opens the cgroup hierarchy; if that fails, no home is found. To be called before privileges are given up.
     pub fn open() -> Self {
         let names = cgroups::root().map(Names::new);
         let names = names.inspect_err(|error| {
@@ -62,7 +65,8 @@ impl Homes {
         Self { names: names.ok(), known: HashMap::new() }
     }
 
-    /// Sets the home of each finding, as far as it is known.
+    /// Sets [`Finding::home`]; `None`: not known, or the processes are neither in the same container or unit nor in the same pod.
+    /// At most 256 cgroups are looked up in a call. `worker`: its threads may read other processes' files.
     pub fn name(&mut self, findings: &mut [Finding], round: &Round<'_>, worker: &Worker) {
         let about: Vec<About> = findings.iter().map(|it| round.about(it)).collect();
         let pids: BTreeSet<u32> = about.iter().flat_map(|it| &it.pids).copied().collect();

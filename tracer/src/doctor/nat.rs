@@ -14,22 +14,22 @@ use crate::{
 /// short, because the kernel walks the table of all namespaces.
 const WORTH_A_LOOK: f64 = 0.40;
 
-/// Why something could not be read.
+/// Why something about connection tracking could not be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unread {
     /// The reason, for people.
     pub why: String,
-    /// The capability that it needs; `None`: none would help.
+    /// The capability that it needs, such as `CAP_NET_ADMIN`; `None`: none would help.
     pub needs: Option<&'static str>,
 }
 
 impl Unread {
-    /// Of a namespace that could not be entered.
+    /// Why a namespace could not be entered: it needs CAP_SYS_ADMIN if that was denied.
     pub fn outside(error: &io::Error) -> Self {
         Self::because(error, "CAP_SYS_ADMIN")
     }
 
-    /// Of what the kernel did not answer in a namespace.
+    /// Why the kernel did not answer in a namespace: it needs CAP_NET_ADMIN if that was denied.
     fn inside(error: &io::Error) -> Self {
         Self::because(error, "CAP_NET_ADMIN")
     }
@@ -40,7 +40,7 @@ impl Unread {
     }
 }
 
-/// The ports that source NAT uses of one address towards one destination.
+/// The ports that source NAT uses of one address towards one destination, by their state, and how many it can use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mapping {
     pub snat: Snat,
@@ -48,28 +48,31 @@ pub struct Mapping {
     pub capacity: Capacity,
 }
 
-/// The ports that source NAT uses in a namespace.
+/// The ports that source NAT uses in a namespace. Empty also if its table has so few entries that no address can be full.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Translated {
-    /// In order.
+    /// Sorted by [`Mapping::snat`].
     pub mappings: Vec<Mapping>,
-    /// Why some may be missing, for people; `None`: these are all.
+    /// Why some ports may be missing, or a capacity is not read but the default one, for people; `None`: neither.
     pub part: Option<String>,
 }
 
-/// What one look at a namespace saw.
+/// What one look at connection tracking in a namespace saw.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Look {
+    /// How full its table is.
     pub fill: Fill,
+    /// The counters since the namespace began.
     pub counters: Result<Counters, Unread>,
+    /// The ports that its source NAT uses.
     pub translated: Result<Translated, Unread>,
 }
 
-/// Looks at the namespace of the calling thread. `before`: its counters at the begin of the time that is watched; `None`: not
-/// known. Returns `None` if connections are not tracked, because the module is not loaded.
+/// Looks at the namespace of the calling thread. `before`: its counters at the beginning of the window; `None`: not known.
+/// Returns `None` if connections are not tracked, because the module is not loaded.
 ///
 /// The entries are read only where an address of NAT can be full: if there are many, or some could not be inserted since
-/// `before`.
+/// `before`. A reading ends after 1,000,000 entries or 2 s, which [`Translated::part`] then says.
 ///
 /// # Errors
 /// The settings of conntrack cannot be read.
@@ -87,8 +90,8 @@ pub fn look(before: Option<Counters>) -> io::Result<Option<Look>> {
     Ok(Some(Look { fill, counters, translated }))
 }
 
-/// The counters of the calling thread's namespace, for the begin of the time that is watched; `None`: connections are not
-/// tracked, or they cannot be read.
+/// The counters of the calling thread's namespace, for the beginning of the window; `None`: connections are not tracked, or they
+/// cannot be read.
 pub fn counters() -> Option<Counters> {
     conntrack::fill().ok()??;
     conntrack::counters().ok()

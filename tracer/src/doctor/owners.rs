@@ -28,7 +28,8 @@ const OF_INTEREST: u64 = 80;
 /// Programs that may open so few descriptors are meant to: sandboxed helpers, not servers.
 const FEW: u64 = 256;
 
-/// The inodes of the sockets whose processes are of interest in these namespaces.
+/// The inodes of the sockets in these namespaces whose processes findings name: of tuples (at most 64 of each), of listeners, and
+/// of sockets that are only bound.
 pub fn inodes(seen: &[Seen]) -> HashSet<u32> {
     let mut all = HashSet::new();
     for seen in seen {
@@ -40,7 +41,7 @@ pub fn inodes(seen: &[Seen]) -> HashSet<u32> {
     all
 }
 
-/// The processes that have these sockets open, as far as this thread may read. In 1 s at most.
+/// The processes that have these sockets open, by inode, as far as this thread may read: those that were found within 1 s.
 ///
 /// # Errors
 /// /proc cannot be read.
@@ -61,8 +62,9 @@ pub fn owners(inodes: &HashSet<u32, impl BuildHasher>) -> io::Result<HashMap<u32
     Ok(search.into_owners().into_iter().map(owner).collect())
 }
 
-/// The processes with descriptors that are nearly all open. `opening`: those that have connections open, or opened some in the
-/// window; empty: not known, so all of the host are meant.
+/// The processes with at least 80 % of their descriptors open (of RLIMIT_NOFILE, soft). One with a limit below 256 does not
+/// count: it is a sandboxed helper. `opening`: the ids of those that have connections open, or opened some in the window: only
+/// these count; empty: not known, so all of the host count.
 pub fn crowded(all: &All, opening: &HashSet<u32, impl BuildHasher>) -> Vec<OfProcess> {
     let crowded = all.processes.iter().filter(|it| {
         let meant = opening.is_empty() || opening.contains(&it.pid);
@@ -78,8 +80,8 @@ pub fn crowded(all: &All, opening: &HashSet<u32, impl BuildHasher>) -> Vec<OfPro
     named.collect()
 }
 
-/// Without processes that are known to be in other network namespaces than these (by inode number): what they have open is not what
-/// was asked about.
+/// Removes the processes that are known to be in other network namespaces than `inums` (inode numbers): what they have open is
+/// not what was asked about.
 pub fn in_namespaces(
     crowded: Vec<OfProcess>,
     inums: &HashSet<u64, impl BuildHasher>,
@@ -97,9 +99,9 @@ fn name(pid: u32) -> String {
     String::from_utf8_lossy(text.trim_ascii_end()).into_owned()
 }
 
-/// The network namespace, by its inode number, of a process of this name that belongs to the same user as this host's first
-/// process: no other user can pretend it. `None`: there is none. If the process may not be examined, its namespace is taken to be
-/// the one of this process.
+/// Inode number of the network namespace of a process of this name (/proc/PID/comm) that belongs to the same user as process 1:
+/// no other user can pretend it. `None`: there is none. If the process may not be examined, its namespace is taken to be the one
+/// of this process.
 pub fn netns_of(name: &str) -> Option<u32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let of_init = |pid: u32| {
@@ -113,7 +115,7 @@ pub fn netns_of(name: &str) -> Option<u32> {
     u32::try_from(inum).ok()
 }
 
-/// The descriptors of these processes; of all, if none is given.
+/// The descriptors that these processes have open; those of all processes if `pids` is empty.
 ///
 /// # Errors
 /// /proc cannot be read, or has no descriptors even of this process.

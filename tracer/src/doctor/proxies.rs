@@ -44,57 +44,65 @@ const MOST_LOGS: usize = 8;
 /// How many source addresses of a namespace are tried.
 const MOST_SOURCES: usize = 256;
 
-/// What a log says; or why it was not read.
+/// The path of a log (in the file system of its proxy, or as the user gave it), and what its lines say; or why it was not read,
+/// as a text for people.
 pub type Log = (PathBuf, Result<Report, String>);
 
-/// What the configuration of a proxy says, and its counters.
+/// What the configuration of a proxy says, and what else was read of that proxy.
 #[derive(Clone, Debug)]
 pub enum Config {
+    /// An nginx.
     Nginx(Box<Nginx>),
+    /// A HAProxy, and its counters; `None`: it has no socket for commands, or that did not answer.
     Haproxy(Box<haproxy::Config>, Option<Counters>),
+    /// A Squid, and its version; `None`: not known.
     Squid(Box<squid::Config>, Option<squid::Version>),
 }
 
-/// What a HAProxy counted.
+/// What a HAProxy counted, by its answers at its socket for commands.
 #[derive(Clone, Debug)]
 pub struct Counters {
+    /// The newest counters that it gave.
     pub now: haproxy::stats::Stats,
-    /// At the beginning of the window, and how long before that was; `None`: not known.
+    /// Those at the beginning of the window, and how long before `now` that was; `None`: they were read once.
     pub before: Option<(haproxy::stats::Stats, Duration)>,
 }
 
-/// A running proxy.
+/// A running proxy whose configuration was read.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     pub program: Program,
     /// Its master process, or the only one.
     pub process: Process,
-    /// All of its processes.
+    /// The ids of all its processes.
     pub pids: BTreeSet<u32>,
-    /// How many of them serve, at least 1.
+    /// How many of its processes serve connections, at least 1.
     pub workers: u32,
+    /// Its network namespace.
     pub place: Place,
     pub config: Config,
+    /// The error logs of an nginx, the first 8; empty for others.
     pub logs: Vec<Log>,
 }
 
-/// All proxies, and what was not read.
+/// The proxies of the judged namespaces, and what was not read of them.
 #[derive(Clone, Debug)]
 pub struct Proxies {
+    /// Those whose configuration was read; at most 64.
     pub all: Vec<Proxy>,
     /// What was not read of configurations and counters, each with the reason, as a text for people.
     pub unread: Vec<String>,
-    /// Whether more would be read with CAP_SYS_PTRACE.
+    /// Whether more proxies would be found with CAP_SYS_PTRACE.
     pub hidden: bool,
-    /// Source addresses of configurations that cannot be bound, by the inode number of the namespace.
+    /// Source addresses of configurations that cannot be bound, because the namespace does not have them; by its inode number.
     pub not_here: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The logs that the user names.
     pub given: Vec<Log>,
-    /// Which lines of logs count.
+    /// Which lines of logs count, by their time.
     pub asked: Asked,
 }
 
-/// What is read at the beginning of the window.
+/// The proxies, with what was read at the beginning of the window: [`Begun::end`] reads the rest.
 #[derive(Debug)]
 pub struct Begun {
     read: Vec<Read>,
@@ -116,7 +124,8 @@ struct Read {
     counters: Option<(haproxy::stats::Stats, Instant)>,
 }
 
-/// Finds the proxies of these namespaces, and reads their configurations and counters. In 4 s at most.
+/// Finds the proxies of these namespaces, and reads their configurations and counters: those that answer within 2 s. `worker`:
+/// its threads may read other processes' files.
 pub fn begin(worker: &Worker, all: &[Netns]) -> Begun {
     let inums: BTreeSet<u32> = all.iter().map(|netns| netns.inum).collect();
     let begun = worker.run(move || Ok(read_all(&inums)));
@@ -185,22 +194,25 @@ fn not_read(config: &Config) -> Option<String> {
     }
 }
 
-/// What is read at the end of the window.
+/// What [`Begun::end`] is to read.
 #[derive(Debug)]
 pub struct Wanted<'a> {
-    /// The namespaces that were looked at.
+    /// The namespaces that were looked at: proxies of others are left out.
     pub places: &'a [Place],
+    /// The namespaces that can be entered to try source addresses.
     pub all: &'a [Netns],
     /// Inode number of this process's own namespace.
     pub own: u32,
-    /// Whether a window was made, so that lines of logs before it do not count.
+    /// Whether there was a window: then lines of logs from before it do not count, else those of the 60 s before [`begin`] do,
+    /// too.
     pub window: bool,
-    /// The logs that the user names.
+    /// Paths of further logs, which the user names.
     pub logs: &'a [PathBuf],
 }
 
 impl Begun {
-    /// Reads the counters again, the logs, and whether source addresses can be bound. In some seconds at most.
+    /// Reads the counters again, the logs, and whether source addresses can be bound. It takes 4 s at most for the proxies, 1 s
+    /// at most for each log of [`Wanted::logs`], and the time to bind at most 256 addresses in each namespace.
     pub fn end(self, worker: &Worker, wanted: &Wanted<'_>) -> Proxies {
         let to_s = now_s();
         let began_s = first_second(self.from_s, self.began.elapsed(), to_s);

@@ -31,13 +31,13 @@ use crate::{
     view::reading::About,
 };
 
-/// Tuples of a run that are remembered at most for a diagnosis.
+/// How many tuples of a run are remembered at most for a diagnosis.
 pub const MOST_TUPLES: usize = 50_000;
 
-/// What is known of a recording so far.
+/// What is known of a recording whose lines are read one after the other: [`Recorded::add`], then [`Recorded::finish`].
 #[derive(Debug)]
 pub struct Recorded {
-    /// Tuples of a run that are remembered at most.
+    /// How many tuples of a run are remembered at most.
     most: usize,
     /// The namespaces to judge; empty: all.
     wanted: Vec<NetnsRef>,
@@ -62,28 +62,31 @@ struct Run {
     lost: Losses,
 }
 
-/// What a recording says in the end.
+/// What a recording says once all of it is read.
 #[derive(Debug)]
 pub struct Judged {
-    /// What its newest `tracer.start` said.
+    /// What its newest `tracer.start` said about its host and its tracer; the default value if there was none.
     pub about: About,
-    /// Causes before consequences, the worst first; the text and the evidence of each have the time.
+    /// Causes before consequences, the worst first. Each is that of its worst reading; its text and its evidence have the time of
+    /// that.
     pub findings: Vec<Finding>,
+    /// All checks, made or not.
     pub checks: Vec<Check>,
     /// Of all windows: the fullest tuple, all failed calls, the slowest searches.
     pub metrics: Metrics,
+    /// How many complete readings it has, in all runs.
     pub readings: u64,
-    /// Lines about tuples for which there was no room.
+    /// How many lines were left out, because there was no room for their tuples.
     pub left_out: u64,
-    /// The time of all windows, in seconds.
+    /// The sum of the lengths of all windows, in seconds.
     pub watched_s: f64,
-    /// The earliest and the latest time of a line, ns since 1970; 0: there was none.
+    /// The earliest and the latest time of a line, ns since 1970; 0 and 0: there was none.
     pub span: (u64, u64),
 }
 
 impl Recorded {
-    /// A recording of which nothing is read yet. `wanted`: the namespaces to judge, by name or inode number; empty: all. `most`: tuples
-    /// of a run that are remembered at most.
+    /// A recording of which nothing is read yet. `wanted`: the network namespaces to judge, by name or inode number (by path:
+    /// none is); empty: all. `most`: how many tuples of a run are remembered at most.
     pub fn new(wanted: Vec<NetnsRef>, most: usize) -> Self {
         Self {
             most,
@@ -99,7 +102,7 @@ impl Recorded {
         }
     }
 
-    /// Adds a line. The lines must come in the order of their stream.
+    /// Adds a line, which was written at the time `at`. The lines must come in the order of their stream.
     pub fn add(&mut self, at: At, entry: &Entry<'_>) {
         let (begin, end) = self.span.unwrap_or((at.wall_ns, at.wall_ns));
         self.span = Some((begin.min(at.wall_ns), end.max(at.wall_ns)));
@@ -226,7 +229,7 @@ impl Recorded {
         self.run.window.next();
     }
 
-    /// Ends the recording. `damage`: what of it could not be read.
+    /// Ends the recording, and judges its last window. `damage`: what of it could not be read.
     pub fn finish(mut self, damage: &Damage) -> Judged {
         self.end_run();
         self.counts.has_wanted |= self.wanted.is_empty();
@@ -252,8 +255,8 @@ impl Run {
 }
 
 impl Judged {
-    /// The first advice for a tuple, and the finding that gives it: `ports_exhausted` or its cause. `None`: the tuple did not run out
-    /// of ports, and was not about to.
+    /// The first advice for a tuple that ran out of ports or was about to, and the finding that gives it: `ports_exhausted`, or
+    /// the cause of that. `None`: it did not, the cause is not a finding about this tuple, or nothing is advised.
     pub fn advice_for(&self, key: &TupleKey) -> Option<(&Finding, &Advice)> {
         let is_about = |it: &&Finding| worst::tuple_of(&it.subject) == Some(*key);
         let about = || self.findings.iter().filter(is_about);

@@ -17,24 +17,26 @@ use crate::{
     ledger::outbound::outbound,
 };
 
-/// The processes that are judged, and what they have.
+/// The processes that are judged (`--pid`, `--cgroup`), and what they have.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Members {
+    /// Their ids, as /proc of this process has them.
     pub pids: BTreeSet<u32>,
-    /// Ids of cgroups: whatever belongs to one of these is judged.
+    /// Ids of the cgroups that are judged, those below them included: whatever belongs to one of these is judged.
     pub cgroups: BTreeSet<u64>,
     /// Inodes of the sockets that the processes have open.
     pub inodes: HashSet<u32>,
     /// Whether some of the processes were asked for by their ids: then the cgroup of a socket does not say that it is another
     /// process's.
     pub by_pid: bool,
-    /// Paths through which the network namespaces of the processes can be entered, by inode number.
+    /// Paths through which the network namespaces of the processes that are named, or in a named cgroup, can be entered, such as
+    /// /proc/PID/ns/net; at most 4 each, by inode number.
     pub namespaces: BTreeMap<u32, Vec<PathBuf>>,
     /// Why something of them may be missing, as a text for people; `None`: nothing is.
     pub missing: Option<String>,
 }
 
-/// What the user asks about.
+/// The processes and cgroups that the user asks about (`--pid`, `--cgroup`).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Judged {
     pub pids: Vec<u32>,
@@ -42,12 +44,12 @@ pub struct Judged {
     pub cgroups: Vec<String>,
 }
 
-/// The process that called connect() or bind(). 0: not known.
+/// The process that called connect() or bind(), as a BPF program saw it. 0: not known.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Caller {
-    /// Its id in the first process namespace.
+    /// Its id in the first PID namespace.
     pub pid: u32,
-    /// Id of its cgroup.
+    /// Id of its cgroup (cgroup v2).
     pub cgroup: u64,
 }
 
@@ -61,7 +63,8 @@ enum Whose {
 }
 
 impl Members {
-    /// These, and what there was at another moment; of what may be missing, what is said here.
+    /// Adds the processes, cgroups and sockets of an earlier moment. The namespaces, and what may be missing, stay those of
+    /// `self`.
     #[must_use]
     pub fn and(mut self, earlier: Self) -> Self {
         self.pids.extend(earlier.pids);
@@ -70,7 +73,8 @@ impl Members {
         self
     }
 
-    /// Whether all of them were found: a core check, as its absence could hide a finding.
+    /// The check `processes`, which is not made if something of them may be missing. It is a core check: what is missing could
+    /// hide a finding.
     pub fn check(&self) -> Check {
         let missing = self.missing.clone().map(|why| Missing { why, needs: None });
         Check { id: "processes", core: true, missing }
@@ -102,8 +106,8 @@ impl Members {
     }
 }
 
-/// What in one network namespace belongs to the processes that are judged, and what to others. A tuple can belong to both, and to
-/// neither: nobody knows whose a TIME_WAIT was.
+/// Which tuples and addresses in one network namespace belong to the processes that are judged, and which to others. One can
+/// belong to both, and to neither: nobody knows whose a TIME_WAIT was.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned {
     theirs: Ports,
@@ -119,7 +123,7 @@ struct Ports {
 }
 
 impl Owned {
-    /// By the sockets of the namespace, in all states.
+    /// Whose the tuples and addresses are, by the sockets of the namespace in all states. `settings`: those of the namespace.
     pub fn of(sockets: &[DiagSocket], settings: &Settings, members: &Members) -> Self {
         let mut owned = Self::default();
         for socket in outbound(sockets, |port| settings.range.contains(port)) {
@@ -143,15 +147,15 @@ impl Owned {
         owned
     }
 
-    /// Adds a connect() that was seen in the namespace, also one that failed. `pids`: whether the caller's id is one of the process
-    /// namespace of this process.
+    /// Adds the tuple of a connect() that was seen in the namespace, whether or not it failed. `pids`: whether the id of the
+    /// caller is one of the PID namespace of this process; false: only its cgroup says whose it is.
     pub fn connected(&mut self, ends: &Ends, caller: Caller, members: &Members, pids: bool) {
         if let Some(ports) = self.of_mut(members.whose_call(caller, pids)) {
             ports.tuples.insert((ends.from(), ends.peer()));
         }
     }
 
-    /// Adds a bind(address, 0) that failed: see [`Self::connected`].
+    /// Adds the address of a bind(address, 0) that failed in the namespace. `pids`: as in [`Self::connected`].
     pub fn refused(&mut self, address: IpAddr, caller: Caller, members: &Members, pids: bool) {
         if let Some(ports) = self.of_mut(members.whose_call(caller, pids)) {
             ports.addresses.insert(SocketAddr::new(address, 0));
@@ -173,7 +177,7 @@ impl Owned {
         }
     }
 
-    /// Whether what `is` tells is theirs, or is not known to be others'.
+    /// Whether the processes that are judged have what `is` looks for, or it is not known that others have it.
     fn has(&self, is: impl Fn(&Ports) -> bool) -> bool {
         is(&self.theirs) || !is(&self.others)
     }
@@ -199,7 +203,7 @@ fn is_at(listener: SocketAddr, to: SocketAddr) -> bool {
     wildcard || listener == to
 }
 
-/// Which findings are judged.
+/// Which findings are judged if the user asks about some processes.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     members: Arc<Members>,
@@ -210,7 +214,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// `owned`: whose what is, by inode number of the network namespace; one can be there several times.
+    /// The scope of these processes. `owned`: whose the tuples and addresses are, by inode number of the network namespace; one
+    /// can be there several times. In a namespace that is not there, all findings about tuples and addresses are judged.
     pub fn new(members: Arc<Members>, owned: impl IntoIterator<Item = (u32, Owned)>) -> Self {
         let mut scope = Self { members, ..Self::default() };
         for (inum, owned) in owned {
@@ -219,32 +224,34 @@ impl Scope {
         scope
     }
 
-    /// Adds servers, each by all of its processes: if one of them is judged, findings about the others are, too.
+    /// Adds servers, each by the ids of all its processes: if one of these is judged, findings about the others are, too.
     pub fn relate<'a>(&mut self, servers: impl IntoIterator<Item = &'a BTreeSet<u32>>) {
         for server in servers.into_iter().filter(|it| !it.is_disjoint(&self.members.pids)) {
             self.related.extend(server);
         }
     }
 
-    /// The processes that are judged.
+    /// The ids of the processes that are judged: [`Members::pids`].
     pub fn pids(&self) -> &BTreeSet<u32> {
         &self.members.pids
     }
 
-    /// Whether the connections of this tuple are judged.
+    /// Whether the connections of this tuple are judged: processes that are judged have some, or it is not known that others
+    /// have.
     pub fn has_tuple(&self, netns: u32, ends: &Ends) -> bool {
         let tuple = (ends.from(), ends.peer());
         self.owned.get(&netns).is_none_or(|it| it.has(|ports| ports.tuples.contains(&tuple)))
     }
 
-    /// Whether bind() calls at this address are judged.
+    /// Whether bind() calls at this address are judged: processes that are judged are there, or it is not known that others are.
     pub fn has_address(&self, netns: u32, address: IpAddr) -> bool {
         let address = SocketAddr::new(address, 0);
         self.owned.get(&netns).is_none_or(|it| it.has(|ports| ports.are_at(address)))
     }
 
     /// Whether a finding is judged: if it is about the host or a whole namespace, which concerns every process there; about a
-    /// process that was asked for; or about a tuple or an address that such a process uses, or of which it is not known who does.
+    /// process that was asked for, or another one of the same server; or about a tuple or an address that such a process uses, or
+    /// of which it is not known that others do.
     pub fn judges(&self, finding: &Finding) -> bool {
         let of_place = |inum: u32, is: &dyn Fn(&Ports) -> bool| {
             self.owned.get(&inum).is_none_or(|owned| owned.has(is))

@@ -23,7 +23,8 @@ const TIME: Duration = Duration::from_secs(1);
 /// Through how many processes a network namespace can be entered: one of them may end.
 const PATHS: usize = 4;
 
-/// Processes and cgroups, each as it was when it was opened.
+/// The processes and cgroups of `--pid` and `--cgroup`, each as it was when it was opened: another one of the same number or name
+/// is not taken for it.
 #[derive(Debug)]
 pub struct Selection {
     processes: Vec<process::Opened>,
@@ -31,11 +32,11 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Opens these processes and cgroups. `None`: there are none.
+    /// Opens these processes (ids) and cgroups (paths). `None`: none is given.
     ///
     /// # Errors
-    /// One of them does not exist, or has ended; a cgroup has no processes ([`Error::BadConfig`]); privileges are missing to read
-    /// which sockets a process has open.
+    /// [`Error::BadConfig`]: one of them does not exist or has ended, or a cgroup has no processes. [`Error::NoPrivilege`]: which
+    /// sockets a process has open, or its network namespace, may not be read; [`Error::Failure`]: it cannot be.
     pub fn open(pids: &[u32], cgroups: &[PathBuf]) -> Result<Option<Self>, Error> {
         let bad = |why: String| Error::BadConfig(why);
         let processes: Vec<process::Opened> = pids
@@ -67,13 +68,14 @@ impl Selection {
         Ok((!none).then_some(Self { processes, cgroups }))
     }
 
-    /// What was asked for.
+    /// What was asked for, in the order of the command line.
     pub fn named(&self) -> Judged {
         let paths = self.cgroups.iter().map(|it| it.path.to_string_lossy().into_owned());
         Judged { pids: self.processes.iter().map(|it| it.pid).collect(), cgroups: paths.collect() }
     }
 
-    /// The processes, what they have open and where they are now. In little more than 1 s at most.
+    /// The processes, those that they have started included, what they have open, and where they are now: what is read within
+    /// little more than 1 s. [`Members::missing`] says what was not.
     pub fn read(&self) -> Members {
         let until = Instant::now() + TIME;
         let mut found = Members { by_pid: !self.processes.is_empty(), ..Members::default() };
@@ -148,7 +150,7 @@ impl Selection {
 /// Why something is missing if there was no time for all.
 const LATE: &str = "looking at all files of the processes takes too long";
 
-/// The network namespaces of these processes, with their names.
+/// The network namespaces of these processes, with their names in /run/netns.
 pub fn namespaces(members: &Members) -> Vec<Netns> {
     let mut names = netns::Names::default();
     names.refresh(Instant::now());

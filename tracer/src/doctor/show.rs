@@ -24,25 +24,28 @@ use super::{
     verdict::{Check, Verdict},
 };
 
-/// What `tracer doctor` found out in one round.
+/// What `tracer doctor` found out in one round, or of a recording.
 #[derive(Clone, Debug)]
 pub struct Diagnosis {
     /// When it ended, in ns since 1970.
     pub wall_ns: u64,
+    /// Name of the host (`uname -n`); empty: not known.
     pub host: String,
+    /// Release of its kernel (`uname -r`); empty: not known.
     pub kernel: String,
-    /// How long it watched; zero: it looked once.
+    /// How long it watched, or how long the recording's windows are in all; zero: it looked once.
     pub window: Duration,
     pub metrics: Metrics,
     /// Causes before consequences, the worst first.
     pub findings: Vec<Finding>,
-    /// How many findings of the same kinds are not in it.
+    /// How many more findings there are, of the same kinds as some in `findings`: see [`super::verdict::shorten`].
     pub left_out: usize,
+    /// All checks, made or not.
     pub checks: Vec<Check>,
     pub verdict: Verdict,
     /// The processes that are judged; `None`: all.
     pub judged: Option<Judged>,
-    /// What has changed since the last round; `None`: there is one round.
+    /// What has changed since the last round of `--watch`; `None`: there is one round only.
     pub changes: Option<Changes>,
     /// The recording that it is about; `None`: it is about this host, now.
     pub recording: Option<OfRecording>,
@@ -54,23 +57,26 @@ pub struct OfRecording {
     /// The earliest and the latest time of a line, ns since 1970; 0: there was none.
     pub begin_ns: u64,
     pub end_ns: u64,
+    /// How many lines were read.
     pub lines: u64,
+    /// How many complete readings it has.
     pub readings: u64,
 }
 
-/// The numbers that monitoring systems draw.
+/// The numbers that monitoring systems draw, of all tuples that are judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Metrics {
-    /// Share of its ports that the fullest tuple has in use, 0 to 1.
+    /// Share of its ports that the fullest tuple has in use, 0 to 1; 0 also if there is no tuple.
     pub saturation: f64,
     /// Calls that failed for lack of a port during the window; `None`: nothing watched.
     pub failed: Option<u64>,
-    /// How long the slowest tuple's port searches took on average, in ms; `None`: there was none.
+    /// How long the port searches of the tuple with the slowest ones took on average, in ms; `None`: there was none.
     pub search_ms: Option<f64>,
 }
 
 impl Metrics {
-    /// The numbers of these namespaces. `watched`: whether the hooks were attached; `scope`: what is judged, `None`: all.
+    /// The numbers of these namespaces. `watched`: whether the hooks were attached; if not, `failed` is `None`. `scope`: what is
+    /// judged; `None`: all.
     pub fn of(seen: &[Seen], watched: bool, scope: Option<&Scope>) -> Self {
         let is_judged = |inum: u32, ends: &Ends| scope.is_none_or(|it| it.has_tuple(inum, ends));
         let tuples = seen.iter().flat_map(|it| {
@@ -98,7 +104,8 @@ impl Metrics {
         Self { saturation, failed: watched.then_some(failed), search_ms }
     }
 
-    /// Adds those of another time or namespace: the fullest tuple, all failed calls, the slowest searches.
+    /// Adds those of another time or namespace: the greater saturation, the sum of the failed calls, the slower searches. A
+    /// number that one of both does not know is that of the other one.
     pub fn add(&mut self, other: Self) {
         self.saturation = self.saturation.max(other.saturation);
         let sum = |one: u64, more: u64| one.saturating_add(more);

@@ -30,53 +30,56 @@ const WORTH_A_LOOK: f64 = 0.10;
 #[derive(Debug)]
 pub struct Look {
     pub place: Place,
+    /// When it had been looked at.
     pub at: Instant,
     pub settings: Settings,
-    /// What else was read there; `None`: the namespace has few sockets.
+    /// What else was read there; `None`: the namespace has few sockets, so that these were not listed.
     pub details: Option<Details>,
-    /// Empty if the namespace has few sockets.
+    /// What its sockets say; if it has few sockets, only [`Tuples::usable`].
     pub tuples: Tuples,
-    /// Whose the sockets are; `None`: nobody asks, or the namespace has few sockets.
+    /// Whose the sockets are; `None`: the user does not ask about processes, or the namespace has few sockets.
     pub owned: Option<Owned>,
 }
 
 /// What is read only of a namespace whose sockets are listed.
 #[derive(Clone, Debug)]
 pub struct Details {
-    /// `None`: they cannot be read.
+    /// The kernel's TCP counters; `None`: they cannot be read.
     pub counters: Option<Reading>,
+    /// Further sysctls of the namespace.
     pub network: NetworkSettings,
     /// Addresses of the namespace, without those of 127.0.0.0/8 and ::1; `None`: they cannot be read.
     pub local: Option<Vec<IpAddr>>,
 }
 
-/// All namespaces that were looked at, and what was not seen.
+/// The namespaces that were looked at, and what was not seen.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub looks: Vec<Look>,
     /// Namespaces that could not be looked at, each with the reason.
     pub failed: Vec<(Place, io::Error)>,
-    /// Why namespaces may be missing; `None`: all that can be found were looked at.
+    /// Why namespaces may be missing, as a text for people; `None`: all that can be found were looked at, except `failed`.
     pub cut_short: Option<&'static str>,
 }
 
-/// Which namespaces to look at.
+/// Which namespaces [`look`] is to look at, and how.
 #[derive(Debug)]
 pub struct Wanted<'a> {
+    /// The namespaces, in the order in which they are looked at.
     pub all: &'a [Netns],
-    /// Whether the user asked for these: then each has to be seen.
+    /// Whether the user asked for these: then one that is gone is in [`Snapshot::failed`], else it is left out.
     pub chosen: bool,
-    /// Inode number of this process's own one.
+    /// Inode number of the namespace of this process.
     pub own: u32,
-    /// Those whose sockets are listed however few there are.
+    /// Inode numbers of those whose sockets are listed however few there are.
     pub closely: &'a BTreeSet<u32>,
-    /// The processes of which is asked what they have; `None`: nobody asks.
+    /// The processes that the user asks about; `None`: all.
     pub members: Option<&'a Arc<Members>>,
-    /// When to stop.
+    /// When to stop: namespaces that come after that are not looked at, which [`Snapshot::cut_short`] says.
     pub until: Instant,
 }
 
-/// Looks at the namespaces, one after the other.
+/// Looks at the namespaces, one after the other. `worker`: its threads enter them.
 pub fn look(wanted: &Wanted<'_>, worker: &Worker) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for netns in wanted.all {
@@ -100,7 +103,8 @@ pub fn look(wanted: &Wanted<'_>, worker: &Worker) -> Snapshot {
     snapshot
 }
 
-/// Runs `job` in a namespace. `own`: inode number of this process's own one, which is not entered: that needs a capability, too.
+/// Runs `job` in a namespace, and returns its result. `own`: inode number of the namespace of this process, which is not entered:
+/// that would need a capability.
 ///
 /// # Errors
 /// As [`Worker::run_in`].
@@ -114,7 +118,8 @@ pub(super) fn in_netns<T: Send + 'static>(
 }
 
 impl Snapshot {
-    /// The check of how full each tuple is, which a verdict cannot do without.
+    /// The check `fill`, how full each tuple is, without which a verdict cannot be healthy: not made if a namespace was not
+    /// looked at.
     pub fn check(&self) -> Check {
         Check { id: "fill", core: true, missing: self.missing() }
     }

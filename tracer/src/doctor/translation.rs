@@ -28,7 +28,7 @@ use crate::host::{
 /// connections are not tracked, or whose counters cannot be read, are missing.
 pub type Begin = BTreeMap<u32, (Counters, Instant)>;
 
-/// Reads the counters of these namespaces. `own`: inode number of this process's own one.
+/// Reads the conntrack counters of these namespaces. `own`: inode number of the namespace of this process.
 pub fn begin(all: &[Netns], own: u32, worker: &Worker) -> Begin {
     let read = |netns: &Netns| {
         let counters = in_netns(worker, netns, own, || Ok(nat::counters())).ok()??;
@@ -40,7 +40,7 @@ pub fn begin(all: &[Netns], own: u32, worker: &Worker) -> Begin {
 /// A namespace, what the look saw, and its counters at the beginning of the window.
 type Looked = (Place, Result<Option<Look>, Unread>, Option<(Counters, Instant)>);
 
-/// What was seen at the end of the window.
+/// What was seen of conntrack and NAT at the end of the window, in each namespace.
 #[derive(Debug)]
 pub struct Translation {
     looks: Vec<Looked>,
@@ -48,7 +48,8 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// Looks at these namespaces until this time. `begin`: see [`begin`]; empty if there is one look only.
+    /// Looks at these namespaces until the time `until`; those that come after that count as not read. `own`: inode number of the
+    /// namespace of this process; `begin`: see [`begin`], empty if there was no window.
     pub fn look(
         all: &[Netns],
         own: u32,
@@ -75,13 +76,14 @@ impl Translation {
         Self { looks: all.iter().map(look).collect(), at: Instant::now() }
     }
 
-    /// The checks of connection tracking, and of its entries.
+    /// The checks `conntrack`, of connection tracking, and `snat`, of its entries.
     pub fn checks(&self) -> [Check; 2] {
         let looks = self.looks.iter();
         conntrack::checks(looks.map(|(place, look, _)| (place, look.as_ref().map(Option::as_ref))))
     }
 
-    /// The findings. `seen`: the namespaces' sockets.
+    /// The findings about conntrack, NAT on this host, and NAT behind it, in no order. `seen`: the namespaces whose sockets were
+    /// listed.
     pub fn judge(&self, seen: &[Seen]) -> Vec<Finding> {
         let unanswered = unanswered(seen);
         let mut findings = Vec::new();

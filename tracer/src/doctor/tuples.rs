@@ -21,11 +21,12 @@ use crate::{
     ledger::outbound::outbound,
 };
 
-/// A source address and a destination.
+/// A source address and a destination: the key of a tuple in its namespace.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Ends {
     pub source: Addr,
     pub destination: Addr,
+    /// Port of the destination, in host byte order.
     pub port: u16,
 }
 
@@ -49,35 +50,38 @@ pub fn ip(address: Addr) -> IpAddr {
     }
 }
 
-/// The ports that a tuple holds.
+/// How many ports a tuple holds: those of connections from one source address to one destination that connect() opened.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tuple {
-    /// All of them, those in TIME_WAIT included.
+    /// All ports that it holds, those in TIME_WAIT and those outside of the range included.
     pub held: u32,
-    /// In TIME_WAIT, without those in FIN_WAIT2.
+    /// Ports in TIME_WAIT, without those in FIN_WAIT2.
     pub time_wait: u32,
-    /// Of these: connect() takes them over, because they are old enough and `net.ipv4.tcp_tw_reuse` lets it.
+    /// Of `time_wait`: ports that connect() can reuse, because they are old enough and `net.ipv4.tcp_tw_reuse` lets it.
     pub reusable: u32,
-    /// In FIN_WAIT2: the peer has not closed the connection.
+    /// Ports in FIN_WAIT2: this host has closed the connection, the peer has not.
     pub fin_wait2: u32,
-    /// In CLOSE_WAIT: the program has not closed the connection.
+    /// Ports in CLOSE_WAIT: the peer has closed the connection, the program has not.
     pub close_wait: u32,
+    /// Ports in ESTABLISHED.
     pub established: u32,
+    /// Ports in SYN_SENT.
     pub syn_sent: u32,
-    /// In SYN_SENT, and the SYN was sent again at least once.
+    /// Of `syn_sent`: ports whose SYN was sent again at least once.
     pub unanswered: u32,
-    /// Ports that a connect() of this tuple can be given, those that it holds included.
+    /// Ports of the range that a connect() of this tuple can be given, those that it holds included.
     pub capacity: u32,
-    /// Whether every port that connect() tries first, those with the parity of the range's first one, is held by this tuple,
-    /// or taken by bind() or listen(): each connect() then tries all of them before it finds a free port in the other half.
+    /// Whether every port of the parity that connect() tries first, that of the range's first port, is held by this tuple, or
+    /// taken by bind() or listen(): each connect() then tries all of them before it finds a free port of the other parity
+    /// (`__inet_hash_connect`, net/ipv4/inet_hashtables.c). False also if all ports of the first parity are reserved.
     pub first_half_full: bool,
-    /// Its ports by parity.
+    /// Its ports of the range by parity.
     pub parity: Parity,
-    /// Inodes of sockets that a process has open, at most 64.
+    /// Inodes of sockets that a process has open, at most 64, in no order.
     pub inodes: Vec<u32>,
-    /// Cookies of the sockets in CLOSE_WAIT, sorted: two looks show which of them stay.
+    /// Cookies (`sock_diag`) of the sockets in CLOSE_WAIT, sorted: two looks show which of them stay.
     pub close_wait_cookies: Vec<u64>,
-    /// The same of those in FIN_WAIT2.
+    /// The cookies of the sockets in FIN_WAIT2, sorted.
     pub fin_wait2_cookies: Vec<u64>,
     /// Ids of the cgroups in which its open sockets were made, sorted, each once, at most 8.
     pub cgroups: Vec<u64>,
@@ -89,12 +93,12 @@ const INODES: usize = 64;
 const CGROUPS: usize = 8;
 /// How long a TIME_WAIT lasts, in ms (TCP_TIMEWAIT_LEN).
 const TIME_WAIT_MS: u32 = 60_000;
-/// The age from which on a TIME_WAIT can be reused where there is no `tcp_tw_reuse_delay` (before Linux 6.14), in ms: reuse begins with the next
-/// second of a clock that counts whole seconds.
+/// The age from which on a TIME_WAIT can be reused where there is no `tcp_tw_reuse_delay` (before Linux 6.14), in ms: reuse
+/// begins with the next second of a clock that counts whole seconds.
 const NEXT_SECOND_MS: u32 = 2_000;
 
 impl Tuple {
-    /// Ports in use that a connect() cannot be given.
+    /// Ports that it holds and that a connect() cannot be given: all but the reusable ones.
     pub fn in_use(&self) -> u32 {
         self.held.saturating_sub(self.reusable)
     }
@@ -104,41 +108,43 @@ impl Tuple {
         f64::from(self.time_wait) / f64::from(self.held.max(1))
     }
 
-    /// Share of the ports that are in use, 0 to 1; 1 if there are none.
+    /// [`Self::in_use`] divided by the capacity; 1 if the capacity is 0. Above 1 if it holds ports outside of the range.
     pub fn saturation(&self) -> f64 {
         if self.capacity == 0 { 1.0 } else { f64::from(self.in_use()) / f64::from(self.capacity) }
     }
 }
 
-/// The namespace's settings that decide which ports connect() is given.
+/// The settings of a namespace that decide which ports connect() is given.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub range: PortRange,
     pub reuse: Reuse,
 }
 
-/// What the sockets of a namespace say.
+/// What the sockets of a namespace say about its ports.
 #[derive(Clone, Debug, Default)]
 pub struct Tuples {
+    /// The tuples that hold a port.
     pub by_ends: BTreeMap<Ends, Tuple>,
-    /// Ports of the range on which a socket listens.
+    /// Ports of the range on which a socket listens, sorted, each once.
     pub listening: Vec<u16>,
-    /// Ports of the range that bind() took and whose sockets are not connected (listed from Linux 6.8 on).
+    /// Ports of the range that bind() took and whose sockets are not connected, sorted, each once; empty before Linux 6.8, which
+    /// does not list these.
     pub bound: Vec<u16>,
-    /// Ports that connect() can be given for a tuple that holds none.
+    /// How many ports connect() can be given for a tuple that holds none.
     pub usable: u32,
-    /// All listeners, those on ports outside of the range included.
+    /// All listeners, those on ports outside of the range included, sorted by port.
     pub listeners: Vec<Listener>,
-    /// Sockets that are only bound (listed from Linux 6.8 on), on any port.
+    /// Sockets that are only bound, on any port, sorted by port; empty before Linux 6.8, which does not list these.
     pub idle: Vec<Idle>,
-    /// Connections to themselves.
+    /// Sockets that are connected to themselves.
     pub loops: Vec<Loop>,
 }
 
-/// The ports that a tuple holds, each with whether connect() takes it over.
+/// The ports that a tuple holds, each with whether connect() can reuse it.
 type Held = HashMap<u16, bool>;
 
-/// Sorts the sockets of a namespace (all states) into tuples. Only connections that connect() opened count.
+/// Sorts the sockets of a namespace (all states) into tuples. Only connections that connect() opened count: see [`outbound`].
 pub fn tuples(sockets: &[DiagSocket], settings: &Settings) -> Tuples {
     let in_range = |port: &u16| settings.range.contains(*port);
     let taken = |state: u8| {
@@ -187,7 +193,7 @@ pub fn tuples(sockets: &[DiagSocket], settings: &Settings) -> Tuples {
     }
 }
 
-/// Whether connect() takes the port over: it is in TIME_WAIT, old enough, and the settings let it.
+/// Whether connect() can reuse the port: it is in TIME_WAIT, old enough, and the settings let it.
 fn is_reusable(socket: &DiagSocket, reuse: Reuse, loopback: bool) -> bool {
     let age = TIME_WAIT_MS.saturating_sub(socket.expires_ms);
     let old = age >= reuse.delay_ms.unwrap_or(NEXT_SECOND_MS);

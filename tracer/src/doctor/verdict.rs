@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use super::finding::{Advice, Finding, Id, Severity, Subject};
 
-/// A check, and what came of it.
+/// One of the things that `tracer doctor` checks, and whether it could.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
-    /// Its name; never changed.
+    /// Its name in text and JSON, such as `fill`; never changed.
     pub id: &'static str,
-    /// Whether the verdict can be "healthy" without it: a core check cannot be missing.
+    /// Whether the verdict cannot be [`Verdict::Healthy`] if this check was not made.
     pub core: bool,
-    /// Why it was not made; `None`: it was made.
+    /// Why it was not made, or not completely; `None`: it was made.
     pub missing: Option<Missing>,
 }
 
 impl Check {
-    /// Whether a finding of this id comes from this check.
+    /// Whether a finding of this id comes from this check. Some ids belong to no check.
     pub fn is_about(&self, id: Id) -> bool {
         match self.id {
             "fill" => matches!(
@@ -41,23 +41,27 @@ impl Check {
 pub struct Missing {
     /// The reason, as a text for people.
     pub why: String,
-    /// What it needs, for example a capability; `None`: nothing that could be given.
+    /// What would make it possible, for example a capability; `None`: nothing that could be given.
     pub needs: Option<String>,
 }
 
-/// The verdict on the host, which is the exit code, as monitoring systems read it.
+/// The verdict of a diagnosis. Its number is the exit code, as monitoring systems read it (Monitoring Plugins Development
+/// Guidelines).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Verdict {
+    /// No finding is worse than [`Severity::Info`], and each core check was made.
     Healthy = 0,
+    /// The worst finding is a warning.
     Warning = 1,
+    /// The worst finding is critical.
     Critical = 2,
-    /// Nothing is wrong as far as could be seen, and a core check was not made.
+    /// As healthy, but a core check was not made.
     Unknown = 3,
 }
 
 impl Verdict {
-    /// Its name, as users read it.
+    /// Its name in text and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -68,7 +72,7 @@ impl Verdict {
     }
 }
 
-/// The verdict of these findings and checks.
+/// The verdict of these findings and checks: the worst finding decides, however many checks were not made.
 pub fn verdict(findings: &[Finding], checks: &[Check]) -> Verdict {
     match findings.iter().map(|finding| finding.severity).max() {
         Some(Severity::Critical) => Verdict::Critical,
@@ -125,8 +129,9 @@ fn concerns(cause: &Subject, tuple: &Subject) -> bool {
 const MOST: usize = 16;
 const MOST_IN_ALL: usize = 64;
 
-/// Marks consequences, takes their advice away, and sorts: causes before consequences, the worst first, the namespace of this
-/// process before others, then by id and subject. A cause is at least a warning.
+/// Marks consequences ([`Finding::consequence_of`]), takes their advice away, and sorts: causes before consequences, the worst
+/// first, what is in the namespace of this process or in none before others, then by id and subject. A cause is at least a
+/// warning.
 pub fn sort(mut findings: Vec<Finding>) -> Vec<Finding> {
     mark(&mut findings);
     order(findings)
@@ -158,7 +163,7 @@ fn mark(findings: &mut [Finding]) {
     }
 }
 
-/// Sorts findings whose consequences are marked, as [`sort`] does.
+/// Sorts findings whose consequences are marked, in the order of [`sort`].
 pub fn order(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by(|one, other| {
         let foreign = |it: &Finding| it.subject.place().is_some_and(|place| !place.own);
@@ -170,8 +175,8 @@ pub fn order(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-/// The first advice for a subject, and the finding that gives it: of a cause before that of its consequence. `findings`: sorted.
-/// `None`: nothing is advised for it.
+/// The first advice for a subject, and the finding that gives it: of a cause before that of its consequence. `findings`: in the
+/// order of [`sort`]. `None`: nothing is advised for it.
 pub fn advice_for<'a>(
     findings: &'a [Finding],
     subject: &Subject,
@@ -180,8 +185,8 @@ pub fn advice_for<'a>(
     about.find_map(|finding| Some((finding, finding.advice.first()?)))
 }
 
-/// Leaves out all but the first 16 findings of an id in a namespace, and all but the first 64 in all namespaces: others are of the
-/// same cause. Returns how many are left out. `findings`: sorted.
+/// Leaves out all but the first 16 findings of an id in a namespace, and all but the first 64 in all namespaces: others are of
+/// the same cause. Returns how many are left out. `findings`: in the order of [`sort`].
 pub fn shorten(findings: &mut Vec<Finding>) -> usize {
     let before = findings.len();
     let mut counts: BTreeMap<(Option<u32>, Id), usize> = BTreeMap::new();

@@ -35,7 +35,7 @@ use crate::{
     runtime::sandbox::User,
 };
 
-/// Losses after which a tuple's counters lack something: a table, or a user's share of it, had no room.
+/// Losses after which the counters of some tuple lack ports: a table, or a user's share of it, had no room.
 pub(super) const NO_ROOM: [Loss; 4] =
     [Loss::ConnsFull, Loss::TuplesFull, Loss::ConnsShare, Loss::TuplesShare];
 
@@ -46,7 +46,7 @@ const MOST_ADDRESSES: usize = 4_096;
 /// Of how many failed calls it is known who called, each caller and tuple once.
 const MOST_CALLS: usize = 16_384;
 
-/// An attached tracer, and its reading at the beginning of the window.
+/// An attached tracer, by which `tracer doctor` watches one window after the other.
 pub struct Window {
     tracer: Tracer,
     callers: Callers,
@@ -55,13 +55,13 @@ pub struct Window {
     failed: BTreeMap<(u32, Addr), Failed>,
     /// When connections were opened.
     arrivals: Arrivals<TupleKey>,
-    /// Who called connect() or bind() and found no port; `None`: nobody asks.
+    /// Who called connect() or bind() that found no port, or bind() of an address that is not local; `None`: nobody asks.
     calls: Option<BTreeSet<(u32, Call, Caller)>>,
     lost_before: u64,
     began: Instant,
 }
 
-/// A call that found no port.
+/// A call that found no port, or a bind() whose address is not local.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Call {
     Connect(Ends),
@@ -71,37 +71,39 @@ enum Call {
 /// What was seen during the window.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
-    /// How long it was, in seconds.
+    /// How long it was, in seconds; more than 0.
     pub seconds: f64,
     /// By inode number of the network namespace.
     pub namespaces: BTreeMap<u32, Activities>,
-    /// Name of the backend.
+    /// Name of the kernel backend that was attached.
     pub backend: &'static str,
-    /// What does not work as well as it could on this kernel, and why.
+    /// What does not work as well as it could on this host, and why, as texts for people; empty: nothing.
     pub degraded: Vec<String>,
-    /// How many ports were not counted because a table was full.
+    /// How many ports were not counted in the window because a table was full.
     pub lost: u64,
 }
 
-/// What was seen in one network namespace.
+/// What was seen during the window in one network namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Activities {
+    /// The tuples with a port that was taken, or with a call that failed.
     pub tuples: BTreeMap<Ends, Activity>,
+    /// The addresses at which bind(address, 0) or listen() takes ports, and those at which bind() failed.
     pub bound: Vec<BoundAddress>,
-    /// Ids of the cgroups of the processes that connected last; without those that are not known.
+    /// Id of the cgroup of the process that connected last, by tuple; without those that are not known.
     pub cgroups: BTreeMap<Ends, u64>,
 }
 
 impl Watched {
-    /// The activity of a tuple to which nothing happened.
+    /// The activity of a tuple of which the window has none: nothing happened to it.
     pub fn nothing(&self) -> Activity {
         Activity { seconds: self.seconds, ..Activity::default() }
     }
 }
 
 impl Window {
-    /// Attaches the tracer. The calling thread, and those that it starts later, can only read maps from then on. `callers`: whether
-    /// [`Self::owned`] will be asked for.
+    /// Attaches the tracer. The calling thread, and those that it starts later, can only read maps from then on. `callers`:
+    /// whether [`Self::owned`] will be called.
     ///
     /// # Errors
     /// Missing privileges (exit code 77), no backend that can run (69), any other failure (1). Nothing stays attached.
@@ -122,10 +124,10 @@ impl Window {
         })
     }
 
-    /// Begins a window.
+    /// Begins a window: what happened before is left out.
     ///
     /// # Errors
-    /// A map cannot be read.
+    /// A map cannot be read, or a command to the ledger fails.
     pub fn begin(&mut self) -> Result<(), Error> {
         self.tracer.reconcile_if_due()?;
         self.tracer.read(true)?;
@@ -140,7 +142,7 @@ impl Window {
     }
 
     /// Reads the calls that failed since the last time, and now and then how many connections were opened. To be called often
-    /// enough that the buffer for events does not fill up.
+    /// enough that the buffer for events does not fill up, such as each 20 ms.
     pub fn drain(&mut self) {
         self.drain_events();
         let at_s = self.began.elapsed().as_secs_f64();
@@ -199,7 +201,7 @@ impl Window {
     /// Ends the window, and returns what was seen since it began.
     ///
     /// # Errors
-    /// A map cannot be read.
+    /// A map cannot be read, or a command to the ledger fails.
     pub fn end(&mut self) -> Result<Watched, Error> {
         self.drain_events();
         self.tracer.read(true)?;
@@ -235,10 +237,10 @@ impl Window {
         Ok(Watched { seconds, namespaces, backend, degraded: self.tracer.degraded(), lost })
     }
 
-    /// Between two windows: keeps the ledger right, and the buffer for events from filling up.
+    /// Keeps the ledger right between two windows, and the buffer for events from filling up. To be called often.
     ///
     /// # Errors
-    /// A map cannot be read.
+    /// A map cannot be read, or a command to the ledger fails.
     pub fn rest(&mut self) -> Result<(), Error> {
         self.tracer.reconcile_if_due()?;
         self.drain_events();
@@ -247,8 +249,9 @@ impl Window {
         Ok(())
     }
 
-    /// Whose connections there are, by inode number of the network namespace: by the calls that opened them, or found no port in the
-    /// window that has ended last.
+    /// Whose the tuples and addresses are, by inode number of the network namespace: by the calls that opened connections, and by
+    /// those that failed for lack of a port or of their address in the window that ended last (of these, at most 16,384 are kept,
+    /// and none unless [`Self::open`] was called with `callers`).
     ///
     /// # Errors
     /// A map cannot be read.

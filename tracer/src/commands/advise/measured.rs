@@ -23,7 +23,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 const REST: u32 = 10;
 
-/// Attaches the hooks; or returns why not. The calling thread, and those that it starts later, can only read from then on.
+/// Attaches the hooks; the inner `Err` says why that was not possible, as a text for people. The calling thread, and those that
+/// it starts later, can only read from then on.
 ///
 /// # Errors
 /// A signal asked to stop.
@@ -45,10 +46,10 @@ fn why(error: &Error) -> String {
     }
 }
 
-/// Watches the connections of a network namespace. A signal ends the window early.
+/// Watches the connections of a network namespace (inode number) for as long as the configuration says. A signal ends that early.
 ///
 /// # Errors
-/// A map cannot be read.
+/// A map cannot be read, or the ledger refuses a command.
 pub(super) fn measure(
     mut window: Window,
     config: &AdviseConfig,

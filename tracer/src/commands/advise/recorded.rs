@@ -22,14 +22,15 @@ struct Found {
     /// The newest port range, and ports that a tuple can hold; `None`: no line has them.
     range: Option<(u16, u16)>,
     capacity: Option<u32>,
-    /// Whether connect() could take over TIME_WAITs in some line.
+    /// Whether connect() could reuse TIME_WAITs in some line.
     reuses: bool,
     /// Names of network namespaces by their inode numbers.
     names: BTreeMap<u32, String>,
     lines: u64,
 }
 
-/// Puts the load of the recordings into the plan: of the network namespace in which a destination needs most ports.
+/// Puts the load of the recordings into the plan: of the network namespace in which a destination needs most ports. What is left
+/// out is in the plan's remarks.
 ///
 /// # Errors
 /// Those of [`Reader::open`] and [`Reader::next`]; no connection to the destinations was opened between two readings.

@@ -22,17 +22,21 @@ const LIMIT: Duration = Duration::from_secs(3);
 const TITLE: u64 = 256;
 const COMM: u64 = 64;
 
-/// A running program; `None`: not known.
+/// What is known of the nginx that runs; `None`: not known.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Running {
+    /// How many of its processes serve connections.
     pub(super) workers: Option<u32>,
     pub(super) version: Option<Version>,
-    /// The limit of open descriptors of the worker that has the lowest one.
+    /// The limit of open descriptors (RLIMIT_NOFILE, soft) of the worker that has the lowest one.
     pub(super) descriptors: Option<u32>,
 }
 
-/// The nginx in this network namespace; or if several run there, how many. `Ok(None)`: none is seen, which can be because this
-/// process lacks the right to look.
+/// The nginx in this network namespace (inode number). `Ok(None)`: none is seen, also if this process lacks the right to look, or
+/// if it took longer than 3 s.
+///
+/// # Errors
+/// Several run there: how many.
 pub(super) fn nginx(netns: u32) -> Result<Option<Running>, usize> {
     let found = within(LIMIT, move || masters(netns)).unwrap_or_default();
     match &found[..] {

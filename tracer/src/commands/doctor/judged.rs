@@ -30,7 +30,7 @@ use crate::{
 const KUBELET: &str = "kubelet";
 
 impl Doctor {
-    /// Judges what was seen.
+    /// The diagnosis of what a round has seen. With `--watch`, it is compared with the rounds before.
     pub(super) fn judged(&mut self, round: Round) -> Diagnosis {
         let Round { all, before, mut after, watched, watched_for, translated, proxies, chosen } =
             round;
@@ -227,7 +227,7 @@ fn only_own() -> Check {
     Check { id: "namespaces", core: false, missing: Some(Missing { why, needs }) }
 }
 
-/// What this kernel lacks; `None`: nothing.
+/// The finding about what does not work as well as it could on this host; `None`: nothing.
 fn of_kernel(watched: &Watched) -> Option<Finding> {
     let first = watched.degraded.first()?;
     let finding = Finding::new(Id::Kernel, Severity::Info, Subject::Host, first.clone())

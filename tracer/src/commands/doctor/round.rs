@@ -22,32 +22,38 @@ use crate::{
     runtime::shutdown::StopSignals,
 };
 
-/// How long a round may take in addition to its window: what is not seen by then is not seen.
+/// How long the two looks of a round may take in all, half of it each: namespaces that come after that are not looked at.
 const LIMIT: Duration = Duration::from_secs(25);
-/// How often a wait checks for signals.
+/// How often a wait checks for signals, and reads events.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What was seen in a round.
+/// What was seen in a round: what a diagnosis is made from.
 pub(super) struct Round {
     /// The namespaces that were to be looked at.
     pub(super) all: Vec<Netns>,
+    /// The look at them at the beginning of the window; without a window, just before `after`.
     pub(super) before: Snapshot,
+    /// The look at them at its end.
     pub(super) after: Snapshot,
+    /// What the hooks saw in between; `None`: they are not attached.
     pub(super) watched: Option<Watched>,
-    /// How long the hooks watched; zero: they did not.
+    /// The time between the two looks, but at most the length of the window; zero: there was none.
     pub(super) watched_for: Duration,
+    /// Connection tracking and NAT at its end.
     pub(super) translated: Translation,
+    /// The proxies, with what was read of them at its beginning.
     pub(super) proxies: proxies::Begun,
-    /// The processes that are judged, and whose what is; `None`: all are judged.
+    /// The processes that are judged, and what belongs to them by the calls that the hooks saw, by inode number of the network
+    /// namespace; `None`: all are judged.
     pub(super) chosen: Option<(Arc<Members>, BTreeMap<u32, Owned>)>,
 }
 
 impl Doctor {
-    /// Looks, watches, looks again, and judges what was seen. A signal ends the window early, which the diagnosis then says. `None`:
-    /// a signal ended the window, and this is a later round (`later`).
+    /// Looks, watches, looks again, and judges what was seen. A signal ends the window early, which the diagnosis then says.
+    /// `later`: whether this is not the first round. `None`: it is not, and a signal ended its window.
     ///
     /// # Errors
-    /// A map cannot be read; the namespaces cannot be searched for.
+    /// A map cannot be read, or the ledger refuses a command; the namespaces cannot be searched for.
     pub(super) fn diagnose(
         &mut self,
         later: bool,
@@ -141,7 +147,7 @@ impl Doctor {
     }
 }
 
-/// The namespaces in which calls failed for lack of a port, or connections were opened.
+/// Inode numbers of the namespaces in which calls failed for lack of a port.
 fn in_trouble(watched: Option<&Watched>) -> BTreeSet<u32> {
     let all = watched.into_iter().flat_map(|it| &it.namespaces);
     let failing = all.filter(|(_, here)| {

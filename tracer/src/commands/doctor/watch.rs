@@ -9,12 +9,12 @@ use crate::{doctor::verdict::Verdict, error::Error, runtime::shutdown::StopSigna
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Doctor {
-    /// Makes a diagnosis and prints it; with `--watch` again and again, until a signal asks to stop or the reader of stdout is gone.
-    /// Returns the verdict of the last diagnosis that was printed. A signal ends the first round early, and it is printed; a later
-    /// round is given up. Without `--watch`, a reader of stdout that is gone changes nothing.
+    /// Makes a diagnosis and prints it; with `--watch` again and again, until a signal asks to stop or the reader of stdout is
+    /// gone. Returns the verdict of the last diagnosis that was printed. A signal ends the first round early, and it is printed;
+    /// a later round is given up. Without `--watch`, a reader of stdout that is gone changes nothing.
     ///
     /// # Errors
-    /// A map cannot be read; the namespaces cannot be searched for; stdout cannot be written.
+    /// A map cannot be read, or the ledger refuses a command; the namespaces cannot be searched for; stdout cannot be written.
     pub fn run(mut self, signals: &StopSignals) -> Result<Verdict, Error> {
         let mut last = None;
         loop {

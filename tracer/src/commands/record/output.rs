@@ -36,7 +36,7 @@ enum Group {
     Others,
 }
 
-/// How many lines the output dropped since the start.
+/// How many lines the output did not take since the start, so that they were dropped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Dropped {
     /// Lines of socket events, or of the spreader's decisions: the loss `output_full`.
@@ -50,7 +50,7 @@ pub(crate) struct Dropped {
 pub(crate) struct More {
     /// Ports that the event's tuple can hold; `None`: not known, or the event is not a connect() that found no port.
     pub(crate) capacity: Option<u32>,
-    /// Who holds the port that a bind() asked for; `None`: not known, or the event is no such bind().
+    /// Who holds the port that a bind() asked for and did not get; `None`: not known, or the event is no such bind().
     pub(crate) holder: Option<Holder>,
     /// The names of the calling process.
     pub(crate) called: Called,
@@ -103,6 +103,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// An output that writes into `sink`. `rotation`: with one, smaller chunks are written, so that a file exceeds its limit by
+    /// little.
     pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, signals: StopSignals) -> Self {
         // Small chunks, as a file can exceed its limit by one chunk.
         let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
@@ -167,7 +169,7 @@ impl Output {
         }
     }
 
-    /// Sets the names of network namespaces, by inode number, for all later lines. Replaces all earlier names.
+    /// Sets the names of network namespaces, by inode number, for all later lines of events. Replaces all earlier names.
     pub(super) fn name_namespaces<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
         self.writer.name_namespaces(names);
     }
@@ -198,7 +200,7 @@ impl Output {
         result.map_err(|_| EventError::Unknown)
     }
 
-    /// Adds the line of a decision of the spreader that was made at `mono_ns` (CLOCK_MONOTONIC, ns).
+    /// Adds the line of a decision of the spreader that was made at `mono_ns` (CLOCK_MONOTONIC, ns). `Err`: the reader is gone.
     pub(crate) fn decided(&mut self, mono_ns: u64, line: &Decided<'_>) -> Result<(), Closed> {
         self.switch(Group::Events)?;
         let moment = Moment { seq: self.seq, mono_ns, wall_offset_ns: self.wall_offset_ns };
@@ -206,15 +208,18 @@ impl Output {
         self.finish(done)
     }
 
+    /// Adds the line `tracer.start`. `Err`: the reader is gone.
     pub(crate) fn start(&mut self, line: &Start<'_>) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.start(buffer, moment, line))
     }
 
+    /// Adds a line `tracer.degraded`. `Err`: the reader is gone.
     pub(crate) fn degraded(&mut self, line: &Degraded<'_>) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.degraded(buffer, moment, line))
     }
 
-    /// Adds the settings of a namespace, before the lines of a reading at `read_at`.
+    /// Adds the settings of a namespace, before the lines of the reading at `read_at` that are about it.
+    /// `Err`: the reader is gone.
     pub(super) fn settings(
         &mut self,
         read_at: Moment,
@@ -224,22 +229,25 @@ impl Output {
     }
 
     /// Writes all lines so far, then adds the last one. `finish` makes it, given how many lines the output dropped.
+    /// `Err`: the reader is gone.
     pub(crate) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
         self.flush()?;
         let line = finish(self.dropped);
         self.add(|writer, buffer, moment| writer.stop(buffer, moment, &line))
     }
 
+    /// Adds a line `lost`: `count` more losses for this reason. `Err`: the reader is gone.
     pub(crate) fn lost(&mut self, reason: &str, count: u64) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.lost(buffer, moment, &Lost { reason, count }))
     }
 
-    /// Adds a line of a reading. `read_at`: the time of the reading, the same in all of its lines.
+    /// Adds a line of a reading. `read_at`: the time of the reading, the same in all of its lines. `Err`: the reader is gone.
     pub(crate) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
     }
 
     /// Adds a line about an address of a reading. `read_at`: the time of the reading, the same in all of its lines.
+    /// `Err`: the reader is gone.
     pub(crate) fn address_stats(
         &mut self,
         read_at: Moment,
@@ -248,7 +256,8 @@ impl Output {
         self.add_at(read_at, |writer, buffer, moment| writer.address_stats(buffer, moment, address))
     }
 
-    /// Adds the last line of a reading.
+    /// Adds the last line of a reading. `read_at`: the time of the reading, the same in all of its lines.
+    /// `Err`: the reader is gone.
     pub(crate) fn stats(&mut self, read_at: Moment, line: &Stats) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.stats(buffer, moment, line))
     }
@@ -280,8 +289,8 @@ impl Output {
         if self.buffer.len() >= self.chunk { self.write() } else { Ok(()) }
     }
 
-    /// Writes all collected lines into the sink; those that the sink cannot take are dropped and counted. Does nothing once
-    /// the output is closed.
+    /// Writes all collected lines into the sink; those that the sink cannot take are dropped and counted. Once the output is
+    /// closed, the lines stay. `Err`: the reader is gone.
     pub(crate) fn write(&mut self) -> Result<(), Closed> {
         if let Some(sink) = &mut self.sink
             && self.lines > 0
@@ -303,8 +312,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes all collected lines into the sink, and makes the sink write what it buffers (compression), and rotate the file
-    /// if that is due.
+    /// Writes all collected lines into the sink, and makes the sink write what it buffers (compression), and rotate the file if
+    /// that is due. `Err`: the reader is gone.
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = &mut self.sink {
@@ -318,7 +327,8 @@ impl Output {
         Ok(())
     }
 
-    /// Opens the output again (SIGHUP). If that fails, the old one is used further, and the log says so.
+    /// Writes all collected lines, and opens the output again (SIGHUP). If that fails, the old one is used further, and the log
+    /// says so. `Err`: the reader is gone.
     pub(crate) fn reopen(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };
@@ -333,8 +343,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes all collected lines, and closes the output. Lines that cannot be written now are dropped and counted. A second
-    /// call does nothing.
+    /// Writes all collected lines, and closes the output. Lines that cannot be written now are dropped and counted. A second call
+    /// does nothing. `Err`: the reader is gone.
     pub(crate) fn close(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };

@@ -2,7 +2,7 @@
 
 use crate::export::sink::Account;
 
-/// Whether the output refuses lines now, and the last reason.
+/// Whether the output refuses lines now, and why it refused some last.
 #[derive(Debug, Default)]
 pub(super) struct OutputErrors {
     refusing: bool,

@@ -13,7 +13,7 @@ use crate::{
     ledger::trace::named_losses,
 };
 
-/// The line is shown if stderr is a terminal, and the lines of events go to a file or a pipe.
+/// A line on stderr: shown if stderr is a terminal, and the lines of events go to a file or a pipe.
 pub(super) struct Progress {
     shown: bool,
     events: u64,
@@ -21,14 +21,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// A line that is not shown yet; the first rate is that since now.
     pub(super) fn new(config: &RecordConfig) -> Self {
         // On the terminal that also shows the lines of events, the progress would break them up.
         let apart = matches!(config.output.target, Target::File(_)) || !stdout().is_terminal();
         Self { shown: apart && stderr().is_terminal(), events: 0, at: Instant::now() }
     }
 
-    /// Shows the line, if it is wanted. `events`: lines of socket events so far, including dropped ones; `dropped`: how many
-    /// of these the output dropped. The rate is that since the previous call, per second.
+    /// Shows the line, if it is wanted. `events`: lines of socket events so far, including dropped ones; `dropped`: how many of
+    /// these the output dropped. The rate is that since the previous call, in whole events per second.
     pub(super) fn show(&mut self, events: u64, totals: &Totals, dropped: u64) {
         if !self.shown {
             return;
@@ -43,6 +44,7 @@ impl Progress {
         write(&format!("\r{events} events, {rate}/s, {out} out of ports, {lost} lost\u{1b}[K"));
     }
 
+    /// Ends the line with a newline, if it is wanted.
     pub(super) fn end(&self) {
         if self.shown {
             write("\n");

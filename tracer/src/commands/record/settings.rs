@@ -11,11 +11,11 @@ use crate::{
 /// Namespaces whose settings are reported at most.
 const MOST: usize = 10_000;
 
-/// What the stream has reported so far, by inode number of the namespace.
+/// The settings of network namespaces that the stream has reported, by inode number; at most 10,000 namespaces.
 #[derive(Debug, Default)]
 pub(super) struct ReportedSettings(HashMap<u32, Reported>);
 
-/// The settings of a namespace: its range, the ports of it that are not reserved, and which TIME_WAITs connect() may take over
+/// The settings of a namespace: its range, the ports of it that are not reserved, and which TIME_WAITs connect() may reuse
 /// (`None`: not known).
 #[derive(Debug, PartialEq)]
 struct Reported {
@@ -25,8 +25,9 @@ struct Reported {
 }
 
 impl ReportedSettings {
-    /// The line `netns.settings` for a namespace, which counts as reported from now on; `None`: the stream has it, the settings are
-    /// not known, or 10,000 other namespaces were reported. `name`: its name in /run/netns.
+    /// The line `netns.settings` for a namespace (inode number) whose settings are new or have changed; they count as reported
+    /// from now on. `name`: its name in /run/netns. `None`: the stream has them already, they are not known, or 10,000 other
+    /// namespaces were reported.
     pub(super) fn news<'a>(
         &mut self,
         tracer: &Tracer,

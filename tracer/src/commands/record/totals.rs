@@ -22,7 +22,7 @@ use crate::{
     runtime::usage,
 };
 
-/// The line `tracer.start`.
+/// The line `tracer.start`, with the settings of this process's network namespace. `host`: the name of this host.
 pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str) -> Start<'a> {
     let output = match &config.output.target {
         Target::Stdout => "-".to_owned(),
@@ -57,11 +57,11 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
     }
 }
 
-/// The losses that `lost` lines have reported so far, by reason.
+/// The losses that `lost` lines have reported so far, by reason; with the count that each had then.
 #[derive(Default)]
 pub(super) struct ReportedLosses(BTreeMap<&'static str, u64>);
 
-/// The degradations that the stream has reported: what does not work as well as it could.
+/// What does not work as well as it could, as the stream has reported it last, one text each.
 #[derive(Default)]
 pub(crate) struct Degradation(Vec<String>);
 
@@ -118,7 +118,8 @@ fn losses(
 }
 
 impl ReportedLosses {
-    /// What was lost since the last call: each reason whose count has grown, with how much.
+    /// What was lost since the last call: each reason whose count has grown, with by how much. `undecodable`: records that have
+    /// no line, because they cannot be decoded.
     pub(super) fn new_losses(
         &mut self,
         totals: &Totals,
@@ -135,7 +136,9 @@ impl ReportedLosses {
     }
 }
 
-/// The line `tracer.stats` of a reading. `tuples`: the number of its `tuple.stats` lines.
+/// The line `tracer.stats` of a reading. `undecodable`: records that have no line, because they cannot be decoded; `drift`:
+/// entries and counters that were wrong and have been corrected; both since the start. `tuples`: the number of the reading's
+/// `tuple.stats` lines.
 pub(super) fn stats(
     totals: &Totals,
     dropped: Dropped,
@@ -159,7 +162,8 @@ fn failed(totals: &Totals) -> BTreeMap<&'static str, u64> {
     Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into()
 }
 
-/// The line `tracer.stop`. `events`: lines of socket events that were given to the output.
+/// The line `tracer.stop`. `events`: lines of socket events that were given to the output, dropped ones included. `undecodable`,
+/// `drift`: as in [`stats`].
 pub(super) fn stop(
     totals: &Totals,
     events: u64,

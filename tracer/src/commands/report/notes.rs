@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{outcome::ts, summary::Summary};
 
-/// What is missing because a limit of memory was reached, one text each; empty: no limit was reached.
+/// What the report lacks because a limit of memory was reached, one text for people each; empty: no limit was reached.
 pub(super) fn limits(summary: &Summary) -> Vec<String> {
     let mut limits = Vec::new();
     if summary.forgotten > 0 {
@@ -23,7 +23,7 @@ pub(super) fn limits(summary: &Summary) -> Vec<String> {
     limits
 }
 
-/// What else the report lacks, and how to record it, one text each.
+/// What else the report lacks, and how to record it, one text for people each; empty: nothing.
 pub(super) fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
     let mut notes = Vec::new();
     if summary.readings == 0 {

@@ -24,35 +24,50 @@ use crate::{
     view::reading::Call,
 };
 
-/// A report on a recording: what ran out of ports, when, and which calls failed.
+/// A report on a recording: what ran out of ports, when, and which calls failed. Times are texts in UTC, such as
+/// `2026-11-21T02:44:53.123456789Z`.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
+    /// The time of the first line.
     pub(super) begin: String,
+    /// The time of the last line.
     pub(super) end: String,
+    /// From the first line to the last one, in seconds.
     pub(super) duration_s: f64,
+    /// Name of the host, as the newest `tracer.start` says it; empty: not known.
     #[serde(rename = "host.name")]
     pub(super) host: String,
+    /// Its kernel release; empty: not known.
     pub(super) kernel: String,
+    /// The version of its tracer; empty: not known.
     pub(super) version: String,
+    /// The kernel backend of its tracer; empty: not known.
     pub(super) backend: String,
+    /// What did not work as well as it could, one text each; empty: nothing.
     pub(super) degraded: Vec<String>,
+    /// The port range of the namespace in which the tracer was started, as `32768-60999`; absent: not known.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<String>,
     /// The filter of the recording, as command-line options: it has only tuples and single events that pass the filter;
     /// absent: there was none. Failures by cause that come from totals, and losses, are always those of the whole host.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) filter: String,
+    /// How many lines were read.
     pub(super) lines: u64,
+    /// How many readings of the tuples it has.
     pub(super) readings: u64,
+    /// How many times a tracer was started for it, each with a `tracer.start` (except perhaps the first).
     pub(super) runs: u64,
+    /// The first call that found no port; absent: the recording has none.
     #[serde(rename = "exhaustion.first", skip_serializing_if = "Option::is_none")]
     pub(super) first: Option<First>,
     /// Saturation of the fullest tuple at its peak: 1 is full; absent: the recording has no reading with a capacity.
     #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
     pub(super) peak: Option<f64>,
-    /// How long at least one tuple had a saturation of 45 % or more, s.
+    /// How long at least one tuple had a saturation of 45 % or more, in seconds.
     #[serde(rename = "time.above_45_s")]
     pub(super) above_s: f64,
+    /// The slowest port searches of a reading; absent: none were recorded.
     #[serde(rename = "search.slowest", skip_serializing_if = "Option::is_none")]
     pub(super) slowest: Option<Slow>,
     /// The tuples that were fullest at their peak, fullest first; at most as many as the user asked for.
@@ -60,45 +75,62 @@ pub(super) struct Report {
     /// How many tuples there were. Tuples that were forgotten in between can count several times.
     #[serde(rename = "tuples.total")]
     pub(super) tuples_total: usize,
+    /// Failed calls by cause, most first, without causes that did not occur.
     #[serde(rename = "failures.by_cause")]
     pub(super) by_cause: Vec<ByCause>,
+    /// Where `by_cause` is from: `totals` (of the whole host), `events`, or `totals and events` (of different runs).
     #[serde(rename = "failures.by_cause.source")]
     pub(super) by_cause_source: &'static str,
+    /// Failed calls by the name of the process, most first.
     #[serde(rename = "failures.by_process")]
     pub(super) by_process: Vec<ByProcess>,
+    /// Where `by_process` is from: `events`; or `counters` of the tuples, because events are missing.
     #[serde(rename = "failures.by_process.source")]
     pub(super) by_process_source: &'static str,
+    /// What the tracer could not record, by the name of the loss.
     pub(super) lost: BTreeMap<String, u64>,
+    /// How many lines are missing, by gaps in their sequence numbers.
     #[serde(rename = "lines.missing")]
     pub(super) missing: u64,
+    /// How many lines, or ends of compressed files, could not be read.
     #[serde(rename = "lines.unreadable")]
     pub(super) unreadable: u64,
+    /// Where the first of `unreadable` is, and why it could not be read; absent: there is none.
     #[serde(rename = "lines.unreadable.first", skip_serializing_if = "Option::is_none")]
     pub(super) first_unreadable: Option<String>,
     /// What was left out because a limit of memory was reached, one text each; absent: nothing was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) limits: Vec<String>,
-    /// What else the report lacks, and how to record it, one text each.
+    /// What else the report lacks, and how to record it, one text each; empty: nothing.
     pub(super) notes: Vec<Cow<'static, str>>,
 }
 
-/// The first call that found no port. Absent values are not known.
+/// The first call that found no port, with the ports that its tuple had then. Absent values are not known.
 #[derive(Debug, Serialize)]
 pub(super) struct First {
+    /// When it failed, or the time of the reading by which it had failed.
     pub(super) ts: String,
+    /// `connect` or `bind`.
     pub(super) call: &'static str,
+    /// The tuple; of a bind(), its address.
     #[serde(flatten)]
     pub(super) at: Where,
+    /// Id of the process; absent: not known.
     #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
     pub(super) pid: Option<u32>,
+    /// Name of the process.
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub(super) comm: Option<String>,
+    /// Ports in use, those in TIME_WAIT included; absent: not known.
     #[serde(rename = "ports.in_use", skip_serializing_if = "Option::is_none")]
     pub(super) in_use: Option<u64>,
+    /// Ports in TIME_WAIT; absent: not known.
     #[serde(rename = "ports.time_wait", skip_serializing_if = "Option::is_none")]
     pub(super) time_wait: Option<u64>,
+    /// Ports that the tuple could hold; absent: not known.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub(super) capacity: Option<u32>,
+    /// The range of its namespace.
     #[serde(flatten)]
     pub(super) of: RangeUse,
     /// `event`: the call was recorded. `counters`: the call was between the reading at `ts` and the reading before it.
@@ -108,18 +140,23 @@ pub(super) struct First {
 /// The reading of a tuple that has the highest 99th percentile of the durations of port searches.
 #[derive(Debug, Serialize)]
 pub(super) struct Slow {
+    /// The 99th percentile, in ns.
     #[serde(rename = "search.p99_ns")]
     pub(super) p99_ns: u64,
+    /// Whether it is at least that: it is in the last bucket of the histogram, which has no upper end.
     #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
     pub(super) p99_at_least: bool,
+    /// The time of the reading.
     pub(super) ts: String,
+    /// The tuple.
     #[serde(flatten)]
     pub(super) at: Where,
 }
 
-/// One of the fullest tuples, with its values at its peak. A tuple that is in no reading has only failures.
+/// One of the fullest tuples, with its ports at its peak. A tuple that is in no reading has only failures, and 0 for the rest.
 #[derive(Debug, Serialize)]
 pub(super) struct Worst {
+    /// The tuple, or the address at which bind(address, 0) took ports.
     #[serde(flatten)]
     pub(super) at: Where,
     /// When it was fullest; absent: it is in no reading, only in failures.
@@ -128,18 +165,25 @@ pub(super) struct Worst {
     /// 1 is full; absent: the capacity is not known.
     #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
     pub(super) saturation: Option<f64>,
+    /// Ports in use, those in TIME_WAIT included.
     #[serde(rename = "ports.in_use.peak")]
     pub(super) in_use: u64,
+    /// Ports in TIME_WAIT.
     #[serde(rename = "ports.time_wait")]
     pub(super) time_wait: u64,
+    /// Ports that it could hold; absent: not known.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub(super) capacity: Option<u32>,
+    /// The range of its namespace.
     #[serde(flatten)]
     pub(super) of: RangeUse,
+    /// How long its saturation was 45 % or more, in seconds.
     #[serde(rename = "time.above_45_s")]
     pub(super) above_45: f64,
+    /// How long its saturation was 80 % or more, in seconds.
     #[serde(rename = "time.above_80_s")]
     pub(super) above_80: f64,
+    /// How long its saturation was 95 % or more, in seconds.
     #[serde(rename = "time.above_95_s")]
     pub(super) above_95: f64,
     /// Failed connect() calls: by the tuple's counters or by single events, whichever is more.
@@ -148,26 +192,30 @@ pub(super) struct Worst {
     /// The process that connected last; absent: not known.
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub(super) comm: Option<String>,
-    /// Absent: it did not run out of ports, and was not about to.
+    /// What to do first; absent: it did not run out of ports and was not about to, or nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) advice: Option<ToDo>,
 }
 
+/// How many calls failed for a cause ([`Cause::name`]).
 #[derive(Debug, Serialize)]
 pub(super) struct ByCause {
     pub(super) cause: &'static str,
     pub(super) count: u64,
 }
 
+/// How many calls of processes of a name failed.
 #[derive(Debug, Serialize)]
 pub(super) struct ByProcess {
+    /// Name of the process; empty: not known.
     #[serde(rename = "process.executable.name")]
     pub(super) comm: String,
     pub(super) count: u64,
 }
 
 impl Report {
-    /// The report on a recording that was read to its end, with at most `limit` tuples. `judged`: what is advised for them.
+    /// The report on a recording that was read to its end by `reader`, with at most `limit` tuples. `judged`: what is advised for
+    /// them.
     pub(super) fn new(summary: Summary, reader: &Reader, judged: &Judged, limit: usize) -> Self {
         let (first, last) = summary.span.unwrap_or_default();
         // The first and last line can be of kinds that the summary does not use.

@@ -10,12 +10,16 @@ use crate::{format::tuple::address, host::capacity::Limits};
 /// The tuple that a part of the report is about; or the source address of calls to bind(), which has no destination.
 #[derive(Debug, Serialize)]
 pub(super) struct Where {
+    /// Its source address, as text.
     #[serde(rename = "network.local.address")]
     pub(super) source: String,
+    /// Its destination address, as text; absent: it is about bind().
     #[serde(rename = "network.peer.address", skip_serializing_if = "Option::is_none")]
     pub(super) destination: Option<String>,
+    /// Port of the destination; absent: it is about bind().
     #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
+    /// Inode number of its network namespace.
     pub(super) netns: u32,
     /// Name of the network namespace; absent: not known.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
@@ -30,10 +34,13 @@ pub(super) struct Where {
 /// absent: not known.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RangeUse {
+    /// First and last port, both inclusive, as `32768-60999`.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<String>,
+    /// How many ports of it are reserved (net.ipv4.ip_local_reserved_ports).
     #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
     pub(super) reserved: Option<u32>,
+    /// How many ports of it bind() or listen() took.
     #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
     pub(super) bound: Option<u32>,
 }
@@ -49,7 +56,8 @@ impl From<Option<Limits>> for RangeUse {
 }
 
 impl Where {
-    /// `namespaces`: names of network namespaces by their inode numbers.
+    /// The place of a tuple, or of an address ([`TupleKey::of_bind`]). `namespaces`: names of network namespaces by their inode
+    /// numbers.
     pub(super) fn new(key: &TupleKey, namespaces: &HashMap<u32, String>) -> Self {
         let has_peer = key.destination_port != 0;
         let v4 = has_peer && key.destination.to_v4().is_some();

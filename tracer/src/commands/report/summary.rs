@@ -11,16 +11,23 @@ use crate::{
     view::reading::{About, Call},
 };
 
-/// A call that found no port. `pid` 0, and a `comm` of zeros: not known.
+/// A call that found no port, and the ports that its tuple held then (`None`: not known).
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Exhaustion {
+    /// When it failed, or the time of the reading by which it had failed, ns since 1970.
     pub(super) wall_ns: u64,
     pub(super) call: Call,
+    /// The tuple; of a bind(), its source address alone.
     pub(super) key: TupleKey,
+    /// The process that called; if `exact` is false, that which connected last. 0: not known.
     pub(super) pid: u32,
+    /// Name of that process, NUL-padded; all zero: not known.
     pub(super) comm: [u8; 16],
+    /// Ports in use, those in TIME_WAIT included; `None`: not known.
     pub(super) in_use: Option<u64>,
+    /// Ports in TIME_WAIT; `None`: not known.
     pub(super) time_wait: Option<u64>,
+    /// Ports that the tuple could hold; `None`: not known.
     pub(super) capacity: Option<u32>,
     /// Whether the call itself was recorded. If not, it failed between the reading at `wall_ns` and the reading before it.
     pub(super) exact: bool,
@@ -30,16 +37,18 @@ pub(super) struct Exhaustion {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Slowest {
     pub(super) p99: P99,
+    /// The time of the reading, ns since 1970.
     pub(super) wall_ns: u64,
     pub(super) key: TupleKey,
 }
 
-/// Counts, and the kinds of lines that they come from: of both kinds if some runs have totals and others have only single
-/// events.
+/// Counts, and the kinds of lines that they come from: of both kinds if some runs have totals and others have only single events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sourced<T> {
     pub(super) counts: T,
+    /// Whether `tracer.stats` or `tracer.stop` lines of a run are counted.
     pub(super) from_totals: bool,
+    /// Whether lines of single failed calls are counted, of a run without totals.
     pub(super) from_events: bool,
 }
 
@@ -90,20 +99,25 @@ struct Run {
     lost_lines: Losses,
 }
 
-/// The sums of a recording, over all of its runs.
+/// The sums of a recording, over all of its runs (from one `tracer.start` to the next).
 #[derive(Debug, Default)]
 pub(super) struct Summary {
+    /// How much is remembered at most.
     pub(super) limits: Limits,
     run: Run,
+    /// What the newest `tracer.start` said about its host and its tracer; the default value if there was none.
     pub(super) about: About,
     /// The earliest and the latest time of a line, ns since 1970; `None`: there was no line.
     pub(super) span: Option<(u64, u64)>,
+    /// How many runs there were.
     pub(super) runs: u64,
     /// Runs without their `tracer.start`.
     pub(super) without_begin: u64,
     /// Runs without their `tracer.stop`.
     pub(super) without_end: u64,
+    /// How many readings there were.
     pub(super) readings: u64,
+    /// What was added up for each tuple, at most [`Limits::tuples`].
     pub(super) tuples: HashMap<TupleKey, Tally>,
     /// Names of network namespaces, by their inode number.
     pub(super) namespaces: HashMap<u32, String>,
@@ -111,18 +125,22 @@ pub(super) struct Summary {
     pub(super) forgotten: u64,
     /// Failed calls that were counted as [`OTHERS`].
     pub(super) unnamed: u64,
+    /// The first call that found no port; `None`: there was none.
     pub(super) first: Option<Exhaustion>,
+    /// The reading of a tuple with the slowest port searches; `None`: none has any.
     pub(super) slowest: Option<Slowest>,
     /// How long at least one tuple had reached the first level (45 %), ns.
     pub(super) above: u64,
+    /// Failed calls; the index is a [`Cause`] as usize.
     pub(super) by_cause: Sourced<[u64; Cause::COUNT]>,
-    /// Failed calls by process name, from single failures.
+    /// Failed calls by process name (NUL-padded), from single failures.
     pub(super) by_event: HashMap<[u8; 16], u64>,
-    /// Failed calls by process name, from the tuples' counters.
+    /// Failed calls by process name (NUL-padded), from the tuples' counters.
     pub(super) by_tuple: HashMap<[u8; 16], u64>,
     /// How many of the single failures were of connect(). The tuples' counters count only these, so the two can be
     /// compared.
     pub(super) connects: u64,
+    /// What the tracer could not record, by loss.
     pub(super) lost: Losses,
     /// Degradations, each with the time of its first line, ns since 1970.
     pub(super) degraded: Vec<(u64, String)>,
@@ -133,7 +151,8 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Adds a line of the recording; a [`Start`] ends the run before.
+    /// Adds a line of the recording, which was written at the time `at`; a [`Start`] ends the run before. The lines must come in
+    /// the order of their stream.
     pub(super) fn add(&mut self, at: At, entry: &Entry<'_>) {
         if let Entry::Start(start) = entry {
             self.begin(start);

@@ -12,14 +12,18 @@ use crate::{
 /// The saturations from which on time is counted: 0.45, 0.8 and 0.95, where 1 is full.
 pub(super) const LEVELS: [f64; 3] = [SLOW, HIGH, CRITICAL];
 
-/// A tuple at its fullest. `wall_ns`: when that was, ns since 1970; 0: it is in no reading.
+/// The ports of a tuple at its fullest.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Peak {
+    /// When that was, ns since 1970; 0: it is in no reading.
     pub(super) wall_ns: u64,
-    /// 1 is full; `None`: the capacity is not known.
+    /// `in_use` divided by `capacity`: 1 is full; `None`: the capacity is not known.
     pub(super) saturation: Option<f64>,
+    /// Ports in use, those in TIME_WAIT included.
     pub(super) in_use: u64,
+    /// Ports in TIME_WAIT.
     pub(super) time_wait: u64,
+    /// Ports that it could hold; `None`: not known.
     pub(super) capacity: Option<u32>,
     /// The port range of the tuple's namespace, and how many of its ports are reserved or bound; `None`: not known.
     pub(super) limits: Option<Limits>,
@@ -49,7 +53,7 @@ pub(super) struct Tally {
     pub(super) comm: [u8; 16],
 }
 
-/// How many calls failed since the tuple's line before.
+/// How many connect() calls failed since the tuple's line before.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Growth {
     pub(super) failed: u64,
@@ -60,6 +64,7 @@ pub(super) struct Growth {
 /// Where in the recording a tuple's line is, and what is known of the tuple's counters before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinePlace {
+    /// When the line was written.
     pub(super) at: At,
     /// Number of its reading, from 1.
     pub(super) reading: u64,
@@ -91,7 +96,7 @@ pub(super) struct Change {
 }
 
 impl Tally {
-    /// Adds a `tuple.stats` line.
+    /// Adds a `tuple.stats` line. The lines must come in the order of their stream.
     pub(super) fn add(&mut self, place: LinePlace, tuple: &Tuple<'_>) -> Change {
         let in_use = tuple.count.in_use();
         let saturation = stats::saturation(in_use, tuple.capacity);

@@ -21,6 +21,7 @@ enum Side {
 
 use Side::{Left, Right};
 
+/// The report as lines of text, without control characters of what the recording names.
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
     let notes = report.notes.iter().map(|note| ("note", note.to_string()));
@@ -266,7 +267,7 @@ fn losses(out: &mut String, report: &Report) {
     table(out, "Losses", (&["COUNT", "WHAT"], &[Right, Left]), rows);
 }
 
-/// What is missing in this recording, in one line; `None`: nothing.
+/// What is missing in the recording because of losses or unreadable lines, in one line for people; `None`: nothing.
 pub(super) fn incomplete(report: &Report) -> Option<String> {
     let lost = losses::sentence(report.lost.iter().map(|(reason, count)| (&**reason, *count)));
     let lines = [

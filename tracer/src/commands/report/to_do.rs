@@ -6,24 +6,24 @@ use tracer_common::TupleKey;
 
 use crate::doctor::{recorded::Judged, show};
 
-/// The first advice for a tuple.
+/// What to do first for a tuple, as in the JSON of `tracer doctor`.
 #[derive(Debug, Serialize)]
 pub(super) struct ToDo {
     /// Id of the finding that it is from.
     finding: &'static str,
-    /// As in the list of a finding of `tracer doctor`.
+    /// The advice, with the keys that it has in the list of a finding of `tracer doctor`.
     #[serde(flatten)]
     advice: Map<String, Value>,
 }
 
 impl ToDo {
-    /// `None`: the tuple did not run out of ports, and was not about to.
+    /// The first advice for a tuple. `None`: it did not run out of ports and was not about to, or nothing is advised.
     pub(super) fn new(judged: &Judged, key: &TupleKey) -> Option<Self> {
         let (finding, advice) = judged.advice_for(key)?;
         Some(Self { finding: finding.id.name(), advice: show::advice(advice) })
     }
 
-    /// What to do, and what it gives.
+    /// What to do, and what it gives if that is known, as a text for people.
     pub(super) fn what(&self) -> String {
         match (self.text("do"), self.text("gain")) {
             (what, "") => what.to_owned(),

@@ -46,6 +46,7 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// `show`: the format, the order, the number of rows and of readings. `signals`: those that end it.
     pub fn new(show: &'a ShowConfig, signals: &'a StopSignals) -> Self {
         Self { show, signals, printed: 0 }
     }

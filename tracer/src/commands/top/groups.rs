@@ -13,7 +13,7 @@ use super::holding::HeldBy;
 /// The most groups that are kept. With more, those with the most ports are kept, and all others become one group.
 const GROUPS_MAX: usize = 4096;
 
-/// What identifies a group.
+/// What identifies a group: the ports that the same process has open and the same process opened.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Group {
     pub(super) held_by: HeldBy,
@@ -31,7 +31,9 @@ impl Group {
 /// The ports of a group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
+    /// How many there are.
     pub(super) all: u32,
+    /// How many of them are in TIME_WAIT.
     pub(super) time_wait: u32,
     /// The thread that opened the newest of these ports; but if the process's first thread opened any of them, that thread.
     pub(super) who: Who,
@@ -41,7 +43,8 @@ pub(super) struct Ports {
     pub(super) tuples: HashSet<u64>,
 }
 
-/// Makes groups. The caller adds all ports once, or if there are too many groups, three times: see `Pass`.
+/// Groups of ports, at most 4,096. The caller adds all ports once, or if there are too many groups, three times: after each time,
+/// it asks [`Groups::next_pass`].
 #[derive(Debug)]
 pub(super) struct Groups {
     most: usize,
@@ -64,6 +67,7 @@ enum Pass {
 }
 
 impl Groups {
+    /// No groups yet.
     pub(super) fn new() -> Self {
         Self::up_to(GROUPS_MAX)
     }
@@ -73,7 +77,8 @@ impl Groups {
         Self { most, by: HashMap::new(), hasher, pass: Pass::All }
     }
 
-    /// Adds the port of a connection, as the current `Pass` does.
+    /// Adds the port of a connection. In the second pass, the ports of each group are only counted; in the third one, those of
+    /// groups that are not among the largest are added to one group of [`HeldBy::Others`].
     pub(super) fn add(&mut self, group: Group, conn: &Conn) {
         let hash = || self.hasher.hash_one(group);
         let group = match &mut self.pass {
@@ -114,7 +119,7 @@ impl Groups {
         true
     }
 
-    /// The groups with their ports.
+    /// The groups with their ports, in no order. To be called once [`Self::next_pass`] has returned false.
     pub(super) fn end(self) -> impl Iterator<Item = (Group, Ports)> {
         self.by.into_iter()
     }

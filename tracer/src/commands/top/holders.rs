@@ -19,7 +19,9 @@ pub(super) struct Part {
     pub(super) ended: bool,
     /// The opener's container or systemd unit; `None`: neither, or not known.
     pub(super) place: Option<std::sync::Arc<str>>,
+    /// How many ports.
     pub(super) ports: u32,
+    /// How many of them are in TIME_WAIT.
     pub(super) time_wait: u32,
     /// Hashes of the tuples that the ports are used for, each once.
     pub(super) tuples: HashSet<u64>,

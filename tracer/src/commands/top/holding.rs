@@ -34,6 +34,7 @@ const SOCKETS_MAX: usize = 600_000;
 /// Who has a port's socket open.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum HeldBy {
+    /// The process with this id.
     Process(Owner),
     /// It is in TIME_WAIT, which no process has open.
     TimeWait,
@@ -48,7 +49,7 @@ pub(super) enum HeldBy {
     Others,
 }
 
-/// What the last refresh found.
+/// Which processes have sockets open, as the last refresh found it.
 #[derive(Debug, Default)]
 pub(super) struct Holding {
     /// When that refresh began, by CLOCK_MONOTONIC, ns.
@@ -71,8 +72,9 @@ impl Holding {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Reads who has sockets open, if that is due or a namespace is wanted that was not wanted the last time; otherwise does
-    /// nothing. `places`: finds the wanted namespaces. Errors are only logged.
+    /// Reads who has sockets open in these namespaces (inode numbers), if that is due or one is wanted that was not wanted the
+    /// last time; otherwise does nothing. It lists sockets for 0.4 s at most (a namespace that it has begun is read to its end),
+    /// and then searches processes for as long. `places`: finds the namespaces by their numbers. Errors are only logged.
     pub(super) fn refresh(
         &mut self,
         wanted: &HashSet<u32>,
@@ -130,7 +132,8 @@ impl Holding {
         self.inodes.shrink_to(self.inodes.len() * 2);
     }
 
-    /// What is not known, and why; `None`: no namespace had too many sockets at the last refresh.
+    /// Why it is not known of some ports who has them open, as a text for people; `None`: no namespace had too many sockets at
+    /// the last refresh.
     pub(super) fn reason(&self) -> Option<String> {
         (self.too_many > 0).then(|| {
             format!(

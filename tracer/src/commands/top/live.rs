@@ -75,7 +75,8 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A source of readings, `delay` apart. `text`: the filter as command-line options.
+    /// A source of readings, `delay` apart. `filter`: which tuples are shown; `text`: the same as command-line options, empty:
+    /// all.
     pub(super) fn new(
         tracer: Tracer,
         (filter, text): (&Filter, String),

@@ -4,8 +4,8 @@ use std::fs;
 
 use crate::{runtime::usage, view::reading::SelfStats};
 
-/// The CPU time of this process; with `all`, its memory, too, which takes longer to read (0 if it cannot be read). The other
-/// fields are 0.
+/// The CPU time of this process; with `all`, its resident memory, too, which takes longer to read (0 if it cannot be read). The
+/// other fields are 0 or `None`.
 pub(super) fn read(all: bool) -> SelfStats {
     let maps = if all { fs::read_to_string("/proc/self/smaps") } else { Ok(String::new()) };
     let (rss_kib, ring_kib) = memory(&maps.unwrap_or_default());

@@ -11,32 +11,35 @@ pub struct Advice {
     pub what: String,
     /// The command to type; `None`: there is none.
     pub command: Option<String>,
-    /// What it gives, with numbers; empty: it removes the finding, and there is no number.
+    /// What that gives, with numbers; empty: it removes the finding, and there is no number.
     pub gain: String,
-    /// By how much the largest rate grows; `None`: it is not known, or no rate grows.
+    /// The factor by which the largest rate of connections of the tuple grows; `None`: it is not known, or no rate grows.
     pub factor: Option<f64>,
     /// Whether it is still there after a reboot.
     pub persists: bool,
     /// What it can break; `None`: nothing known.
     pub risk: Option<&'static str>,
-    /// The ports that its command reserves; `None`: it reserves none.
+    /// What its command sets; `None`: it does not set net.ipv4.ip_local_reserved_ports.
     pub reserves: Option<Reservation>,
 }
 
-/// A command that sets `net.ipv4.ip_local_reserved_ports`, and the other keys that it sets.
+/// A command that sets net.ipv4.ip_local_reserved_ports, by what it sets: several of one namespace can be united.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservation {
+    /// The network namespace in which it is typed.
     pub place: Place,
-    /// All ports that are reserved after the command, those that were reserved before included.
+    /// All ports that are reserved after the command, those that were reserved before included; each run from its first to its
+    /// last one.
     pub ports: Vec<RangeInclusive<u16>>,
-    /// Keys that are set after it, with their values.
+    /// Further sysctls that the command sets after that, with their values.
     pub then: Vec<(&'static str, String)>,
-    /// What to do, without the command.
+    /// [`Advice::what`] before the settings are appended to it, which is done if there is no command.
     pub what: String,
 }
 
 impl Advice {
-    /// An advice without a command, a factor and a risk, that lasts.
+    /// An advice that is still there after a reboot, without a command, a factor, a risk and ports to reserve. `what`, `gain`:
+    /// see the fields.
     pub fn new(what: impl Into<String>, gain: impl Into<String>) -> Self {
         Self {
             what: what.into(),
@@ -55,13 +58,13 @@ impl Advice {
         Self { command: Some(command.into()), ..self }
     }
 
-    /// The advice with the factor by which the largest rate grows.
+    /// The advice with the factor by which the largest rate grows; one that is infinite or no number counts as not known.
     #[must_use]
     pub fn factor(self, factor: f64) -> Self {
         Self { factor: factor.is_finite().then_some(factor), ..self }
     }
 
-    /// The advice, which is gone after a reboot.
+    /// The advice, marked as one that is gone after a reboot.
     #[must_use]
     pub fn until_reboot(self) -> Self {
         Self { persists: false, ..self }

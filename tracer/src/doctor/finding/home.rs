@@ -2,25 +2,26 @@
 
 use crate::host::cgroups::is_unit;
 
-/// A pod, by its names in Kubernetes.
+/// The name of a Kubernetes pod, and the Kubernetes namespace in which it is.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Pod {
     pub namespace: String,
     pub name: String,
 }
 
-/// Where processes run. Names can have any characters: whoever prints them makes them safe for a terminal.
+/// Where processes run: the ids and names that are known. Names can have any characters: whoever prints them makes them safe for
+/// a terminal.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Home {
-    /// Id of the container: 64 hexadecimal digits.
+    /// Id of the container: 64 hexadecimal digits; `None`: there is none, or it is not known.
     pub container: Option<String>,
-    /// Its name: of a pod's container that in the pod, else that of its container engine.
+    /// The container's name: in its pod if it has one, else in its container engine; `None`: not known.
     pub container_name: Option<String>,
-    /// Uid of the pod.
+    /// Uid of the pod; `None`: there is no pod, or it is not known.
     pub pod_uid: Option<String>,
     /// The pod's names; `None`: there is no pod, or its names are not known.
     pub pod: Option<Pod>,
-    /// The systemd unit; `None`: there is a container, or no unit.
+    /// Name of the systemd unit; `None`: there is a container, or no unit is known.
     pub unit: Option<String>,
 }
 
@@ -28,7 +29,7 @@ pub struct Home {
 const SHOWN: usize = 12;
 
 impl Home {
-    /// That of a container, by its id, or of a systemd unit.
+    /// The home with this systemd unit, if it is the name of one ([`is_unit`]), else with the container of this id.
     pub fn of(container_or_unit: &str) -> Self {
         let name = Some(container_or_unit.to_owned());
         if is_unit(container_or_unit) {
@@ -38,7 +39,8 @@ impl Home {
         }
     }
 
-    /// What all of these have in common: the container or unit, or else the pod. `None`: nothing, or there are none.
+    /// What all of these have in common: the same home, or else the same pod. `None`: nothing, one of them is not known, or there
+    /// are none.
     pub fn common(homes: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
         let mut common: Option<Self> = None;
         for home in homes {
@@ -56,8 +58,8 @@ impl Home {
         common
     }
 
-    /// As people read it, without control characters: `pod shop/cart-7f9 (web)`, `container web`, `nginx.service`. `None`: there is
-    /// nothing to show.
+    /// The home as people read it, without control characters: `pod shop/cart-7f9 (web)`, `container web`, `nginx.service`. Of an
+    /// id, the first 12 characters. `None`: there is nothing to show.
     pub fn shown(&self) -> Option<String> {
         let safe = |name: &str| name.escape_debug().to_string();
         let id = self.container.as_deref().map(|id| safe(id.get(..SHOWN).unwrap_or(id)));

@@ -13,12 +13,12 @@ pub struct Place {
     pub name: Option<String>,
     /// Whether it is the namespace of this process.
     pub own: bool,
-    /// A file through which it can be entered, such as /proc/PID/ns/net; `None`: none is known.
+    /// A file through which it can be entered, such as /proc/PID/ns/net; `None`: none is known, or its name is not UTF-8.
     pub path: Option<String>,
 }
 
 impl Place {
-    /// This namespace. `own`: inode number of this process's own one.
+    /// The place of this namespace. `own`: inode number of the namespace of this process.
     pub fn of(netns: &Netns, own: u32) -> Self {
         Self {
             inum: netns.inum,
@@ -32,11 +32,11 @@ impl Place {
 /// A process.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Process {
-    /// Its id as this process sees it.
+    /// Its id in /proc of this process; of the caller of connect() or bind(), in the first PID namespace. 0: not known.
     pub pid: u32,
     /// Its name (/proc/PID/comm); empty: not known.
     pub name: String,
-    /// Its container or systemd unit; `None`: neither, or not known.
+    /// Id of its container, or the name of its systemd unit; `None`: neither, or not known.
     pub container: Option<String>,
 }
 
@@ -47,16 +47,17 @@ pub enum Subject {
     Host,
     /// A network namespace.
     Netns(Place),
-    /// The connections from one source address to one destination.
+    /// The connections from one source address to one destination; of a NAT, those whose source it translates to this address.
     Tuple { place: Place, source: IpAddr, destination: SocketAddr },
-    /// An address and port of a namespace: of a listener, or of a NAT towards which port 0 is no port.
+    /// An address with a port: of a listener, or of a destination. With port 0, the address alone: bind(address, 0) takes ports
+    /// there.
     Address { place: Place, address: SocketAddr },
     /// A process.
     Process(Process),
 }
 
 impl Subject {
-    /// The namespace that it is in; `None`: the whole host, or not known.
+    /// The network namespace that it is in; `None`: it is about the whole host, or about a process.
     pub fn place(&self) -> Option<&Place> {
         match self {
             Self::Host | Self::Process(_) => None,

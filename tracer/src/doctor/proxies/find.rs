@@ -18,35 +18,35 @@ const TITLE: u64 = 128;
 /// How many processes with the name of a proxy are looked at.
 const MOST: usize = 16_384;
 
-/// A proxy, which is one process or several.
+/// A running proxy, which is one process or several.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Found {
     pub(super) program: Program,
     /// Its master, or the only process.
     pub(super) process: Process,
-    /// All of its processes.
+    /// The ids of all its processes.
     pub(super) pids: BTreeSet<u32>,
-    /// Those that serve, if they are not the master itself.
+    /// Ids of its processes that serve connections; empty: its master does.
     pub(super) workers: Vec<u32>,
-    /// Its network namespace.
+    /// Inode number of its network namespace.
     pub(super) inum: u32,
 }
 
 impl Found {
-    /// Its name and process, for people.
+    /// Its program and process, for people: `nginx (process 7)`.
     pub(super) fn named(&self) -> String {
         format!("{} (process {})", self.program.name(), self.process.pid)
     }
 }
 
-/// The proxies, and what was not seen.
+/// The proxies that were found, and what was not seen.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// Those of root first: other users cannot hide them behind many of their own.
+    /// Sorted by process id, those of root first: other users cannot hide them behind many of their own.
     pub(super) found: Vec<Found>,
     /// What was not seen, and why, as texts for people.
     pub(super) unread: Vec<String>,
-    /// Whether more would be seen with CAP_SYS_PTRACE.
+    /// Whether more proxies would be found with CAP_SYS_PTRACE.
     pub(super) hidden: bool,
 }
 
@@ -69,7 +69,8 @@ fn program(comm: &[u8]) -> Option<Program> {
     all.into_iter().find(|(name, _)| comm.starts_with(name)).map(|(_, program)| program)
 }
 
-/// Finds the proxies in these network namespaces.
+/// Finds the proxies in these network namespaces (inode numbers), by the names of their processes. After `time`, or 16,384
+/// processes with such names, it ends with those that it found, and says so in [`Search::unread`].
 ///
 /// # Errors
 /// /proc cannot be read.

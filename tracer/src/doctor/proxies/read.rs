@@ -27,7 +27,8 @@ const PROGRAM: u64 = 32 << 20;
 /// How many sockets of a HAProxy are tried.
 const SOCKETS: usize = 4;
 
-/// Reads a proxy. Returns with it why its counters could not be read; `None`: they were, or it has none.
+/// Reads the configuration of a proxy, and the counters of a HAProxy. Returns with it why the counters could not be read, as a
+/// text for people; `None`: they were, or there are none to read.
 ///
 /// # Errors
 /// Why its configuration is not known, as a text for people.
@@ -62,10 +63,11 @@ pub(super) fn read(found: Found) -> Result<(Read, Option<String>), String> {
     Ok((Read { found, config, inside: Arc::new(inside), counters: first }, why))
 }
 
-/// Asks a HAProxy for its counters.
+/// Asks a HAProxy for its counters, at the first 4 sockets of its configuration. `inside`: the root folder to which their paths
+/// belong.
 ///
 /// # Errors
-/// Why none of its sockets answers.
+/// Why none of its sockets answers, as a text for people.
 pub(super) fn counters(inside: &Inside, config: &haproxy::Config) -> Result<stats::Stats, String> {
     let paths = config.sockets.iter().filter_map(|socket| socket.path.as_ref()).take(SOCKETS);
     let mut why = "it has no socket for commands".to_owned();

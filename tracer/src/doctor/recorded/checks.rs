@@ -14,19 +14,20 @@ const NOT_RECORDED: &str = "not in a recording";
 /// Checks that need more than a recording has. None is a core check here: a verdict on a recording is about what it has.
 const OTHERS: [&str; 6] = ["sockets", "descriptors", "conntrack", "snat", "configurations", "logs"];
 
-/// What the runs of a recording had.
+/// What the runs of a recording had, put together.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    /// How many complete readings.
     pub(super) readings: u64,
-    /// The time of all windows, in seconds.
+    /// The sum of the lengths of all windows, in seconds.
     pub(super) watched_s: f64,
-    /// Whether it is not known of some tuple how many ports it can hold.
+    /// Whether it is not known of some tuple how many ports it can hold, so that it was not judged.
     pub(super) unknown: bool,
-    /// Whether the settings of some namespace are not known.
+    /// Whether net.ipv4.tcp_tw_reuse and net.ipv4.tcp_timestamps of some namespace are not known.
     pub(super) without_settings: bool,
     /// Whether a line is about a namespace that is to be judged.
     pub(super) has_wanted: bool,
-    /// Lines about tuples for which there was no room.
+    /// How many lines were left out, because there was no room for their tuples.
     pub(super) left_out: u64,
     /// Ports that were not counted because a table was full.
     lost: u64,
@@ -35,16 +36,16 @@ pub(super) struct Counts {
 /// What of a recording could not be read.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Damage {
-    /// Lines that are missing, by gaps in their numbers.
+    /// How many lines are missing, by gaps in their sequence numbers.
     pub missing: u64,
-    /// Lines, or ends of compressed files, that could not be read.
+    /// How many lines, or ends of compressed files, could not be read.
     pub unreadable: u64,
-    /// Where the first of these is, and why; `None`: there is none.
+    /// Where the first of `unreadable` is, and why it could not be read, as a text for people; `None`: there is none.
     pub first: Option<String>,
 }
 
 impl Counts {
-    /// Adds a run that has ended.
+    /// Adds a run that has ended. `lost`: its newest counts of what the tracer could not record.
     pub(super) fn add(&mut self, window: &Window, lost: &Losses) {
         self.readings = self.readings.saturating_add(window.readings());
         self.watched_s += window.watched_s();
@@ -54,7 +55,7 @@ impl Counts {
     }
 }
 
-/// All checks. `is_limited`: whether there were too many findings to keep them all.
+/// All checks, made or not. `is_limited`: whether there were too many findings to keep them all.
 pub(super) fn checks(counts: &Counts, damage: &Damage, is_limited: bool) -> Vec<Check> {
     let mut checks = vec![
         Check { id: "recording", core: true, missing: unread(damage, is_limited) },

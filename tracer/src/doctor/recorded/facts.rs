@@ -11,7 +11,7 @@ use crate::{
 /// Namespaces of which something is remembered at most.
 const MOST: usize = 10_000;
 
-/// By inode number of the namespace.
+/// What a run's lines say about network namespaces, at most 10,000 of them; what is known of others is not kept.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     all: HashMap<u32, Fact>,
@@ -29,7 +29,7 @@ struct Fact {
 }
 
 impl Facts {
-    /// Begins a run: it may be of another host, or after a reboot.
+    /// Forgets all, and begins a run: it may be of another host, or after a reboot.
     pub(super) fn begin(&mut self, start: &Start) {
         self.all.clear();
         self.own = start.own.as_ref().map(|own| own.netns);
@@ -38,7 +38,7 @@ impl Facts {
         }
     }
 
-    /// `None`: there is no room for one more.
+    /// What is known of a namespace, to add to it; `None`: there is no room for one more.
     fn of(&mut self, netns: u32) -> Option<&mut Fact> {
         if self.all.len() >= MOST && !self.all.contains_key(&netns) {
             return None;
@@ -46,6 +46,7 @@ impl Facts {
         Some(self.all.entry(netns).or_default())
     }
 
+    /// Sets the settings of a namespace, and its name if that is not empty.
     pub(super) fn set(&mut self, settings: &Settings) {
         self.name(settings.netns, &settings.name);
         if let Some(fact) = self.of(settings.netns) {
@@ -53,7 +54,7 @@ impl Facts {
         }
     }
 
-    /// Adds what a line about a tuple says about its namespace.
+    /// Adds what a line about a tuple says about its namespace: its name, and the limits of its range.
     pub(super) fn add(&mut self, tuple: &Tuple<'_>) {
         self.name(tuple.key.netns, &tuple.netns_name);
         if let Some(limits) = tuple.limits
@@ -63,7 +64,7 @@ impl Facts {
         }
     }
 
-    /// Sets the name of a namespace; empty: not known.
+    /// Sets the name of a namespace (inode number); empty: it stays as it is.
     pub(super) fn name(&mut self, netns: u32, name: &str) {
         if name.is_empty() || self.is_named(netns, name) {
             return;
@@ -73,11 +74,12 @@ impl Facts {
         }
     }
 
+    /// Whether a line gave the namespace `netns` (inode number) this name last.
     pub(super) fn is_named(&self, netns: u32, name: &str) -> bool {
         self.all.get(&netns).is_some_and(|it| it.name == name)
     }
 
-    /// What is known of a namespace. `time_wait_s`: how long a TIME_WAIT lasts at most.
+    /// What is known of a namespace (inode number). `time_wait_s`: how long a TIME_WAIT lasts at most on its host, in seconds.
     pub(super) fn namespace(&self, netns: u32, time_wait_s: f64) -> Namespace {
         let fact = self.all.get(&netns);
         let settings = fact.and_then(|it| it.settings.as_ref());

@@ -13,7 +13,7 @@ use crate::{
 /// Tuples that are remembered at most.
 const MOST: usize = 10_000;
 
-/// The connect() calls that found no port, by tuple.
+/// The connect() calls of a run that found no port, by tuple; at most 10,000 tuples.
 #[derive(Debug, Default)]
 pub(super) struct Failures(HashMap<TupleKey, Failed>);
 
@@ -25,17 +25,19 @@ struct Failed {
     at_ns: u64,
 }
 
-/// A tuple whose calls found no port.
+/// A tuple with connect() calls that found no port.
 #[derive(Debug)]
 pub(super) struct Full {
+    /// The ports that it held when it held most, and no activity.
     pub(super) counted: Counted,
-    /// How many calls failed.
+    /// How many of its calls found no port.
     pub(super) failed: u64,
     /// When it held most ports, ns since 1970.
     pub(super) at_ns: u64,
 }
 
 impl Failures {
+    /// Adds a failed call, if it is a connect() that found no port and says how many ports its tuple held; others change nothing.
     pub(super) fn add(&mut self, failure: &Failure<'_>) {
         let what = &failure.what;
         let is_full = what.call == Call::Connect && what.cause == Cause::PortsExhausted;
@@ -54,7 +56,7 @@ impl Failures {
         }
     }
 
-    /// The tuples, as they were when they held most.
+    /// The tuples, each as it was when it held most ports, in no order.
     pub(super) fn tuples(self) -> impl Iterator<Item = Full> {
         self.0.into_iter().map(|(key, Failed { count, held, at_ns })| Full {
             counted: Counted { key, held, activity: None },

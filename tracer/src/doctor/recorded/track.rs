@@ -12,21 +12,25 @@ use crate::{
 /// What happened in a shorter time than this is no rate, in seconds.
 const SHORTEST_S: f64 = 1.0;
 
-/// A tuple, or a row of [`tracer_common::TupleKey::of_bind`].
+/// A tuple, or an address at which bind(address, 0) takes ports ([`tracer_common::TupleKey::of_bind`]), over the windows of a
+/// run.
 #[derive(Debug)]
 pub(super) struct Track {
     /// The counters at the beginning of the window; `None`: not known.
     pub(super) before: Option<TupleCount>,
+    /// The counters of the newest line about it.
     pub(super) now: TupleCount,
-    /// When the newest line about it was written, by CLOCK_MONOTONIC, ns.
+    /// When that line was written, by CLOCK_MONOTONIC, ns; 0: there is none.
     pub(super) read_ns: u64,
     /// Number of the newest window that has a line about it.
     pub(super) window: u64,
+    /// Its ports in the reading of window `window` in which it was fullest.
     pub(super) fullest: Fullest,
-    /// TIME_WAITs that connect() takes over; `None`: it takes over none.
+    /// TIME_WAITs that connect() could reuse at the newest line; `None`: its settings allowed none, or that is not known.
     pub(super) reusable: Option<u64>,
-    /// bind() calls of this window that found no port at the address.
+    /// bind() calls of window `window` that found no port at the address.
     pub(super) bind_failed: u64,
+    /// The process that connected last, or whose bind() failed last; 0: not known.
     pub(super) pid: u32,
     /// Name of that process, NUL-padded; all zero: not known.
     pub(super) name: [u8; 16],
@@ -34,16 +38,17 @@ pub(super) struct Track {
     most: [f64; 5],
 }
 
-/// The reading of a window in which a tuple was fullest.
+/// The ports of a tuple in the reading of a window in which it was fullest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fullest {
     pub(super) held: Held,
-    /// ns since 1970.
+    /// When that was, ns since 1970; 0: the window has no reading of it.
     pub(super) wall_ns: u64,
 }
 
 impl Track {
-    /// A tuple of window `number` about which nothing is known yet. `is_new`: it held no port at the beginning of the window.
+    /// A tuple of window `number` about which nothing is known yet. `is_new`: whether it held no port at the beginning of the
+    /// window, so that its counters began at 0.
     pub(super) fn new(is_new: bool, number: u64) -> Self {
         Self {
             before: is_new.then(TupleCount::default),
@@ -59,7 +64,7 @@ impl Track {
         }
     }
 
-    /// Begins window `number`, if that has not begun yet.
+    /// Begins window `number`, unless it has begun already: what belongs to the window before is reset.
     pub(super) fn begin(&mut self, number: u64) {
         if self.window != number {
             self.window = number;
@@ -68,7 +73,7 @@ impl Track {
         }
     }
 
-    /// Adds a line of the reading of this time.
+    /// Adds a line of the reading at the time `at`.
     pub(super) fn add(&mut self, at: At, tuple: &Tuple<'_>) {
         let held = Held {
             in_use: tuple.count.in_use(),
@@ -87,14 +92,16 @@ impl Track {
         self.name = tuple.called.shown();
     }
 
-    /// Calls that failed in the window for lack of a port.
+    /// Calls that failed in the window because no port was free.
     pub(super) fn exhausted(&self) -> u64 {
         let before = self.before.unwrap_or(self.now);
         let activity = Activity::between(Some(&before), &self.now, SHORTEST_S);
         activity.exhausted().saturating_add(self.bind_failed)
     }
 
-    /// Whether the tuple was worse in this window than in those before. `seconds`: how long it is; `None`: it is a single reading.
+    /// Whether the tuple was worse in this window than in each before, by one of: failed calls, saturation, ports in SYN_SENT,
+    /// ports that its connections need, duration of port searches. `seconds`: how long the window is; `None`: it is a single
+    /// reading.
     pub(super) fn is_worse(&mut self, seconds: Option<f64>) -> bool {
         let held = &self.fullest.held;
         let waiting = held.states.map_or(0, |states| states.connecting);
@@ -115,7 +122,8 @@ impl Track {
         }
         is_worse
     }
-    /// What happened in the window; `None`: its counters at the beginning are not known, or it is too short to say.
+    /// What happened in the window, which is `seconds` long. `None`: its counters at the beginning are not known, or the window
+    /// is shorter than 1 s and no call failed for lack of a port.
     pub(super) fn activity(&self, seconds: f64) -> Option<Activity> {
         if seconds <= 0.0 || (self.before.is_none() && self.bind_failed == 0) {
             return None;

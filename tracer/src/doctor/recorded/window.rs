@@ -24,10 +24,10 @@ const KEEP_NS: u64 = 600_000_000_000;
 const SHARE: u64 = 1_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The readings since the last window that was judged.
+/// The readings of a run since the last window that was judged, and the tuples that they have.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Tuples that are remembered at most: a recording can name more than any memory holds.
+    /// How many tuples are remembered at most: a recording can name more than any memory holds.
     most: usize,
     /// Whether the run was read from its beginning: then tuples that appear after the first reading are new.
     begun: bool,
@@ -40,27 +40,27 @@ pub(super) struct Window {
     reading: Option<At>,
     /// The newest complete reading; `None`: there is none.
     newest: Option<At>,
-    /// How many tuples found no room.
+    /// How many lines were left out, because there was no room for their tuples.
     left_out: u64,
     readings: u64,
-    /// The time of all windows so far, in seconds.
+    /// The sum of the lengths of all windows so far, in seconds.
     watched_s: f64,
     /// The first reading, and the one with which the newest window ended that was judged whatever it had; by CLOCK_MONOTONIC, ns.
     first_ns: Option<u64>,
     judged_ns: u64,
 }
 
-/// A window that is to be judged.
+/// The time of a window that is to be judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Span {
-    /// How long it is; `None`: it is the first reading of a run.
+    /// How long it is, in seconds; `None`: it is the first reading of a run.
     pub(super) seconds: Option<f64>,
     /// When it ends, ns since 1970.
     pub(super) end_ns: u64,
 }
 
 impl Window {
-    /// A run of which nothing is read yet. `most`: tuples that are remembered at most.
+    /// A run of which nothing is read yet. `most`: how many tuples are remembered at most.
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
@@ -78,27 +78,27 @@ impl Window {
         }
     }
 
-    /// Notes that the run is read from its beginning.
+    /// Notes that the run is read from its beginning: a tuple that appears after the first reading held no port before.
     pub(super) fn begin(&mut self) {
         self.begun = true;
     }
 
-    /// Whether this time is before that of a reading, so that it is of another run.
+    /// Whether this time is before that of the newest reading: CLOCK_MONOTONIC never goes back in a run, so it is of another run.
     pub(super) fn is_before(&self, at: At) -> bool {
         self.reading.or(self.newest).is_some_and(|it| at.mono_ns < it.mono_ns)
     }
 
-    /// Whether a line of this time is of the next reading.
+    /// Whether a line of this time is not of the reading that is being added; false if none is.
     pub(super) fn ends_reading_before(&self, at: At) -> bool {
         self.reading.is_some_and(|it| it.mono_ns != at.mono_ns)
     }
 
-    /// Notes that there is a reading at this time, even if it has no tuple.
+    /// Notes that there is a reading at this time, even if it has no line about a tuple.
     pub(super) fn complete(&mut self, at: At) {
         self.reading.get_or_insert(at);
     }
 
-    /// Adds a line of the reading of this time.
+    /// Adds a line of the reading at the time `at`; it is left out if there is no room for its tuple.
     pub(super) fn add(&mut self, at: At, tuple: &Tuple<'_>) {
         self.complete(at);
         // A tuple that is not in the readings so far held no port. The first reading of a run that is not read from its beginning
@@ -110,7 +110,7 @@ impl Window {
         track.add(at, tuple);
     }
 
-    /// Adds a failed call. Those of connect() are in the counters of its tuple.
+    /// Adds a bind() that found no port. Other failures change nothing: those of connect() are in the counters of its tuple.
     pub(super) fn failed(&mut self, failure: &Failure<'_>) {
         let what = &failure.what;
         if what.call != Call::Bind || what.cause != Cause::BindExhausted {
@@ -124,7 +124,8 @@ impl Window {
         (track.pid, track.name) = (what.pid, what.comm);
     }
 
-    /// `is_new`: if it is not known yet, it held no port at the beginning of the window. `None`: there is no room for it.
+    /// The tuple of this key, which is added if it is not known yet. `is_new`: one that is added held no port at the beginning of
+    /// the window. `None`: there is no room for it.
     fn track(&mut self, key: &TupleKey, is_new: bool) -> Option<&mut Track> {
         if self.tuples.len() >= self.most && !self.tuples.contains_key(key) {
             self.left_out += 1;
@@ -134,8 +135,8 @@ impl Window {
         Some(self.tuples.entry(*key).or_insert_with(|| Track::new(is_new, number)))
     }
 
-    /// Ends the reading whose lines were added. Returns the window if it ends with this reading; `None`: it does not, or there is no
-    /// such reading.
+    /// Ends the reading whose lines were added. Returns the window that ends with it: the first reading, or one at least 4.9 s
+    /// after the beginning of the window. `None`: the window goes on, or there is no such reading.
     pub(super) fn end_reading(&mut self) -> Option<Span> {
         let at = self.reading.take()?;
         self.readings += 1;
@@ -145,7 +146,7 @@ impl Window {
         self.since.is_none_or(is_long).then_some(span)
     }
 
-    /// The window up to the newest reading, however short it is; `None`: it has none.
+    /// The window up to the newest reading, however short it is; `None`: no reading came after its beginning.
     pub(super) fn rest(&self) -> Option<Span> {
         self.span().filter(|_| self.since != self.newest)
     }
@@ -156,7 +157,7 @@ impl Window {
         Some(Span { seconds: self.since.map(|since| seconds(ns(since))), end_ns: newest.wall_ns })
     }
 
-    /// The tuples about which this window has a line, sorted by their namespace.
+    /// The tuples about which this window has a line, sorted by their namespace, then by the rest of the key.
     pub(super) fn keys(&self) -> Vec<TupleKey> {
         let here = self.tuples.iter().filter(|(_, track)| track.window == self.number);
         let mut keys: Vec<TupleKey> = here.map(|(key, _)| *key).collect();
@@ -164,7 +165,8 @@ impl Window {
         keys
     }
 
-    /// Whether a window is judged even if nothing in it is worse than before. If so, the next one is in some time.
+    /// Whether the window is to be judged even if nothing in it is worse than before: the last one for which this was true is at
+    /// least a thousandth of the run's time ago. To be called once for each window.
     pub(super) fn is_due(&mut self) -> bool {
         let now_ns = self.newest.map_or(0, |it| it.mono_ns);
         let age_ns = now_ns.saturating_sub(*self.first_ns.get_or_insert(now_ns));
@@ -175,7 +177,7 @@ impl Window {
         is_due
     }
 
-    /// Whether one of these tuples was worse in this window than in those before.
+    /// Whether one of these tuples was worse in this window than in each before, by [`Track::is_worse`]; notes how bad each was.
     pub(super) fn is_worse(&mut self, keys: &[TupleKey], span: Span) -> bool {
         let mut is_worse = false;
         for key in keys {
@@ -184,13 +186,13 @@ impl Window {
         is_worse
     }
 
-    /// Calls of these tuples that failed in this window for lack of a port.
+    /// How many calls of these tuples failed in this window because no port was free.
     pub(super) fn exhausted(&self, keys: &[TupleKey]) -> u64 {
         let failed = keys.iter().filter_map(|key| self.tuples.get(key)).map(Track::exhausted);
         failed.fold(0, u64::saturating_add)
     }
 
-    /// These tuples with what happened to them in the window.
+    /// These tuples, each with its ports when it was fullest in the window, and with what happened to it.
     pub(super) fn counted<'a>(
         &'a self,
         keys: &'a [TupleKey],
@@ -203,19 +205,20 @@ impl Window {
         })
     }
 
-    /// What net.ipv4.tcp_tw_reuse must be in the namespace of these tuples.
+    /// What net.ipv4.tcp_tw_reuse must be in the namespace of these tuples: see [`from_ledger::reuse`].
     pub(super) fn reuse(&self, keys: &[TupleKey]) -> Reuse {
         let known = |key| Some((key, self.tuples.get(key)?.reusable));
         from_ledger::reuse(keys.iter().filter_map(known))
     }
 
-    /// When the tuple that this is about was fullest in the window, ns since 1970; `None`: it is not about a tuple of it.
+    /// When the tuple that this is about was fullest in the window, ns since 1970; `None`: it is about something else, or about a
+    /// tuple without a reading.
     pub(super) fn time_of(&self, subject: &Subject) -> Option<u64> {
         let track = self.tuples.get(&worst::tuple_of(subject)?)?;
         Some(track.fullest.wall_ns).filter(|at| *at != 0)
     }
 
-    /// Begins the next window with the newest reading.
+    /// Begins the next window with the newest reading; forgets tuples that hold no port and had no line for 10 minutes.
     pub(super) fn next(&mut self) {
         let Some(newest) = self.newest else { return };
         self.watched_s += self.span().and_then(|it| it.seconds).unwrap_or(0.0);
@@ -228,14 +231,17 @@ impl Window {
         });
     }
 
+    /// How many readings of the run are complete.
     pub(super) const fn readings(&self) -> u64 {
         self.readings
     }
 
+    /// How many lines of the run were left out, because there was no room for their tuples.
     pub(super) const fn left_out(&self) -> u64 {
         self.left_out
     }
 
+    /// The sum of the lengths of the run's windows that have ended, in seconds.
     pub(super) const fn watched_s(&self) -> f64 {
         self.watched_s
     }

@@ -18,7 +18,7 @@ const MOST: usize = 5_000;
 /// What a finding is about, whatever the name of its namespace.
 type About = (Id, Option<u32>, Option<IpAddr>, Option<SocketAddr>);
 
-/// The findings of all windows.
+/// The findings of all windows, each as it was at its worst; at most 5,000.
 #[derive(Debug, Default)]
 pub(super) struct Worst {
     all: HashMap<About, Found>,
@@ -41,7 +41,7 @@ struct Found {
 type Rank = (Severity, [f64; 2]);
 
 impl Worst {
-    /// Adds the findings of a window. `at`: when each was, ns since 1970.
+    /// Adds the findings of a window. `at`: when a finding was so bad, ns since 1970. Beyond 5,000 they are left out.
     pub(super) fn add(
         &mut self,
         findings: impl IntoIterator<Item = Finding>,
@@ -70,12 +70,13 @@ impl Worst {
         }
     }
 
-    /// Whether findings were left out because there were too many.
+    /// Whether findings were left out because there were more than 5,000.
     pub(super) const fn is_limited(&self) -> bool {
         self.is_limited
     }
 
-    /// The findings, with their times, in no order.
+    /// The findings, in no order. The text and the evidence of each have the time when it was at its worst; the text has the
+    /// date, too, if not all are of one day.
     pub(super) fn findings(self) -> Vec<Finding> {
         let with_date = self.days.is_some_and(|(begin, end)| date(begin) != date(end));
         self.all.into_values().map(|found| found.with_times(with_date)).collect()
@@ -131,7 +132,7 @@ fn about(finding: &Finding) -> About {
     }
 }
 
-/// The tuple that a finding is about; `None`: it is about something else.
+/// The tuple that a finding is about, as a key of the ledger; `None`: it is about something else.
 pub(super) fn tuple_of(subject: &Subject) -> Option<TupleKey> {
     let Subject::Tuple { place, source, destination } = subject else { return None };
     Some(TupleKey {

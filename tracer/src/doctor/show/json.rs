@@ -13,7 +13,7 @@ use crate::{
     format::{json::terminal_safe, timestamp::Timestamp},
 };
 
-/// The object, by the schema. Values that are not known are left out.
+/// The diagnosis as a JSON object, by the schema `doctor-v1.json`. Values that are not known are left out.
 pub fn json(diagnosis: &Diagnosis) -> Value {
     let findings: Vec<_> = diagnosis.findings.iter().map(finding).collect();
     let checks: Vec<_> = diagnosis.checks.iter().map(|it| check(it, &diagnosis.findings)).collect();
@@ -61,7 +61,7 @@ pub fn json(diagnosis: &Diagnosis) -> Value {
     object.into()
 }
 
-/// The object as one line, safe to print on a terminal.
+/// The object of [`json`] as one line with a newline at its end, safe to print on a terminal.
 ///
 /// # Errors
 /// It cannot be written, which does not occur with these types.
@@ -181,7 +181,7 @@ fn add_home(object: &mut Map<String, Value>, home: &Home) {
     }
 }
 
-/// An advice, as in the list of a finding.
+/// One advice as a JSON object, by the schema: an element of the list `advice` of a finding.
 pub fn advice(advice: &Advice) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("do".into(), advice.what.clone().into());

@@ -13,10 +13,10 @@ use crate::{
 /// The columns before the text of a line of a finding.
 const INDENT: usize = 8;
 
-/// What a line of a diagnosis is.
+/// What a line of a diagnosis is, by which a screen chooses its colour.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Part {
-    /// Which finding, how sure, and of what.
+    /// The beginning of a finding: its severity, its id, how sure it is, and what it is about.
     Head,
     /// A command to type, or a part of one.
     Command,
@@ -24,7 +24,7 @@ pub enum Part {
     Text,
 }
 
-/// What commands are like that are wider than the room.
+/// How a command is shown that is wider than its lines may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Commands {
     /// One line, however long.
@@ -33,21 +33,26 @@ pub enum Commands {
     Broken,
 }
 
-/// One finding as lines, none wider than `room` columns (except commands that are to be whole, and single words).
+/// One finding as lines of at most `room` columns, if each character takes one. Commands that are to be whole, and single words,
+/// can be wider. Without control characters, and without newlines.
 pub fn finding(finding: &Finding, room: usize, commands: Commands) -> Vec<(Part, String)> {
     let mut out = Lines { all: Vec::new(), room, commands };
     out.finding(finding);
     out.all
 }
 
-/// Lines, and how wide they may be.
+/// Lines of a diagnosis that are being written, and how wide they may be.
 pub(super) struct Lines {
+    /// The lines so far, without newlines.
     pub(super) all: Vec<(Part, String)>,
+    /// The most columns of a line, if each character takes one.
     pub(super) room: usize,
+    /// How commands are shown that are wider than `room`.
     pub(super) commands: Commands,
 }
 
 impl Lines {
+    /// Adds the lines of a finding.
     pub(super) fn finding(&mut self, finding: &Finding) {
         let severity = finding.severity.name().to_uppercase();
         let change = match finding.change {
@@ -117,15 +122,18 @@ impl Lines {
         self.wrapped(&first, &" ".repeat(INDENT), text);
     }
 
+    /// Adds a line as it is, however wide, without control characters.
     pub(super) fn line(&mut self, part: Part, text: &str) {
         self.all.push((part, safe::line(text).into_owned()));
     }
 
+    /// Adds a text, broken between words into lines of at most `room` columns; a wider word has a wider line. `first` begins the
+    /// first line, `rest` the others.
     pub(super) fn wrapped(&mut self, first: &str, rest: &str, text: &str) {
         self.wrapped_as(Part::Text, first, rest, text);
     }
 
-    /// Breaks the text between words. `first` begins the first line, `rest` the others.
+    /// As [`Self::wrapped`], with lines of this part.
     fn wrapped_as(&mut self, part: Part, first: &str, rest: &str, text: &str) {
         let mut current = first.to_owned();
         let mut empty = true;

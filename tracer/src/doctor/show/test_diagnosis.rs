@@ -114,7 +114,7 @@ pub(super) fn healthy() -> Diagnosis {
     Diagnosis { findings: Vec::new(), left_out: 0, checks, verdict, metrics, ..diagnosis() }
 }
 
-/// The first one, of a recording.
+/// As [`diagnosis`], of a recording.
 pub(super) fn recorded() -> Diagnosis {
     let begin_ns = 1_763_999_000_000_000_000;
     let recording =

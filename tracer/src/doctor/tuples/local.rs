@@ -9,20 +9,21 @@ use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Listener {
     pub port: u16,
-    /// The unspecified address: any.
+    /// The address at which it listens; the unspecified one (0.0.0.0 or ::): at any.
     pub address: Addr,
-    /// Whether it accepts connections to IPv4 addresses; to IPv6 addresses.
+    /// Whether it accepts connections to IPv4 addresses, and to IPv6 addresses.
     pub accepts: [bool; 2],
     /// Inode of the socket, by which its process is found.
     pub inode: u32,
-    /// How many connections wait to be accepted.
+    /// How many connections are in its accept queue.
     pub queue: u32,
-    /// How many may wait: with more, SYNs are dropped.
+    /// The length of that queue (the backlog of listen()): with more connections, it is full, and SYNs are dropped
+    /// (`sk_acceptq_is_full`, include/net/sock.h).
     pub longest: u32,
 }
 
 impl Listener {
-    /// Whether it has more connections waiting than it may.
+    /// Whether its accept queue has more connections than its length.
     pub fn is_full(&self) -> bool {
         self.queue > self.longest
     }
@@ -48,16 +49,17 @@ pub struct Idle {
     pub inode: u32,
 }
 
-/// A connection whose two ends are the same socket.
+/// A connection of a socket to its own address and port (TCP simultaneous open).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Loop {
+    /// The address of both ends.
     pub address: Addr,
     pub port: u16,
     /// Inode of the socket, by which its process is found.
     pub inode: u32,
 }
 
-/// The listeners among the sockets, by port.
+/// The listeners among the sockets, sorted by port.
 pub(super) fn listeners(sockets: &[DiagSocket]) -> Vec<Listener> {
     let listens = sockets.iter().filter(|it| it.state == tcp_state::LISTEN);
     let mut all: Vec<Listener> = listens.map(listener).collect();
@@ -77,7 +79,7 @@ fn listener(socket: &DiagSocket) -> Listener {
     }
 }
 
-/// The sockets that are only bound, by port; none before Linux 6.8, which does not list them.
+/// The sockets that are only bound, sorted by port; empty before Linux 6.8, which does not list them.
 pub(super) fn idle(sockets: &[DiagSocket]) -> Vec<Idle> {
     let bound = sockets.iter().filter(|it| it.state == tcp_state::CLOSE && it.source_port != 0);
     let mut all: Vec<Idle> =
@@ -86,7 +88,7 @@ pub(super) fn idle(sockets: &[DiagSocket]) -> Vec<Idle> {
     all
 }
 
-/// The established connections to themselves, by address.
+/// The established sockets that are connected to themselves, sorted by address.
 pub(super) fn loops(sockets: &[DiagSocket]) -> Vec<Loop> {
     let is_loop = |it: &&DiagSocket| {
         it.state == tcp_state::ESTABLISHED

@@ -6,16 +6,17 @@ use crate::host::{
     sockdiag::{DiagSocket, tcp_state},
 };
 
-/// How many ports of the range a tuple holds, by parity.
+/// How many ports of the range a tuple holds, by parity, that is even or odd.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Parity {
-    /// Of the parity that connect() tries first.
+    /// Ports of the parity that connect() tries first: that of the range's first port.
     pub first: u32,
-    /// Of the other one.
+    /// Ports of the other parity, which bind(address, 0) tries first (`inet_csk_find_open_port`,
+    /// net/ipv4/inet_connection_sock.c).
     pub second: u32,
-    /// Of `first`: those that were taken or closed in the last 10 s.
+    /// Of `first`: ports of open connections, and of TIME_WAITs that are at most 10 s old.
     pub recent_first: u32,
-    /// The same of `second`.
+    /// Of `second`: ports of open connections, and of TIME_WAITs that are at most 10 s old.
     pub recent_second: u32,
 }
 
@@ -32,7 +33,7 @@ const OLDER: u32 = 8;
 const CLEARLY: u32 = 4;
 
 impl Parity {
-    /// Counts a port of the tuple.
+    /// Counts the port of a socket; one outside of the range does not count.
     pub(super) fn add(&mut self, socket: &DiagSocket, range: &PortRange) {
         if !range.contains(socket.source_port) {
             return;
@@ -48,8 +49,9 @@ impl Parity {
         *of_late += recent;
     }
 
-    /// Ports of the second parity that bind() took, by what the program does now; `fast` of these are the spreader's. 0:
-    /// connect() chose them, or that is not known.
+    /// How many ports of the second parity were taken by bind(), as an estimate by the recent ones: it is bind() that took them
+    /// if there are at least four times as many as of the first parity. `fast`: how many of the second parity the spreader took,
+    /// which are left out. 0: connect() chose them, or that is not known.
     pub fn bound(&self, fast: u32) -> u32 {
         let recent = self.recent_second.saturating_sub(fast);
         let clear = recent > 0 && recent >= self.recent_first.saturating_mul(CLEARLY);

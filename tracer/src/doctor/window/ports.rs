@@ -7,20 +7,21 @@ use tracer_common::Addr;
 use super::Window;
 use crate::error::Error;
 
-/// The ports of all source addresses towards one destination.
+/// How many ports all source addresses have in use towards one destination.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Ports {
-    /// Of connections that are open.
+    /// Ports that are not in TIME_WAIT.
     pub open: u64,
-    /// In TIME_WAIT.
+    /// Ports in TIME_WAIT.
     pub waiting: u64,
 }
 
 impl Window {
-    /// The ports that the destinations of this network namespace have now, by address and port.
+    /// The ports in use towards each destination (address and port) of this network namespace, by its inode number, as the ledger
+    /// has them now; without destinations that it does not know.
     ///
     /// # Errors
-    /// A map cannot be read.
+    /// A map cannot be read, or a command to the ledger fails.
     pub fn ports(&mut self, netns: u32) -> Result<BTreeMap<(Addr, u16), Ports>, Error> {
         self.tracer.read(false)?;
         let mut found: BTreeMap<_, Ports> = BTreeMap::new();
