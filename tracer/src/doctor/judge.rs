@@ -58,7 +58,7 @@ pub struct Seen {
     pub settings: Settings,
     /// The sockets at the end of the window.
     pub now: Tuples,
-    /// The sockets at its beginning, and how long before that was; `None`: there was one look.
+    /// The sockets at the beginning of the window, and how long before its end that was; `None`: there was one look.
     pub before: Option<(Tuples, Duration)>,
     /// How long a TIME_WAIT lasts at most on this host, in seconds.
     pub time_wait_s: f64,
@@ -66,7 +66,8 @@ pub struct Seen {
     pub activity: BTreeMap<Ends, Activity>,
     /// Addresses at which bind(address, 0) takes ports; empty if the hooks were not attached.
     pub bound: Vec<BoundAddress>,
-    /// What else was read of the namespace; `None`: it has few sockets.
+    /// What else was read of the namespace; `None`: its sockets were not listed because there are few, or the ports come
+    /// from the ledger.
     pub details: Option<Details>,
     /// By how much the counters grew over the window, and how long that was in seconds; `None`: not known.
     pub growth: Option<(Counters, f64)>,
@@ -75,9 +76,9 @@ pub struct Seen {
 /// What was seen of the host that the findings in a namespace depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Around {
-    /// Where the tuples of all namespaces lead.
+    /// Where the tuples of all namespaces lead, by address and port.
     pub destinations: BTreeSet<(Addr, u16)>,
-    /// The processes that have sockets open, by inode; without those that could not be found.
+    /// The processes that have sockets open, by the socket's inode; without those that could not be found.
     pub owners: HashMap<u32, listeners::Owner>,
     /// The network namespace of the kubelet of this host, by its inode number; `None`: none runs here.
     pub kubelet: Option<u32>,
@@ -109,11 +110,11 @@ pub struct BoundAddress {
     pub ports: Option<(u64, u32)>,
     /// Calls that failed during the window because no port was free.
     pub failed: u64,
-    /// Calls without a port that failed because the namespace does not have the address.
+    /// Calls of the window without a port that failed because the namespace does not have the address.
     pub not_local: u64,
-    /// How long the window was, in seconds.
+    /// How long the window was, in seconds; 0: there was none.
     pub seconds: f64,
-    /// The process whose call failed last; `None`: none failed.
+    /// The process whose call failed last; `None`: none failed, or it is not known.
     pub caller: Option<Process>,
 }
 
