@@ -26,7 +26,7 @@ pub struct PoolAddress {
 /// An address of the pool, usable now or not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Member {
-    /// Never v4-mapped.
+    /// An IPv4 address is [`IpAddr::V4`], never v4-mapped.
     pub address: IpAddr,
     /// Weight, 1 to 100.
     pub weight: u16,
