@@ -26,7 +26,7 @@ use crate::{
 /// How long a connection is open, in seconds, where that is not known.
 const ASSUMED_OPEN_S: f64 = 0.1;
 
-/// For what the text is.
+/// What the printed text configures.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Program {
     Nginx,
@@ -58,7 +58,7 @@ impl Program {
     }
 }
 
-/// A version of a program, such as 1.29.7.
+/// A version of a program: `Version(1, 29, 7)` is 1.29.7.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Version(pub u16, pub u16, pub u16);
 
@@ -84,7 +84,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// A destination with this flow, from one address, whose connections come evenly.
+    /// A destination with this flow, from one source address. Its connections come evenly: as many are open at the peak
+    /// as on average.
     pub fn steady(address: IpAddr, port: u16, flow: Flow) -> Self {
         Self { address, port, flow, peak: flow.rate * flow.open_s, sources: 1 }
     }
@@ -95,9 +96,9 @@ impl Destination {
 pub enum Basis {
     /// `--rate`: how long connections are open and who closes them is assumed.
     Given,
-    /// A recording with so many readings.
+    /// A recording; `readings`: how many readings it has.
     Recording { readings: u64 },
-    /// The connections of the last seconds.
+    /// The connections of the last `seconds`.
     Measured { seconds: f64 },
     /// No load is known: rates are 0.
     Nothing,
@@ -107,7 +108,7 @@ pub enum Basis {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub range: PortRange,
-    /// Ports that one address has towards a destination; more than 0.
+    /// How many ports one source address has towards a destination; more than 0.
     pub capacity: u32,
     pub reuse: Reuse,
     /// Ticks of the kernel's timer per second; `None`: not known.
@@ -121,7 +122,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// How long a TIME_WAIT holds its port, in seconds. `loopback`: of connections to loopback addresses.
+    /// How long a TIME_WAIT holds its port, in seconds: 1 if connect() may take it over, else as long as it lasts at
+    /// most. `loopback`: of connections to loopback addresses.
     pub fn time_wait_s(&self, loopback: bool) -> f64 {
         let reuses = self.reuse.timestamps && self.reuse.is_on(loopback);
         if reuses { REUSED_AFTER_S } else { longest_time_wait_s(self.hz) }
@@ -152,7 +154,7 @@ pub struct Plan {
     /// The connections to one destination, for a plan without [`Self::destinations`].
     pub flow: Flow,
     pub basis: Basis,
-    /// With [`Basis::Nothing`]: why no load is known.
+    /// With [`Basis::Nothing`]: why no load is known; else empty.
     pub no_load: String,
     pub settings: Settings,
     /// Networks that the destinations are in, for programs that choose a source by network; empty: all.
@@ -186,7 +188,7 @@ impl Plan {
         plan
     }
 
-    /// The connections to the destination that needs most ports of one address.
+    /// The connections to the destination that needs most ports of one address; without destinations: [`Self::flow`].
     pub fn worst(&self) -> Flow {
         let flows = self.destinations.iter().map(|it| it.flow);
         flows.max_by(|one, other| one.ports().total_cmp(&other.ports())).unwrap_or(self.flow)
@@ -198,7 +200,7 @@ impl Plan {
         of_family.map(|it| it.sources).max().unwrap_or(1).max(1)
     }
 
-    /// Source addresses that are needed so that connect() finds a port soon.
+    /// How many source addresses are needed so that connect() finds a port soon; at least 1.
     pub fn needed(&self) -> u32 {
         self.worst().addresses(self.settings.capacity)
     }

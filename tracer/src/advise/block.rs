@@ -22,7 +22,7 @@ impl Block {
         Self { comments: wrapped("# ", "# ", title), body: String::new() }
     }
 
-    /// Adds a comment with a label.
+    /// Adds a comment with a label, broken into lines of at most 100 columns.
     #[must_use]
     pub(super) fn note(mut self, label: &str, text: &str) -> Self {
         let first = format!("#   {label:<LABEL$}");
@@ -31,19 +31,19 @@ impl Block {
         self
     }
 
-    /// What it gains.
+    /// Adds a comment: what the block gains.
     #[must_use]
     pub(super) fn gain(self, text: &str) -> Self {
         self.note("gain", text)
     }
 
-    /// What can go wrong, one comment each.
+    /// Adds comments: what can go wrong, one each.
     #[must_use]
     pub(super) fn mind<T: AsRef<str>>(self, texts: impl IntoIterator<Item = T>) -> Self {
         texts.into_iter().fold(self, |block, text| block.note("mind", text.as_ref()))
     }
 
-    /// How to take it back.
+    /// Adds a comment: how to take the block back.
     #[must_use]
     pub(super) fn undo(self, text: &str) -> Self {
         self.note("undo", text)
@@ -98,7 +98,8 @@ fn wrapped(first: &str, rest: &str, text: &str) -> String {
     out + line.trim_end() + "\n"
 }
 
-/// A rate or a time: one decimal below 10, none above. Rounded down, so that no more is promised than there is.
+/// A rate or a time: one decimal below 10, none above; `unlimited` if it is not finite. Rounded down, so that no more is
+/// promised than there is.
 pub(super) fn short(number: f64) -> String {
     if !number.is_finite() {
         return "unlimited".to_owned();
@@ -120,7 +121,7 @@ pub(super) fn socket(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// `10.0.0.1, 10.0.0.2 and 3 more`.
+/// The first four addresses, and how many more there are: `10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4 and 3 more`.
 pub(super) fn list(addresses: &[IpAddr]) -> String {
     const SHOWN: usize = 4;
     let shown: Vec<_> = addresses.iter().take(SHOWN).map(ToString::to_string).collect();

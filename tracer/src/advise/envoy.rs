@@ -15,7 +15,8 @@ use super::{
 /// An element of `socket_options`: IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, also for IPv6 sockets.
 const NO_PORT: &str = "    - {description: IP_BIND_ADDRESS_NO_PORT, level: 0, name: 24, int_value: 1, state: STATE_PREBIND}";
 
-/// The blocks: for each port of the destinations one with clusters and one for its route.
+/// The blocks: for each port of the destinations one with clusters and one for its route. If the pool has two addresses
+/// of neither family: one block without lines, which says so.
 pub(super) fn blocks(plan: &Plan) -> Vec<Block> {
     if plan.family(true).len().max(plan.family(false).len()) < 2 {
         return vec![Block::new(

@@ -18,14 +18,15 @@ impl Group<'_> {
         self.destinations.iter().any(|it| it.address.is_ipv4() == v4)
     }
 
-    /// Of its families, the one for which the pool has fewer addresses, but several: true is IPv4.
+    /// Of its families, the one for which the pool has fewer addresses, but several: true is IPv4. If the pool has
+    /// several of neither: whether the group has IPv4 destinations.
     pub(super) fn scarcest(&self, plan: &Plan) -> bool {
         let families =
             [true, false].into_iter().filter(|v4| self.has(*v4) && plan.pool_size(*v4) > 1);
         families.min_by_key(|v4| plan.pool_size(*v4)).unwrap_or(self.has(true))
     }
 
-    /// The most connections to all destinations together that are open at the same time.
+    /// The most connections that are open at the same time, added up over all destinations.
     pub(super) fn peak(&self) -> f64 {
         self.destinations.iter().map(|it| it.peak).sum()
     }

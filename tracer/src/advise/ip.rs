@@ -8,7 +8,8 @@ use super::{
     notes,
 };
 
-/// The block: a line for each address of the pool that the host does not have.
+/// One block: a line for each address of the pool that the host does not have. Without lines, and with the reason, if
+/// there is none, or the interface is not known.
 pub(super) fn blocks(plan: &Plan) -> Vec<Block> {
     let missing: Vec<IpAddr> =
         plan.pool.iter().filter(|it| !it.is_here).map(|it| it.address).collect();

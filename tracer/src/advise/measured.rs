@@ -22,7 +22,8 @@ struct Sampled {
     newest: Ports,
 }
 
-/// Readings of the ports of destinations, evenly over the window.
+/// Readings of the ports of destinations, evenly over the window. At most 200,000 destinations are kept; further ones are
+/// left out.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     readings: u64,
@@ -109,9 +110,9 @@ impl Sum {
     }
 }
 
-/// The destinations to which connections were opened, or wanted. `tuples`: what happened in one network namespace; `wanted`:
-/// whether this destination is asked about; `time_wait_s`: how long a TIME_WAIT holds its port towards loopback addresses (true)
-/// and all others.
+/// The destinations to which connections were opened, or wanted. `tuples`: what happened in one network namespace;
+/// `wanted`: whether this destination address and port are asked about; `time_wait_s`: how long a TIME_WAIT holds its
+/// port, in seconds, towards loopback addresses (true) or all others (false).
 pub fn destinations(
     tuples: &BTreeMap<Ends, Activity>,
     samples: &Samples,

@@ -79,7 +79,7 @@ fn needed(plan: &Plan) -> String {
     )
 }
 
-/// The gain by the pool's addresses of this family.
+/// A text for [`Block::gain`]: how many more connections/s the pool's addresses of this family allow.
 pub(super) fn gain(plan: &Plan, v4: bool) -> String {
     let flow = plan.worst();
     let capacity = plan.settings.capacity;
@@ -161,7 +161,7 @@ pub(super) fn decimal(number: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A rate to the nearest whole number, or with its decimals below 10.
+/// A rate: the nearest whole number from 10 on, else at most two decimals; `less than 0.01` if it is smaller, but not 0.
 pub(super) fn rounded(rate: f64) -> String {
     match rate {
         _ if rate > 0.0 && rate < 0.01 => "less than 0.01".to_owned(),

@@ -93,7 +93,7 @@ struct Load {
     sources: u32,
 }
 
-/// Readings so far.
+/// The load of the readings that were added so far.
 #[derive(Debug, Default)]
 pub struct Seen {
     tuples: BTreeMap<TupleKey, Before>,
@@ -107,7 +107,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Adds a tuple of the reading at this time (CLOCK_MONOTONIC, ns): all tuples of a reading have the same time.
+    /// Adds a tuple of the reading at this time (CLOCK_MONOTONIC, ns). All tuples of a reading have the same time, and
+    /// are added one after the other.
     pub fn add(&mut self, at_ns: u64, key: &TupleKey, count: &TupleCount) {
         if self.now_ns != Some(at_ns) {
             self.end_reading();
@@ -167,13 +168,14 @@ impl Seen {
         self.readings
     }
 
-    /// How many tuples and destinations were left out because there were too many.
+    /// How many tuples of readings, and how many destinations, were left out because 200,000 of either were known.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// The destinations of each network namespace (by its inode number) to which connections were opened, each with its largest
-    /// rate. `time_wait_s`: how long a TIME_WAIT holds its port towards loopback addresses (true) and all others.
+    /// The destinations of each network namespace (by its inode number) to which connections were opened between two
+    /// readings, each with its largest rate. `time_wait_s`: how long a TIME_WAIT holds its port, in seconds, towards
+    /// loopback addresses (true) or all others (false).
     pub fn finish(mut self, time_wait_s: impl Fn(bool) -> f64) -> BTreeMap<u32, Vec<Destination>> {
         self.end_reading();
         let mut found: BTreeMap<u32, Vec<Destination>> = BTreeMap::new();

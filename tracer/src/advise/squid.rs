@@ -13,7 +13,8 @@ use super::{
 /// From this version on, Squid binds the address alone (IP_BIND_ADDRESS_NO_PORT), and connect() chooses the port.
 const BINDS_NO_PORT: Version = Version(6, 0, 1);
 
-/// The blocks: one for each family of which the pool has several addresses.
+/// The blocks: one for each family of which the pool has several addresses (with networks in the plan: if one is of this
+/// family). Without such a family: one block without lines, which says so.
 pub(super) fn blocks(plan: &Plan) -> Vec<Block> {
     let of_family = |v4: bool| {
         let wanted =

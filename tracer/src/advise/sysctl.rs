@@ -20,7 +20,8 @@ const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 /// A wider range is not worth a change if it has less than this many times as many ports.
 const WORTH_A_CHANGE: f64 = 1.05;
 
-/// The blocks: the range, and the reuse of TIME_WAITs; without keys that this kernel lacks.
+/// The blocks: where the file belongs, the range, and the reuse of TIME_WAITs if connect() does not reuse all of them
+/// already. A block whose keys this kernel lacks says so, and has no lines.
 pub(super) fn blocks(plan: &Plan) -> Vec<Block> {
     let place = Block::new(
         "A file for /etc/sysctl.d/60-tracer.conf; sysctl -p FILE sets it at once",

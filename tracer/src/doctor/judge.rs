@@ -51,33 +51,34 @@ use super::{
 };
 use crate::host::counters::Counters;
 
-/// What was seen in a network namespace: all by which its tuples and settings are judged.
+/// What was seen in a network namespace.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub place: Place,
     pub settings: Settings,
     /// The sockets at the end of the window.
     pub now: Tuples,
-    /// The sockets at its beginning, and how long before `now` that was; `None`: there was one look.
+    /// The sockets at the beginning of the window, and how long before its end that was; `None`: there was one look.
     pub before: Option<(Tuples, Duration)>,
     /// How long a TIME_WAIT lasts at most on this host, in seconds.
     pub time_wait_s: f64,
-    /// What happened during the window, by tuple; empty if nothing watched.
+    /// What happened during the window, by tuple; empty if the hooks were not attached.
     pub activity: BTreeMap<Ends, Activity>,
-    /// Addresses at which bind(address, 0) takes ports, or failed; empty also if nothing watched.
+    /// Addresses at which bind(address, 0) takes ports; empty if the hooks were not attached.
     pub bound: Vec<BoundAddress>,
-    /// What else was read of the namespace; `None`: it has few sockets, or this is from the ledger.
+    /// What else was read of the namespace; `None`: its sockets were not listed because there are few, or the ports come
+    /// from the ledger.
     pub details: Option<Details>,
-    /// By how much the kernel's TCP counters grew between two looks, and how many seconds these were apart; `None`: not known.
+    /// By how much the counters grew over the window, and how long that was in seconds; `None`: not known.
     pub growth: Option<(Counters, f64)>,
 }
 
-/// What was seen of the host, on which the findings in a namespace depend.
+/// What was seen of the host that the findings in a namespace depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Around {
-    /// The addresses and ports to which the tuples of all namespaces lead.
+    /// Where the tuples of all namespaces lead, by address and port.
     pub destinations: BTreeSet<(Addr, u16)>,
-    /// The processes that have sockets open, by the inode of the socket; without those that could not be found.
+    /// The processes that have sockets open, by the socket's inode; without those that could not be found.
     pub owners: HashMap<u32, listeners::Owner>,
     /// The network namespace of the kubelet of this host, by its inode number; `None`: none runs here.
     pub kubelet: Option<u32>,
@@ -101,17 +102,17 @@ impl Around {
     }
 }
 
-/// An address at which bind(address, 0) or listen() takes ports of the range, or at which bind() failed.
+/// An address at which bind(address, 0) or listen() takes ports of the range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundAddress {
     pub address: Addr,
-    /// How many ports are in use at the address, and how many can be; `None`: not known.
+    /// Ports in use there, and how many can be; `None`: not known.
     pub ports: Option<(u64, u32)>,
-    /// bind() calls that failed during the window because no port was free.
+    /// Calls that failed during the window because no port was free.
     pub failed: u64,
-    /// bind() calls without a port that failed because the namespace does not have the address.
+    /// Calls of the window without a port that failed because the namespace does not have the address.
     pub not_local: u64,
-    /// How long the window was, in seconds; 0: nothing watched.
+    /// How long the window was, in seconds; 0: there was none.
     pub seconds: f64,
     /// The process whose call failed last; `None`: none failed, or it is not known.
     pub caller: Option<Process>,
@@ -157,7 +158,7 @@ impl Seen {
     }
 }
 
-/// The findings in a namespace, in no order: about its sockets, what happened to them, and its settings.
+/// The findings in a namespace, in no order.
 pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
     let mut findings = of_tuples(seen, around);
     findings.extend(not_local::bad_sources(seen));

@@ -48,7 +48,7 @@ const DISORDER_S: i64 = 60;
 pub struct Asked {
     /// The first second of the window, since 1970.
     pub from_s: i64,
-    /// Its last second, usually the current one: later lines are counted as of the future.
+    /// Its last second, since 1970, usually the current one: later lines are counted as of the future.
     pub to_s: i64,
     /// How far local time is ahead of UTC, in seconds, for lines that say local time.
     pub offset_s: i32,
@@ -61,10 +61,11 @@ impl Asked {
     }
 }
 
-/// Reads the end of a log, as far back as the window asks for, and what was renamed away from its path within the window.
+/// Reads the end of a log, as far back as the window asks for, and of the file that was renamed away from its path within
+/// the window: at most 64 MiB of each. The report says whether lines before those exist.
 ///
 /// # Errors
-/// It cannot be opened or read, or is no regular file.
+/// The log cannot be opened or read, or is no regular file. A renamed file that cannot be read is left out.
 pub fn read(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
     let report = read_one(files, path, asked, MOST)?;
     let since = report.first_s.unwrap_or(i64::MAX);
@@ -135,7 +136,8 @@ fn offset_s(contents: &Contents, assumed: i32) -> i32 {
     implied.unwrap_or(assumed)
 }
 
-/// The check of the logs: whether all of them could be read, back to the beginning of the window.
+/// The check `logs`: whether all logs could be read, back to the beginning of the window. `read`: each log, or why it
+/// could not be read.
 pub fn check(read: &[(PathBuf, Result<Report, String>)], asked: &Asked) -> Check {
     let lacks = |(path, result): &(PathBuf, Result<Report, String>)| {
         let why = match result {

@@ -36,14 +36,15 @@ pub struct Host {
     /// Of the addresses that [`Self::read`] was given: the IPv4 ones that no interface has, but that a route of
     /// type local makes the host's own (`ip route add local`).
     pub routed: Vec<Ipv4Addr>,
-    /// The interfaces whose addresses `--pool auto` takes. The default (none) until the routes have been read.
+    /// The interfaces whose addresses `--pool auto` takes. The default (none) in what [`Self::read`] returns, and if no
+    /// `--pool` value is `auto`; else the caller sets it from the routes.
     pub auto: AutoChoice,
 }
 
 /// An address of an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostAddress {
-    /// Never v4-mapped.
+    /// An IPv4 address is [`IpAddr::V4`], never v4-mapped.
     pub address: IpAddr,
     /// Name of the interface. If it was added after the interfaces were listed: `interface 7`, with its index.
     pub interface: String,
@@ -70,7 +71,8 @@ pub mod flag {
 
 impl Host {
     /// The interfaces and addresses of the calling thread's network namespace. The IPv4 addresses of `wanted` that no
-    /// interface has are looked up in the routes, and are in [`Self::routed`] if they are the host's own.
+    /// interface has are looked up in the routes, and are in [`Self::routed`] if they are the host's own; a look-up that
+    /// fails counts as no.
     ///
     /// # Errors
     /// The interfaces or addresses cannot be listed.

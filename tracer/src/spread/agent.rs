@@ -101,7 +101,7 @@ pub struct Agent {
 
 impl Agent {
     /// Checks the configuration, then attaches the programs, or takes over the pins of an earlier agent. When this
-    /// returns, connections are spread.
+    /// returns, connections are spread. `kernel`: its ring size is not used. `sink`: where the stream is written.
     ///
     /// # Errors
     /// Those of `trace::start_spreading`; a pool, cgroup, destination or namespace that cannot be used (exit code 78);

@@ -33,7 +33,8 @@ use crate::{
 /// Shortest time between two lines about a full pool, ns, unless every decision has a line (`sample` is 1).
 const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
-/// Writes the stream. It writes nothing before [`DecisionLog::begin`], and nothing after its reader is gone.
+/// Writes the agent's stream, as JSON Lines. It writes nothing before [`DecisionLog::begin`], and nothing after its
+/// reader is gone.
 pub(super) struct DecisionLog {
     /// The thread that writes; `None`: the reader is gone.
     writer: Option<Writer>,
@@ -55,7 +56,9 @@ pub(super) struct DecisionLog {
 }
 
 impl DecisionLog {
-    /// Starts the thread that writes. It begins with the calling thread's privileges, and drops those that it does not need.
+    /// Starts the thread that writes. It begins with the calling thread's privileges, and drops those that it does not
+    /// need. `rule`: the rule's name. `sample`: 1: every decision has a line; N: other decisions than those about full
+    /// pools have one if the hooks record them (about 1 in N); 0: these have none.
     ///
     /// # Errors
     /// The thread cannot be started, or the kernel refuses a step of its sandbox.
@@ -184,8 +187,9 @@ impl DecisionLog {
         self.enqueue(move |output| output.degraded(&change.line()))
     }
 
-    /// Ends the stream, without waiting until it is written. `finish` makes the last line from three counts: lines of
-    /// decisions, dropped lines, and decisions that this program did not know.
+    /// Ends the stream, without waiting until it is written; does nothing if it has not begun, or the reader is gone.
+    /// `finish` makes the last line from three counts: lines of decisions, dropped lines, and decisions that this program
+    /// did not know.
     pub(super) fn end(&mut self, finish: impl FnOnce(u64, Dropped, u64) -> Stop + Send + 'static) {
         let (lines, undecodable) = (self.lines, self.undecodable);
         if let Some(writer) = self.writer.as_mut().filter(|_| self.begun) {

@@ -16,7 +16,7 @@ use super::{
 use crate::cli::{network, ports};
 
 const ALL_PORTS: Ports = Ports { low: 1, high: u16::MAX };
-/// Every address and port.
+/// Every address of both families, with every port.
 pub const ALL: Destination = Destination {
     prefix: Prefix { network: Addr::UNSPECIFIED, mask: Addr::UNSPECIFIED },
     ports: ALL_PORTS,
@@ -46,7 +46,8 @@ pub struct TargetError {
 /// Parses all `--to` values; an empty list means every destination.
 ///
 /// # Errors
-/// One value that is no network with ports; more values than a rule holds.
+/// A value that is neither `*` nor an address or network, with or without ports; an IPv6 network that contains the
+/// v4-mapped addresses; more than [`DESTINATIONS_MAX`] values.
 pub fn parse(texts: &[String]) -> Result<Vec<Target>, TargetError> {
     if let Some(text) = texts.get(DESTINATIONS_MAX) {
         let reason = format!(
@@ -113,7 +114,7 @@ pub fn exempt(network: IpNet) -> Destination {
 }
 
 /// The networks of these destinations, each of one family. For `*`, and if there is no destination: both networks of
-/// length 0.
+/// length 0 (0.0.0.0/0 and ::/0).
 pub fn networks(targets: &[Target]) -> Vec<reach::Target> {
     let everything = || [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
     let target = |text: &str, network| reach::Target { text: text.to_owned(), network };

@@ -31,8 +31,8 @@ impl Listing {
 /// Looks up a pool in the network namespace of the calling thread. Without `specs`, the pool is empty.
 ///
 /// # Errors
-/// The addresses cannot be read; a value gives no address; with `auto`, routes that cannot be read, or that do not say which
-/// interfaces it means.
+/// The addresses cannot be read; none of the values gives an address; with `auto`, routes that cannot be read, or that do
+/// not say which interfaces it means.
 pub fn list(specs: &[Spec], targets: &[Target]) -> Result<Listing, Error> {
     let mut host = Host::read(pool::listed(specs))
         .map_err(|error| Error::Failure(format!("cannot read this host's addresses: {error}")))?;

@@ -26,8 +26,9 @@ pub struct PoolAddress {
 /// An address of the pool, usable now or not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Member {
-    /// Never v4-mapped.
+    /// An IPv4 address is [`IpAddr::V4`], never v4-mapped.
     pub address: IpAddr,
+    /// Weight, 1 to 100.
     pub weight: u16,
     /// Why it cannot be used now; `None`: it can.
     pub trouble: Option<Trouble>,
@@ -116,7 +117,8 @@ pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolErro
     Ok(members(specs, host).iter().filter_map(Member::usable).collect())
 }
 
-/// The pool as it is now, usable or not: IPv4 first, each family in ascending order, at most [`POOL_MAX`] of each.
+/// The pool as it is now, usable or not: IPv4 first, each family in ascending order, at most [`POOL_MAX`] of each. An
+/// address of several values has the weight of the first one.
 pub fn members(specs: &[Spec], host: &Host) -> Vec<Member> {
     let mut all = BTreeMap::new();
     for member in specs.iter().flat_map(|spec| expand(spec, host)) {

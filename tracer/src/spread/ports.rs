@@ -2,9 +2,9 @@
 
 use crate::host::capacity::{PortRange, Usable};
 
-/// How many ports connect() is sure to find for a tuple of the rule that holds none. If the range has an odd number of
-/// ports, the search of a connect() leaves out the first or the last one, depending on where it begins
-/// (`__inet_hash_connect`), so the last one does not count.
+/// How many ports connect() is sure to find for a tuple of the rule that holds none. `blocked`: ports that connect() is
+/// not given because of bind() or listen(). If the range has an odd number of ports, the search of a connect() leaves out
+/// the first or the last one, depending on where it begins (`__inet_hash_connect`), so the last one does not count.
 pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     let odd = (range.high - range.low).is_multiple_of(2);
     let high = if odd && range.high > range.low { range.high - 1 } else { range.high };

@@ -20,8 +20,9 @@ pub struct Projection {
     pub then: f64,
 }
 
-/// Projections for the destinations of these tuples, fullest first. `capacity`: ports of a source. `weights`: those
-/// of the pool's addresses of the destination's family; a destination for which there are none is left out.
+/// Projections for the destinations of these tuples, each with its ports in use; the fullest first. `capacity`: ports of
+/// a source. `weights`: those of the pool's addresses of the destination's family; a destination for which there are none
+/// is left out.
 pub fn project(
     tuples: impl IntoIterator<Item = (TupleKey, u64)>,
     capacity: u32,

@@ -37,13 +37,14 @@ pub struct State {
     /// Path by which the agent found the network namespace.
     #[serde(rename = "netns.path")]
     pub netns: PathBuf,
+    /// Which kind of BPF programs keeps the ledger: `fexit`, `kprobe` or `tracepoint`.
     pub backend: String,
-    /// First and last port of the range.
+    /// First and last port of the range, both inclusive.
     pub range: (u16, u16),
     /// Why a tuple cannot get all ports of the range: `reserved`, `bound`, or both; empty: it can, or that is not known.
     #[serde(rename = "ports.taken_by")]
     pub taken_by: String,
-    /// Every address of the pool, with its weight.
+    /// Every address of the pool, with its weight (1 to 100).
     pub pool: Vec<(IpAddr, u16)>,
     /// Addresses that are left out towards all destinations, each with the reason.
     pub left_out: Vec<(IpAddr, String)>,
@@ -80,6 +81,7 @@ pub struct Quarantined {
 pub struct LeftOutTowards {
     pub address: IpAddr,
     pub destination: IpAddr,
+    /// Port of the destination.
     pub port: u16,
     pub reason: String,
     /// When the quarantine ends, by CLOCK_MONOTONIC, ns; absent: there is none, and the address is left out as long as
@@ -223,17 +225,18 @@ impl State {
     }
 }
 
-/// The lock that a rule's agent holds until it ends: a record lock (fcntl(2)), so that other processes can read who
-/// holds it.
+/// The lock that a rule's agent holds until it ends: a record lock (fcntl(2)), so that other processes can read who holds
+/// it. Dropping this ends it.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "closing it ends the lock")] File);
 
 impl Lock {
-    /// Takes the lock of a rule, without waiting for it.
+    /// Takes the lock of a rule, without waiting for it. Not for a process that holds it already: dropping either one
+    /// would end both.
     ///
     /// # Errors
-    /// [`Error::AlreadyRunning`] if another process has it; the folder or the lock file cannot be made, opened or locked, or
-    /// others than root could have written it.
+    /// [`Error::AlreadyRunning`] if another process has it; the folder or the lock file cannot be made, opened or locked,
+    /// or others than root could have written it.
     pub fn take(rule: &str) -> Result<Self, Error> {
         let failed = |source: io::Error| Error::File {
             tried: "lock",
@@ -269,8 +272,9 @@ impl Lock {
         }
     }
 
-    /// The process, other than this one, that holds the lock; `None`: there is none, or the lock file cannot be opened or is
-    /// not root's. Takes no lock.
+    /// The process, other than this one, that holds the lock; `None`: there is none, or the lock file cannot be opened or
+    /// is not root's. Takes no lock. Not for the process that holds the lock: it would lose it, because closing any
+    /// descriptor of the file ends a record lock (fcntl(2)).
     pub fn holder(rule: &str) -> Option<u32> {
         let file = open_roots(&folder().ok()?, &name(rule, "lock"), OFlags::RDONLY).ok()?;
         let held = fcntl_getlk(file, &Flock::from(FlockType::WriteLock)).ok()??;

@@ -52,6 +52,7 @@ pub struct RuleStatus {
     /// Process id of the rule's agent; absent: the rule is active without an agent.
     #[serde(rename = "agent.pid", skip_serializing_if = "Option::is_none")]
     pub agent: Option<u32>,
+    /// Inode number of the pool's network namespace.
     pub netns: u32,
     /// The namespace's name in /run/netns; absent: it has none.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
@@ -59,7 +60,8 @@ pub struct RuleStatus {
     /// Ports that connect() can be given for a tuple that holds none.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
-    /// Whether the rule hands out fast ports, which it does for a tuple that uses more than 45 % of its ports.
+    /// Whether the rule hands out fast ports: for a tuple that uses more than 45 % of its ports, the hook binds a free
+    /// port, so that connect() need not search for one.
     pub fast_ports: bool,
     /// The folder of its pins, or that they were not found.
     pub pins: String,
@@ -68,16 +70,18 @@ pub struct RuleStatus {
     /// Active links of the same rule that are not pinned in `pins`.
     #[serde(rename = "links.elsewhere")]
     pub elsewhere: usize,
+    /// The state that the rule's agent published last; the default if there is none, or it is not shown.
     #[serde(flatten)]
     pub state: State,
     /// Why the agent's state is not shown; absent: it is, or there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unbelieved: Option<String>,
-    /// How often each decision was made since the rule began.
+    /// How often each decision was made since the rule began, by name of the decision, also if it is 0.
     pub decisions: Vec<(&'static str, u64)>,
     /// What was not recorded since the rule began, by name of the loss, also if it is 0.
     pub lost: BTreeMap<&'static str, u64>,
-    /// Sorted by ports in use, most first.
+    /// The pool's addresses towards each destination, if a connection was opened or a connect() failed. Sorted by ports
+    /// in use, most first; empty, too, if the state is not known.
     pub tuples: Vec<Use>,
 }
 
@@ -90,14 +94,17 @@ pub struct Use {
     pub destination: IpAddr,
     #[serde(rename = "network.peer.port")]
     pub port: u16,
+    /// Ports held now, those in TIME_WAIT included.
     #[serde(rename = "ports.in_use")]
     pub in_use: u64,
+    /// Of these: ports in TIME_WAIT.
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
     /// Number of ports: those in use, and those that connect() can still be given.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
-    /// Of the ports in use that take room: those of the second parity, which the kernel tries last.
+    /// How many ports of the second parity, which the kernel tries last, are in use; without those that connect() could
+    /// not be given anyway, as after bind().
     #[serde(rename = "ports.other_half")]
     pub other_half: u64,
     /// Connections to which the rule gave this address. Wraps at 2³².

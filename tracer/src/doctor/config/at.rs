@@ -2,12 +2,12 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
-/// A line of a file. Shown as `/etc/haproxy/haproxy.cfg:12`.
+/// A line of a file, or a file as a whole. Shown as `/etc/haproxy/haproxy.cfg:12`.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct At {
     /// Absolute in the root folder of the process.
     pub file: Arc<Path>,
-    /// From 1 on.
+    /// Number of the line, from 1 on; 0: the file as a whole.
     pub line: u32,
 }
 

@@ -66,6 +66,7 @@ pub enum Kind {
 pub struct Proxy {
     pub kind: Kind,
     pub name: String,
+    /// The line that begins the section.
     pub at: At,
     pub settings: Settings,
     /// What becomes of the connections to its servers after a request: the strongest of what it says itself and what the frontends
@@ -102,20 +103,21 @@ pub struct Settings {
 pub enum Mode {
     Tcp,
     Http,
-    /// Of a protocol that HAProxy itself speaks.
+    /// `health`, `log`, `spop`, `syslog` or `haterm`.
     Other,
 }
 
-/// `http-reuse`: which requests may be sent over a connection that was opened for another client's.
+/// `http-reuse`: which requests of a client's connection may be sent over a server's connection that was opened for
+/// another client's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reuse {
-    /// None. Those of one client's connection share one, idle or not.
+    /// None. Requests of the same client's connection share one.
     Never,
-    /// All but the first one of each client's connection.
+    /// All but the first one.
     Safe,
-    /// The first one as well, if the connection was used again before.
+    /// All; the first one only over a server's connection that was used again before.
     Aggressive,
-    /// All.
+    /// All, the first one included.
     Always,
 }
 
@@ -204,14 +206,15 @@ pub struct Server {
 /// Where a server is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
-    /// An address and a port; `None`: that which the client connected to, or next to it.
+    /// An address and a port. `None`: the port that the client connected to, or one at a fixed distance from it.
     Ip(IpAddr, Option<u16>),
     /// A name, which is not resolved, and a port as above.
     Name(String, Option<u16>),
-    /// Where the client connected to.
+    /// The address that the client connected to (written as `*`, 0.0.0.0 or ::).
     Client,
-    /// No address of a network.
+    /// Not TCP: a unix socket, a socket that HAProxy was given, or QUIC or UDP.
     Local,
+    /// It has an environment variable, or is not understood.
     Unread,
 }
 

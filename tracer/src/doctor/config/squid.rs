@@ -46,9 +46,11 @@ pub struct Outgoing {
 /// A line `cache_peer`: another proxy, or a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
+    /// Its `name=`; without that, the host as it is written.
     pub name: String,
     /// `None`: it is a host name.
     pub address: Option<IpAddr>,
+    /// The port for HTTP requests.
     pub port: u16,
     pub at: At,
 }

@@ -20,12 +20,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Tracking {
     pub place: Place,
-    /// At the end of the window.
+    /// What the look at the end of the window saw.
     pub now: Look,
-    /// The counters at its beginning, and how long before that was; `None`: it was looked at once.
+    /// The counters at the beginning of the window, and how long before its end that was; `None`: there was one look, or
+    /// they are not known.
     pub before: Option<(Counters, Duration)>,
-    /// How many SYNs were sent again without an answer, in every namespace of the host, by destination. A destination of which no
-    /// socket was looked at must not be here: 0 says that all its SYNs have an answer.
+    /// How many connections wait in SYN_SENT after their SYN was sent again, in every namespace of the host, by
+    /// destination. A destination of which no socket was listed must not be here: 0 says that all its SYNs have an
+    /// answer.
     pub unanswered: BTreeMap<SocketAddr, u32>,
 }
 
@@ -58,7 +60,7 @@ impl Tracking {
         Growth { counters: now.since(&before), seconds: elapsed.as_secs_f64() }
     }
 
-    /// SYNs without an answer to this destination; `None`: not known.
+    /// Connections to this destination whose SYN was sent again without an answer; `None`: not known.
     fn unanswered(&self, destination: SocketAddr) -> Option<u32> {
         self.unanswered.get(&destination).copied()
     }
@@ -71,8 +73,8 @@ pub fn judge(seen: &Tracking) -> Vec<Finding> {
     findings
 }
 
-/// The checks "conntrack", which a verdict cannot do without, and "snat", of the entries. `looks`: what each namespace's look
-/// returned; a namespace in which nothing is tracked is well.
+/// The core check `conntrack`: whether the limits and counters were read; and the check `snat`: whether the entries were.
+/// `looks`: what the look at each namespace returned; `Ok(None)`: nothing is tracked there, so nothing is missing.
 pub fn checks<'a>(
     looks: impl IntoIterator<Item = (&'a Place, Result<Option<&'a Look>, &'a Unread>)>,
 ) -> [Check; 2] {

@@ -28,16 +28,17 @@ pub struct OfProcess {
     /// How many are open.
     pub open: u64,
     pub limit: Limit,
-    /// How many calls failed for lack of a descriptor within the window, by its log (`(24:`).
+    /// How many calls failed for lack of a descriptor within the window, by its log (`(24:`); 0, too, if no log was read.
     pub failed: u64,
 }
 
-/// A finding for each process, and for the host, that has nearly as many as it may.
+/// A finding for each process that has nearly as many descriptors open as it may, or whose log says that it found none;
+/// and one if the host has nearly as many files open as it may. `host`: its open files; `None`: not known.
 pub fn descriptors(processes: &[OfProcess], host: Option<HostFiles>) -> Vec<Finding> {
     processes.iter().filter_map(of_process).chain(host.and_then(of_host)).collect()
 }
 
-/// Whether the descriptors of these processes were read: the core check.
+/// The core check `descriptors`: whether the descriptors of all processes were read. `seen`: what reading them returned.
 pub fn check(seen: &std::io::Result<All>) -> Check {
     let missing = |why: &str, needs: Option<&str>| {
         Some(Missing { why: why.to_owned(), needs: needs.map(str::to_owned) })

@@ -15,12 +15,12 @@ pub struct Explanation {
     pub why: String,
     /// How sure the reason is.
     pub certainty: Certainty,
-    /// The best first; none: the setting was not read.
+    /// The best first; empty: nothing is known that helps, as where the setting was not read.
     pub advice: Vec<Advice>,
 }
 
 impl Explanation {
-    /// The finding with this reason, and with this advice after what it has. Its certainty stays.
+    /// The finding with this reason in place of its own, and with this advice after what it has. Its certainty stays.
     #[must_use]
     pub fn add_to(self, finding: Finding) -> Finding {
         finding.because(self.why).advise(self.advice)
@@ -66,7 +66,7 @@ pub(super) fn bad_source(
     findings.collect()
 }
 
-/// The first places, and how many more there are.
+/// The first three places, and how many more there are: `a, b, c and 5 more`.
 pub(super) fn some(places: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = places.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");

@@ -154,7 +154,7 @@ fn hot_spot(seen: &Seen) -> Option<Finding> {
     Some(finding.with("ports.in_use", ports).with("ports.share", rounded(share)).advise([more]))
 }
 
-/// The next whole number of something that is counted.
+/// The nearest whole number; 0 for one below 0.
 fn whole(count: f64) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
     let whole = count.round() as u64;

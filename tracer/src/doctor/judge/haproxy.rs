@@ -27,8 +27,8 @@ use crate::{
 
 pub use churn::{Counted, GOOD_HIT_RATE, churn};
 
-/// `closes_first`: why HAProxy closes the connections to this backend's servers first. `None`: it does not leave a TIME_WAIT when
-/// it does, or nothing is known.
+/// `closes_first`: why HAProxy closes the connections to this backend's servers first. `None`: its mode is not `tcp`, and
+/// then HAProxy leaves no TIME_WAIT; or the mode was not read.
 pub fn closes_first(proxy: &Proxy) -> Option<Explanation> {
     if proxy.settings.mode.or(Mode::Tcp) != Some(Mode::Tcp) {
         return None;
@@ -63,12 +63,14 @@ fn mode_http(proxy: &Proxy) -> Advice {
 /// Ports that HAProxy takes from all connect() calls of its namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Poisoned {
-    /// How many ports of the range it may take by its configuration; those of clients, which `usesrc client` binds, not included.
+    /// How many ports that connect() could be given it may bind by its configuration; without those of clients, which
+    /// `usesrc client` binds.
     pub ports: u32,
     pub explanation: Explanation,
 }
 
-/// `poisoned_ports`: which settings bind ports of the range. `None`: none does.
+/// `poisoned_ports`: which settings bind ports of the range that are not reserved, or the ports of clients. `None`: none
+/// does.
 pub fn poisoned_ports(config: &Config, range: &PortRange) -> Option<Poisoned> {
     // By line, because one can hold for many servers.
     let mut bound: BTreeMap<&At, (IpAddr, u16, u16)> = BTreeMap::new();
@@ -137,8 +139,9 @@ fn inside(mut spans: Vec<(u16, u16)>, range: &PortRange) -> u32 {
     ports.iter().map(|taken| u32::from(*taken)).sum()
 }
 
-/// `bad_source`: a finding for each address of the configuration that the namespace does not have. `addresses`: those that it
-/// has. None if `net.ipv4.ip_nonlocal_bind` lets programs bind others: whoever calls this asks for it.
+/// `bad_source`: a finding for each address of the configuration that programs cannot bind in the namespace. `addresses`:
+/// those that they can. This does not read `net.ipv4.ip_nonlocal_bind`, which lets programs bind any address: the caller
+/// takes it into account.
 pub fn bad_source(
     config: &Config,
     addresses: &BTreeSet<IpAddr>,

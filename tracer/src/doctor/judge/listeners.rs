@@ -43,7 +43,8 @@ pub struct Owner {
     pub age: Option<Duration>,
 }
 
-/// Listeners on ports of the range that are not reserved. `owners`: processes by inode; may be empty.
+/// The finding about listeners on ports of the range that are not reserved; `None`: there are none. `owners`: processes
+/// by the inode of their socket; may be empty.
 pub fn listeners_in_range(
     place: &Place,
     settings: &Settings,

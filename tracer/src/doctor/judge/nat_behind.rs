@@ -26,16 +26,16 @@ const ROOM: f64 = 0.45;
 /// How near the number of connections must be to a limit to be called near, as shares of the limit.
 const NEAR: std::ops::RangeInclusive<f64> = 0.75..=1.05;
 
-/// What became of the SYNs of a tuple in the window.
+/// What became of the SYNs of a tuple, and how many ports it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Syns {
-    /// Connections whose SYN was sent again, and not answered.
+    /// Connections in SYN_SENT at the end of the window whose SYN was sent again.
     pub unanswered: u32,
-    /// Connections that were established.
+    /// Connections that were established in the window, at the least.
     pub established: u32,
     /// Share of the tuple's own ports in use, 0 to 1.
     pub fill: f64,
-    /// Connections of the tuple that are open, or ended within the last minute.
+    /// Ports that the tuple holds: by open connections, and by those in TIME_WAIT, which ended within the last minute.
     pub connections: u32,
 }
 
@@ -45,7 +45,7 @@ pub struct Outgoing {
     pub place: Place,
     /// By source and destination.
     pub syns: BTreeMap<(IpAddr, SocketAddr), Syns>,
-    /// By how much `insert_failed` of conntrack grew, in every namespace that the packets pass; `None`: not known.
+    /// By how much `insert_failed` of conntrack grew in the window, in all namespaces together; `None`: not known.
     pub insert_failed: Option<u32>,
     /// Destinations towards which this host itself translates the source to a global address.
     pub translated_here: BTreeSet<SocketAddr>,
@@ -82,7 +82,8 @@ impl Destination {
     }
 }
 
-/// A finding for each destination to which some connections get through and others do not.
+/// A finding for each destination to which some connections get through and others do not. None at all if conntrack on
+/// this host could not insert entries: then this host is the reason.
 pub fn judge(seen: &Outgoing) -> Vec<Finding> {
     if seen.insert_failed.is_some_and(|failed| failed > 0) {
         return Vec::new();

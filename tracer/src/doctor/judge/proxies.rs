@@ -20,8 +20,8 @@ use crate::doctor::{
     verdict::{Check, Missing},
 };
 
-/// The findings with what proxies explain of them, without those that their counters disprove, and further ones. `watched`: whether the window was made, which counts failing
-/// calls better than any log.
+/// The findings with what proxies explain of them, without those that their counters disprove, and with further ones.
+/// `watched`: whether failing calls were counted in a window, which shows more than any log.
 pub fn add(
     findings: Vec<Finding>,
     seen: &[Seen],
@@ -46,7 +46,7 @@ pub fn add(
     findings
 }
 
-/// The checks of configurations and of logs.
+/// The checks `configurations` and `logs`: what was not read of those that were found. Neither is a core check.
 pub fn checks(read: &Proxies) -> [Check; 2] {
     let missing = read.unread.first().map(|first| {
         let more = match read.unread.len() {

@@ -40,7 +40,7 @@ pub struct Queues<'a> {
     pub local: &'a [IpAddr],
     /// Where the tuples of the whole host lead: see [`destinations`].
     pub destinations: &'a BTreeSet<(Addr, u16)>,
-    /// The processes of listeners, by inode.
+    /// The processes of listeners, by the socket's inode.
     pub owners: &'a HashMap<u32, Owner>,
 }
 
@@ -53,7 +53,9 @@ pub fn destinations<'a>(all: impl IntoIterator<Item = &'a Tuples>) -> BTreeSet<(
 /// Sockets that listen at the same address and port: they share the connections (SO_REUSEPORT).
 type Group<'a> = Vec<&'a Listener>;
 
-/// A finding for each listener with a full queue to which this host connects.
+/// A finding for each listener with a full queue to which this host connects. If no queue is full now, but SYNs were
+/// dropped in the window: one for each of these listeners whose queue is or was at least half full, and for the only
+/// listener of the namespace.
 pub fn upstream_queue(seen: &Queues<'_>) -> Vec<Finding> {
     let own = group(seen);
     let full: Vec<&Group<'_>> =

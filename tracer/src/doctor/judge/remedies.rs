@@ -11,20 +11,21 @@ use crate::doctor::{finding::Advice, flow::Flow, tuples::Ends};
 /// By how much a wider range must help to be named.
 const WORTH_WIDENING: f64 = 1.1;
 
-/// What a tuple needs.
+/// A tuple that lacks ports, and what decides which advice helps it.
 pub(super) struct Need<'a> {
     pub(super) seen: &'a Seen,
     pub(super) around: &'a Around,
     pub(super) ends: &'a Ends,
     /// Ports that the tuple can hold.
     pub(super) capacity: u32,
+    /// The tuple's connections; see `measured`.
     pub(super) flow: Flow,
-    /// Whether the flow was measured; else it says only who closes.
+    /// Whether the flow was measured; if not, it says only which end closes first, and its rate is 0.
     pub(super) measured: bool,
 }
 
 impl Need<'_> {
-    /// For a tuple whose ports are in TIME_WAIT.
+    /// The advice for a tuple whose ports are mostly in TIME_WAIT.
     pub(super) fn of_time_waits(&self) -> Vec<Advice> {
         let mut all: Vec<Advice> = self.take_over().into_iter().collect();
         all.push(self.keep_connections());
@@ -33,7 +34,7 @@ impl Need<'_> {
         all
     }
 
-    /// For a tuple whose ports are held by open connections.
+    /// The advice for a tuple whose ports are held by open connections.
     pub(super) fn of_open_connections(&self) -> Vec<Advice> {
         let fewer = Advice::new(
             "keep fewer connections open at the same time (connection limits and pools of the program)",
@@ -69,7 +70,7 @@ impl Need<'_> {
         Some(advice)
     }
 
-    /// Reuse of connections, or the other end closing first.
+    /// The advice to reuse connections, or to let the other end close first.
     pub(super) fn keep_connections(&self) -> Advice {
         let what = "reuse connections (keepalive), or let the other end close first";
         if !self.measured {
@@ -113,7 +114,7 @@ impl Need<'_> {
     }
 }
 
-/// For a namespace in which connect() can be given no port.
+/// The advice for a namespace in which connect() can be given no port.
 pub(super) fn no_port_at_all(seen: &Seen) -> Vec<Advice> {
     let what = "leave ports of the range unreserved (net.ipv4.ip_local_reserved_ports), and keep programs from binding them";
     let size = size(&seen.settings.range);
@@ -123,8 +124,9 @@ pub(super) fn no_port_at_all(seen: &Seen) -> Vec<Advice> {
     )]
 }
 
-/// `tracer spread`, as a command that changes nothing yet: of the cgroup whose process connected last in this tuple; of all processes
-/// if that is not known, or `ends` is `None`.
+/// The advice to use `tracer spread`, with a command that changes nothing yet: for the cgroup whose process connected
+/// last in this tuple; for all processes if that is not known, or `ends` is `None`. `option`: a further option of the
+/// command, with a space after it; empty: none.
 pub(super) fn spread(seen: &Seen, ends: Option<&Ends>, option: &str, gain: &str) -> Advice {
     let activity = ends.and_then(|ends| seen.activity.get(ends));
     let cgroup = activity.and_then(|it| it.cgroup.as_deref());

@@ -11,8 +11,9 @@ use crate::{
 /// A longer command is not shown: nobody reads it, and a terminal takes no more than 4,096 bytes in a line.
 const LONGEST: usize = 1_000;
 
-/// An advice to set these keys of sysctl(8) in a namespace, until the next reboot. Without a command if nothing is known by which
-/// the namespace can be entered.
+/// An advice to set these keys of sysctl(8) in a namespace, until the next reboot. `what`: what to do, `gain`: what that
+/// gives, as texts for people. Without a command if nothing is known by which the namespace can be entered, or the
+/// command would be too long: then `what` names the keys.
 pub(super) fn set(
     place: &Place,
     keys: &[(&str, String)],
@@ -37,11 +38,12 @@ pub(super) fn set(
     Advice { what, ..advice }
 }
 
-/// The key that says which ports of the range connect() is never given. It is set as a whole.
+/// The sysctl key whose value lists the ports that connect() is never given (all of them: setting it replaces the former
+/// list).
 pub(super) const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
 
-/// An advice to reserve these ports in addition to those that are reserved in the namespace, and to set further keys after that:
-/// see [`set`].
+/// An advice to reserve the ports `more` in addition to those that `range` says are reserved in the namespace, and to set
+/// the keys `then` after that; `what` and `gain` as for [`set`].
 pub(super) fn reserve(
     place: &Place,
     range: &PortRange,

@@ -14,7 +14,8 @@ use crate::doctor::{
     finding::{Advice, Certainty, Finding, Place, Process},
 };
 
-/// `churn`: why each request opens a connection. `None`: the configuration lets connections be used again.
+/// `churn`: why each request opens a connection, or may do so because the setting was not read. `None`: the configuration
+/// lets connections be used again.
 pub fn churn(config: &Config) -> Option<Explanation> {
     let at = match &config.persistent {
         Setting::Unset | Setting::Is(true, _) => return None,
@@ -52,8 +53,8 @@ pub fn churn(config: &Config) -> Option<Explanation> {
     })
 }
 
-/// `poisoned_ports`: whether Squid binds a port for each connection. `version`: of its program; `None`: not known. `None`: it
-/// does not.
+/// `poisoned_ports`: why Squid binds a port for each connection; `None`: it does not. `version`: that of its program;
+/// `None`: not known, and then it may.
 pub fn poisoned_ports(config: &Config, version: Option<&Version>) -> Option<Explanation> {
     if config.outgoing.is_empty() || version.is_some_and(Version::leaves_port_to_connect) {
         return None;
@@ -98,8 +99,9 @@ pub fn poisoned_ports(config: &Config, version: Option<&Version>) -> Option<Expl
     Some(Explanation { why, certainty, advice })
 }
 
-/// `bad_source`: a finding for each address of the configuration that the namespace does not have. `addresses`: those that it
-/// has. None if `net.ipv4.ip_nonlocal_bind` lets programs bind others: whoever calls this asks for it.
+/// `bad_source`: a finding for each address of the configuration that programs cannot bind in the namespace. `addresses`:
+/// those that they can. This does not read `net.ipv4.ip_nonlocal_bind`, which lets programs bind any address: the caller
+/// takes it into account.
 pub fn bad_source(
     config: &Config,
     addresses: &BTreeSet<IpAddr>,

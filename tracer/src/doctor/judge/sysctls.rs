@@ -41,10 +41,11 @@ pub struct Addresses<'a> {
     pub local: Option<&'a [IpAddr]>,
 }
 
-/// Whether programs may bind addresses that the namespace does not have; a warning if one is used.
+/// A finding if programs may bind addresses that the namespace does not have; a warning if one is used. `None`: they may
+/// not, or that is not known.
 ///
-/// An address that connections use and get answers at is there after all: a route makes it local (AnyIP), or it has just moved to
-/// another host (VRRP).
+/// An address that connections use and get answers at is there after all: a route makes it local (AnyIP), or it has just
+/// moved to another host (VRRP).
 pub fn nonlocal_bind(seen: &Addresses<'_>) -> Option<Finding> {
     let NetworkSettings { nonlocal_bind, nonlocal_bind_v6, .. } = seen.settings;
     let (v4, v6) = (*nonlocal_bind == Some(true), *nonlocal_bind_v6 == Some(true));
@@ -104,9 +105,9 @@ fn is_answered(tuple: &Tuple) -> bool {
     tuple.held > tuple.syn_sent
 }
 
-/// Whether the reverse path filter drops the answers to connections: it drops packets during the window while SYNs of a source
-/// that is set for programs, or that works less well than another, are not answered. `drops`: by how much IPReversePathFilter
-/// grew, and how long the window was in seconds.
+/// A finding if the reverse path filter seems to drop the answers to connections: it dropped packets in the window, and
+/// an IPv4 source gets no answer that programs are set to use, or to whose destination another source has connections.
+/// `drops`: by how much IPReversePathFilter grew, and how long the window was in seconds; `None`: not known.
 pub fn reverse_path(seen: &Addresses<'_>, drops: Option<(u64, f64)>) -> Option<Finding> {
     let (drops, window_s) = drops.filter(|(drops, _)| *drops > 0)?;
     let silent: Vec<IpAddr> = silent_sources(seen).into_iter().collect();

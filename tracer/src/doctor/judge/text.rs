@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::doctor::finding::{Place, Process, Subject};
 pub(super) use crate::{doctor::tuples::ip, format::number::number};
 
-/// A number of something, or a factor: one digit after the point below 10.
+/// A number of something, or a factor: one digit after the point below 10, else none; `unlimited` if it is not finite.
 pub(super) fn short(number: f64) -> String {
     if !number.is_finite() {
         return "unlimited".to_owned();
@@ -22,7 +22,8 @@ pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(count), if count == 1 { one } else { many })
 }
 
-/// A rate per second: one digit after the point below 100, two below 1, and below 0.01 as many as show one that is not 0.
+/// A rate per second: without decimals from 100 on, with one from 1 on, else with two; below 0.01 with as many (6 at
+/// most) as show one that is not 0.
 pub(super) fn rate(rate: f64) -> String {
     match rate {
         0.000_001..0.01 => {
@@ -62,7 +63,7 @@ pub(super) fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-/// A share in percent: `97 %`. Never 100 % for less than all, nor 0 % for more than none.
+/// A share (0 to 1) in percent: `97 %`. Never 100 % for less than all, nor 0 % for more than none.
 pub(super) fn percent(share: f64) -> String {
     let rounded = (share * 100.0).round();
     let shown = if share < 1.0 && rounded >= 100.0 {
@@ -75,7 +76,7 @@ pub(super) fn percent(share: f64) -> String {
     format!("{shown} %")
 }
 
-/// The options that lead a command of `tracer` to this namespace; empty for the own one.
+/// The option that leads a command of `tracer` to this namespace, with a space before it; empty for the own one.
 pub(super) fn netns_option(place: &Place) -> String {
     if place.own {
         return String::new();
@@ -129,7 +130,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// `10.0.0.8 → 10.0.1.7:8080 in netns proxy`; empty for the whole host.
+/// `10.0.0.8 → 10.0.1.7:8080 in netns proxy`; empty for the whole host, and for the namespace of this process.
 pub(in crate::doctor) fn subject(subject: &Subject) -> String {
     let mut text = match subject {
         Subject::Host | Subject::Netns(_) => String::new(),

@@ -34,7 +34,8 @@ pub struct TimeWaits<'a> {
     pub lasts_s: f64,
 }
 
-/// Whether connections end without TIME_WAIT, because there are as many as there may be.
+/// A finding if connections end without TIME_WAIT, because there are as many as there may be, or nearly as many are
+/// there. `None`: there is room, or the limit is not known.
 pub fn overflow(seen: &TimeWaits<'_>) -> Option<Finding> {
     let most = seen.most.filter(|most| *most > 0)?;
     let (lost, window_s) = match seen.growth {
@@ -91,7 +92,8 @@ fn wanted(seen: &TimeWaits<'_>, most: u64) -> u64 {
     wanted.unwrap_or(LARGEST).min(LARGEST)
 }
 
-/// Whether TIME_WAITs are to be reused, but none is, because timestamps are off.
+/// A finding if TIME_WAITs are to be reused, but none is, because timestamps are off. `lasts_s`: how long a TIME_WAIT
+/// lasts at most, in seconds.
 pub fn reuse_ineffective(place: &Place, reuse: Reuse, lasts_s: f64) -> Option<Finding> {
     if reuse.setting != 1 || reuse.timestamps {
         return None;

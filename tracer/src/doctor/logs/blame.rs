@@ -2,9 +2,8 @@
 
 use super::report::{Kind, Program, Report};
 
-/// How long after a failed connect() "no live upstreams" is taken to follow from it, in seconds: nginx takes a server for failed
-/// for
-/// `fail_timeout`, 10 s by default.
+/// How long after a failed connect() "no live upstreams" is taken to follow from it, in seconds: nginx takes a server for
+/// failed for `fail_timeout`, 10 s by default.
 pub(super) const WITHIN_S: i64 = 10;
 
 /// Lines that blame the servers of an upstream.
@@ -14,15 +13,17 @@ pub struct Blamed {
     pub lines: u64,
     /// Of these: lines at most 10 s after one that says that connect() found no port.
     pub explained: u64,
-    /// Lines that say that connect() found no port, from 10 s before the window on.
+    /// Lines that say that connect() found no port, from 10 s before the window until its end.
     pub failures: u64,
-    /// Whether a server refused or did not answer either, within the same 10 s: then it may have failed indeed.
+    /// Whether a server also refused a connection or did not answer, at most 10 s before one of these lines: then it may
+    /// have failed indeed.
     pub refused: bool,
 }
 
 impl Report {
-    /// What lines say about the upstream of this name; `None`: lines whose names are not kept. `is_server`: whether what a line
-    /// names (a destination, an upstream or a backend; `None`: not kept) belongs to the upstream.
+    /// What lines say about the upstream of this name; `None`: lines whose names are not kept. `is_server`: whether what
+    /// a line names (a destination, an upstream or a backend; `None`: not kept) belongs to the upstream. If no line of
+    /// the window blames it, all counts are 0.
     pub fn blamed(
         &self,
         program: Program,

@@ -9,7 +9,8 @@ use super::{
     time::of_requests,
 };
 
-/// A line of HAProxy; `None`: it is not one that is known.
+/// What a line of HAProxy says; `text`: the line without what syslog and container engines put before it. `None`: its
+/// form is not known.
 pub(super) fn line(text: &[u8]) -> Option<Line<'_>> {
     request(text).or_else(|| {
         let said = message(alert(text).unwrap_or(text));

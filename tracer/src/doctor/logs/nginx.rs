@@ -26,11 +26,12 @@ pub(super) struct Line<'a> {
     pub(super) program: Program,
     /// Its local time; `None`: it has none.
     pub(super) local: Option<DateTime>,
-    /// `None`: nothing that is counted.
+    /// What it says; `None`: nothing that is counted.
     pub(super) said: Option<Said<'a>>,
 }
 
-/// A line of nginx or Squid, whose times have the same form. `None`: it is neither's.
+/// What a line of nginx or Squid says, whose times have the same form; `line`: without what syslog and container engines
+/// put before it. `None`: it is neither's.
 pub(super) fn dated(line: &[u8]) -> Option<Line<'_>> {
     let (local, rest) = slashed(line)?;
     if let Some(message) = squid::message(rest) {

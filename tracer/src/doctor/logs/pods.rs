@@ -24,7 +24,7 @@ pub struct Container {
     pub pod: Option<Pod>,
     /// `None`: it is not known which one of the pod it is.
     pub name: Option<String>,
-    /// The file with what it writes; `None`: there is none.
+    /// The newest file with what it writes; `None`: none was found.
     pub log: Option<PathBuf>,
 }
 

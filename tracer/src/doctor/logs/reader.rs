@@ -45,12 +45,14 @@ pub struct Reader {
     scratch: Vec<u8>,
     /// The time of the last line that had one, in seconds since 1970.
     last_s: Option<i64>,
-    /// Lines without a time after one from before the window: those of the window if the next line with a time is, too.
+    /// Lines without a time after one from before the window, or before any line with a time: whether they are of the
+    /// window is not known yet; they are not if the next time is before the window, too.
     held: u64,
 }
 
 impl Reader {
-    /// `whole`: whether the first bytes begin a line, and no lines before them are missing.
+    /// A reader that has read nothing. `asked`: which lines count. `whole`: whether the first bytes begin a line, and no
+    /// lines before them are missing.
     pub fn new(asked: Asked, whole: bool) -> Self {
         Self {
             asked,
@@ -65,7 +67,7 @@ impl Reader {
         }
     }
 
-    /// Reads the next bytes.
+    /// Reads the next bytes. They may end anywhere, also within a line.
     pub fn feed(&mut self, bytes: &[u8]) {
         let mut bytes = bytes;
         while let Some(line) = memchr(b'\n', bytes).and_then(|end| bytes.get(..end)) {
@@ -92,7 +94,8 @@ impl Reader {
         }
     }
 
-    /// What all lines say. The last one may not be whole: it counts if it says enough, and is not missed if it does not.
+    /// What all lines say. The last one may be incomplete: it counts if what it says is in the part that is there, and is
+    /// not counted as unread if not.
     pub fn finish(mut self) -> Report {
         let begun = std::mem::take(&mut self.begun);
         if !begun.is_empty() {
@@ -195,7 +198,8 @@ impl Reader {
     }
 }
 
-/// The local time of the last line with one that no engine wrote; `None`: there is none near the end.
+/// The local time of the last line that begins as those of nginx and Squid do, without what an engine puts before a line;
+/// `None`: there is none among the last 50 lines, or in the last 64 KiB.
 pub(super) fn last_local(bytes: &[u8]) -> Option<DateTime> {
     let mut rest = bytes.get(bytes.len().saturating_sub(LAST_BYTES)..).unwrap_or(bytes);
     for _ in 0..LAST_LINES {

@@ -64,9 +64,10 @@ pub struct Group {
     pub lines: u64,
     /// When the first of them was written, in seconds since 1970; `None`: there is none.
     pub first_s: Option<i64>,
-    /// When the last of them was written.
+    /// When the last of them was written, in seconds since 1970; `None`: there is none.
     pub last_s: Option<i64>,
-    /// How many lines each second has, from shortly before the window on.
+    /// How many lines each second has (seconds since 1970), from 10 s before the window on. At most 16,384 seconds are
+    /// kept of a log: of more, the latest of each group.
     pub(super) seconds: BTreeMap<i64, u32>,
 }
 
@@ -125,9 +126,9 @@ pub struct Report {
     pub cut: bool,
     /// Whether lines may have followed that were not waited for.
     pub unfinished: bool,
-    /// The earliest time of a line, in seconds since 1970; `None`: no line has one.
+    /// The earliest time of a line, before the window or in it, in seconds since 1970; `None`: no line has one.
     pub first_s: Option<i64>,
-    /// The latest, of those that are not of the future.
+    /// The latest time of a line that is not of the future, in seconds since 1970; `None`: no line has one.
     pub last_s: Option<i64>,
 }
 
@@ -151,7 +152,8 @@ impl Report {
         of.fold(0, u64::saturating_add)
     }
 
-    /// Why the report may lack lines of the window; `None`: it does not, as far as is known.
+    /// Why the report may lack lines of the window, as a text for people; `None`: it does not, as far as is known.
+    /// `from_s`: the first second of the window, since 1970.
     pub fn shortcoming(&self, from_s: i64) -> Option<String> {
         if self.cut && self.first_s.is_none_or(|first| first > from_s) {
             return Some("it is so long that only a part of the window was read".into());
@@ -171,7 +173,8 @@ impl Report {
         (self.unread > 0).then(|| format!("{} lines could not be read", self.unread))
     }
 
-    /// The groups of a kind and program, those without lines in the window too.
+    /// The groups of a kind and program, also those with lines only in the seconds before the window; the name is `None`
+    /// for lines whose names are not kept.
     pub(super) fn with_margin(
         &self,
         kind: Kind,
@@ -180,7 +183,7 @@ impl Report {
         self.groups.get(&(kind, program)).into_iter().flat_map(Groups::all)
     }
 
-    /// Notes the time of a line.
+    /// Notes the time of a line, in seconds since 1970: one after the window counts as of the future.
     pub(super) fn dated(&mut self, at_s: i64, asked: &Asked) {
         if at_s > asked.to_s {
             self.future = self.future.saturating_add(1);
@@ -190,7 +193,8 @@ impl Report {
         self.last_s = self.last_s.max(Some(at_s));
     }
 
-    /// Counts a line that is not of the future.
+    /// Counts a line that is not of the future (not checked), which was written at `at_s`, in seconds since 1970. One
+    /// from longer than 10 s before the window is ignored.
     pub(super) fn add(
         &mut self,
         kind: Kind,

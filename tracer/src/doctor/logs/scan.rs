@@ -15,26 +15,26 @@ pub(super) fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((text.get(..end)?, text.get(end.saturating_add(1)..)?))
 }
 
-/// The text before and after the first of these; `None`: there is none.
+/// The text before and after the first `mark`; `None`: there is none.
 pub(super) fn split_at<'a>(text: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let end = memmem::find(text, mark)?;
     Some((text.get(..end)?, text.get(end.saturating_add(mark.len())..)?))
 }
 
-/// As [`split_at`], with the last one.
+/// The text before and after the last `mark`; `None`: there is none.
 pub(super) fn split_last<'a>(text: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let end = memmem::rfind(text, mark)?;
     Some((text.get(..end)?, text.get(end.saturating_add(mark.len())..)?))
 }
 
-/// A decimal number at the beginning, of at most ten digits, and what follows; `None`: there is none.
+/// A decimal number of at most 32 bits at the beginning, and what follows; `None`: there is none, or it is larger.
 pub(super) fn digits(text: &[u8]) -> Option<(u32, &[u8])> {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let number = std::str::from_utf8(text.get(..end)?).ok()?.parse().ok()?;
     Some((number, text.get(end..)?))
 }
 
-/// The number of an error: `failed (99: …`, from after the parenthesis on; `None`: there is none.
+/// The number of an error, of `failed (99: …` from after the parenthesis on; `None`: there is none that `end` follows.
 pub(super) fn errno(text: &[u8], end: u8) -> Option<u32> {
     let (number, rest) = digits(text)?;
     (rest.first() == Some(&end)).then_some(number)

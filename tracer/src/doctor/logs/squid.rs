@@ -6,7 +6,7 @@ use super::{
     scan::{address, errno, split_at, split_last, word},
 };
 
-/// The message of a line, from after the time on; `None`: it is not Squid's.
+/// The message of a line; `rest`: the line from after `YYYY/MM/DD HH:MM:SS` on. `None`: it is not Squid's.
 pub(super) fn message(rest: &[u8]) -> Option<&[u8]> {
     let rest = match rest.strip_prefix(b".") {
         Some(fraction) => fraction.get(3..)?,

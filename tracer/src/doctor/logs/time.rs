@@ -6,12 +6,12 @@ use super::scan::split;
 
 /// A quarter of an hour, in seconds: offsets of time zones are multiples of it.
 const QUARTER_S: i64 = 900;
-/// How long before its file was last written the last line can say it was, in seconds.
+/// By how much the time of the last line may differ from the time at which its file was last written, in seconds.
 const LATE_S: i64 = 2;
 /// The largest offset of a time zone, in seconds.
 const LARGEST_S: i64 = 14 * 3600;
 
-/// `2026-11-29T19:15:15.123456789Z`, or with another offset from UTC; `None`: it is no such time.
+/// Seconds since 1970 of `2026-11-29T19:15:15.123456789Z`, or with another offset from UTC; `None`: it is no such time.
 pub(super) fn rfc3339(text: &[u8]) -> Option<i64> {
     if !(20..=40).contains(&text.len()) || text.get(10) != Some(&b'T') {
         return None;
@@ -20,7 +20,7 @@ pub(super) fn rfc3339(text: &[u8]) -> Option<i64> {
     text.parse().ok().map(Timestamp::as_second)
 }
 
-/// `2026/11/29 19:15:15` at the beginning, and what follows; `None`: it does not begin so.
+/// The local time `2026/11/29 19:15:15` at the beginning, and what follows; `None`: it does not begin so.
 pub(super) fn slashed(text: &[u8]) -> Option<(DateTime, &[u8])> {
     const LENGTH: usize = 19;
     let date = text.get(..LENGTH)?;
@@ -33,7 +33,7 @@ pub(super) fn slashed(text: &[u8]) -> Option<(DateTime, &[u8])> {
     Some((time, text.get(LENGTH..)?))
 }
 
-/// `29/Nov/2026:19:15:15.123`; `None`: it is no such time.
+/// The local time `29/Nov/2026:19:15:15.123`, without its fraction; `None`: it is no such time.
 pub(super) fn of_requests(text: &[u8]) -> Option<DateTime> {
     let marks = [(2, b'/'), (6, b'/'), (11, b':')];
     if marks.iter().any(|(at, mark)| text.get(*at) != Some(mark)) {
@@ -43,8 +43,10 @@ pub(super) fn of_requests(text: &[u8]) -> Option<DateTime> {
     clock(year, month(text.get(3..6)?)?, day, text.get(12..20)?)
 }
 
-/// `Nov 29 19:15:15 ` or `Nov  9 19:15:15 ` at the beginning, and what follows. It has no year: it is taken to be of the last
-/// year before `to_s`, or of the day after, so that no time zone makes it a year older. `None`: it does not begin so.
+/// Seconds since 1970 of the local time `Nov 29 19:15:15 ` or `Nov  9 19:15:15 ` at the beginning, and what follows. It
+/// has no year: the latest one is taken with which it is at most a day after `to_s` (seconds since 1970), because a wrong
+/// time zone must not make it a year older. `offset_s`: how far local time is ahead of UTC, in seconds. `None`: it does
+/// not begin so.
 pub(super) fn yearless(text: &[u8], to_s: i64, offset_s: i32) -> Option<(i64, &[u8])> {
     const DAY_S: i64 = 86_400;
     let month = month(text.get(..3)?)?;
@@ -69,8 +71,9 @@ pub(super) fn utc_s(time: DateTime, offset_s: i32) -> Option<i64> {
     offset.to_timestamp(time).ok().map(Timestamp::as_second)
 }
 
-/// How far local time is ahead of UTC, in seconds: `last` is the local time of the last line, which was written at `written_s`.
-/// `None`: they are not a whole number of quarters of an hour apart, and so something else happened to one of them.
+/// How far local time is ahead of UTC, in seconds: `last` is the local time of the last line, which was written at
+/// `written_s` (seconds since 1970). `None`: they are not a whole number of quarters of an hour apart (2 s more or less),
+/// or more than 14 hours, and so something else happened to one of them.
 pub(super) fn offset_s(last: DateTime, written_s: i64) -> Option<i32> {
     let ahead = utc_s(last, 0)?.checked_sub(written_s)?;
     let offset = ahead.checked_add(LATE_S)?.div_euclid(QUARTER_S).checked_mul(QUARTER_S)?;

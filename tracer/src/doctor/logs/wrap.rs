@@ -23,16 +23,17 @@ pub(super) struct Part<'a> {
     pub(super) stream: Stream,
     /// Whether the line goes on in the next part of this stream.
     pub(super) partial: bool,
+    /// What the container wrote, without the newline at its end.
     pub(super) text: &'a [u8],
 }
 
-/// A line of a file.
+/// A line of a file, by what wrote it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Wrapped<'a> {
-    /// No engine wrote it.
+    /// No engine put anything around it.
     Plain(&'a [u8]),
     Part(Part<'a>),
-    /// Docker's, but not whole.
+    /// It begins as one of Docker's json-file driver, but cannot be read as one.
     Broken,
 }
 
@@ -138,14 +139,16 @@ pub(super) struct Pending {
 /// A line that was put together.
 #[derive(Debug, Default)]
 pub(super) struct Joined {
+    /// When the engine read its first part, in seconds since 1970.
     pub(super) time_s: i64,
     pub(super) text: Vec<u8>,
-    /// Whether its end is missing, because it is too long.
+    /// Whether parts are missing, because the line is too long.
     pub(super) over: bool,
 }
 
 impl Pending {
-    /// Adds a part. `most`: the most bytes that a line may have.
+    /// Adds a part. `most`: the most bytes that a line may have; a part beyond that is left out, and the line becomes
+    /// `over`.
     pub(super) fn add(&mut self, part: &Part<'_>, most: usize) {
         self.since_s.get_or_insert(part.time_s);
         if self.bytes.len().saturating_add(part.text.len()) > most {

@@ -51,24 +51,24 @@ pub(super) const RTN_LOCAL: u8 = 2;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_THROW: u8 = 9;
 
-/// The request that lists all interfaces.
+/// The message, with its header, that asks for all interfaces.
 pub(super) fn links() -> Vec<u8> {
     netlink::request(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_LEN])
 }
 
-/// The request that lists all addresses of both families.
+/// The message, with its header, that asks for all addresses of both families.
 pub(super) fn addresses() -> Vec<u8> {
     netlink::request(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS_LEN])
 }
 
-/// The request that lists the routes of all tables, of one family.
+/// The message, with its header, that asks for the routes of all tables: of IPv4 (`v4`), else of IPv6.
 pub(super) fn routes(v4: bool) -> Vec<u8> {
     let mut body = [0; ROUTE_LEN];
     body[0] = if v4 { AF_INET } else { AF_INET6 };
     netlink::request(RTM_GETROUTE, NLM_F_DUMP, &body)
 }
 
-/// The request that lists the rules of policy routing, of one family.
+/// The message, with its header, that asks for the rules of policy routing: of IPv4 (`v4`), else of IPv6.
 pub(super) fn rules(v4: bool) -> Vec<u8> {
     // struct fib_rule_hdr is as long as struct rtmsg, and begins as it does.
     let mut body = [0; ROUTE_LEN];
@@ -76,13 +76,13 @@ pub(super) fn rules(v4: bool) -> Vec<u8> {
     netlink::request(RTM_GETRULE, NLM_F_DUMP, &body)
 }
 
-/// The request for the route by which packets to this destination go, as its table has it.
+/// The message, with its header, that asks for the route by which packets to this destination go, as its table has it.
 pub(super) fn table_route_to(destination: IpAddr) -> Vec<u8> {
     ask_for_route(destination, None, RTM_F_FIB_MATCH)
 }
 
-/// The request for the route of a connection to this destination from this source; `None`: from the source that the
-/// kernel would choose.
+/// The message, with its header, that asks for the route of a connection to this destination from this source, which must
+/// be of the same family; `None`: from the source that the kernel would choose.
 pub(super) fn route_to(destination: IpAddr, source: Option<IpAddr>) -> Vec<u8> {
     ask_for_route(destination, source, 0)
 }
@@ -105,7 +105,8 @@ fn ask_for_route(destination: IpAddr, source: Option<IpAddr>, flags: u32) -> Vec
     netlink::request(RTM_GETROUTE, NLM_F_ACK, &body)
 }
 
-/// Index and name of an interface. `None`: the message is damaged, or has no name.
+/// Index and name of an interface, from the payload of an RTM_NEWLINK message (`struct ifinfomsg` and attributes).
+/// `None`: the message is damaged, or has no name.
 pub(super) fn link(bytes: &[u8]) -> Option<(u32, String)> {
     let index = u32_at(bytes, 4)?;
     let (_, name) = attributes(bytes.get(LINK_LEN..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?;
@@ -113,7 +114,7 @@ pub(super) fn link(bytes: &[u8]) -> Option<(u32, String)> {
     Some((index, String::from_utf8_lossy(name).into_owned()))
 }
 
-/// An address of an interface.
+/// An address of an interface, as [`super::HostAddress`].
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Address {
     pub(super) ip: IpAddr,
@@ -123,7 +124,8 @@ pub(super) struct Address {
     pub(super) flags: u32,
 }
 
-/// An address. `None`: the message is damaged; `Some(None)`: of another family than IPv4 and IPv6.
+/// An address, from the payload of an RTM_NEWADDR message (`struct ifaddrmsg` and attributes). `None`: the message is
+/// damaged; `Some(None)`: it is of another family than IPv4 and IPv6.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     let [family, _, flags, scope] = *bytes.first_chunk()?;
@@ -148,7 +150,8 @@ pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     Some(Some(Address { ip, interface, scope, flags }))
 }
 
-/// A route. `None`: the message is damaged; `Some(None)`: of another family than IPv4 and IPv6.
+/// A route, from the payload of an RTM_NEWROUTE message (`struct rtmsg` and attributes). `None`: the message is damaged;
+/// `Some(None)`: it is of another family than IPv4 and IPv6.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn route(bytes: &[u8]) -> Option<Option<Route>> {
     let [family, length, _, _, table, _, _, kind] = *bytes.first_chunk()?;
@@ -177,7 +180,8 @@ pub(super) fn route(bytes: &[u8]) -> Option<Option<Route>> {
     Some(Some(Route { table, network, action }))
 }
 
-/// The destinations of a rule of policy routing. `None`: the message is damaged; `Some(None)`: all destinations.
+/// The destinations of a rule of policy routing, from the payload of an RTM_NEWRULE message (`struct fib_rule_hdr` and
+/// attributes). `None`: the message is damaged; `Some(None)`: all destinations.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn rule(bytes: &[u8]) -> Option<Option<IpNet>> {
     let [family, length] = *bytes.first_chunk()?;
@@ -213,12 +217,14 @@ fn ip(v4: bool, octets: &[u8]) -> Option<IpAddr> {
     })
 }
 
-/// Whether a route leads to this host itself. `None`: the message is damaged.
+/// Whether a route is of type local: its destinations are addresses of this host. `bytes`: the payload of a message about
+/// it. `None`: the message is damaged.
 pub(super) fn is_local_route(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| *kind == RTN_LOCAL)
 }
 
-/// Whether a route does not refuse packets ([`is_refusal`]). `None`: the message is damaged.
+/// Whether a route does not refuse packets ([`is_refusal`]). `bytes`: the payload of a message about it. `None`: the
+/// message is damaged.
 pub(super) fn is_usable(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| !is_refusal(*kind))
 }

@@ -36,7 +36,8 @@ pub const LEASE_RENEWED: Duration = Duration::from_millis(50);
 /// has it now: the rule gets only such addresses.
 pub(super) type RuleBuilder = Box<dyn Fn(&dyn Fn(Addr) -> bool) -> Rule + Send>;
 
-/// A handle to the thread, which ends when this is dropped.
+/// A handle to the thread that renews the lease and removes addresses that the host loses. When the handle is dropped,
+/// the thread ends.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     thread: Option<thread::JoinHandle<()>>,

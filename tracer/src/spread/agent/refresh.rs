@@ -47,6 +47,7 @@ pub(super) struct RouteReads {
 }
 
 impl RouteReads {
+    /// As if routes had been read just now.
     pub(super) fn new() -> Self {
         Self { last: Instant::now(), took: Duration::ZERO, changed: false, unclear: None }
     }
@@ -245,8 +246,9 @@ impl Agent {
         notes
     }
 
-    /// Reads the routes to the destinations again, if it is time to; true if it was, also if reading failed. If they cannot
-    /// be read, or do not say any more which interfaces `--pool auto` means, the pool stays as it is.
+    /// Reads the routes to the destinations again, if that is due. True if it was, also if reading failed; false, too,
+    /// once the namespace is gone. If the routes cannot be read, or do not say any more which interfaces `--pool auto`
+    /// means, the pool stays as it is.
     pub(super) fn reread_routes(&mut self) -> bool {
         let auto = pool::is_auto(&self.config.pool);
         if self.namespace_gone || !self.routes.is_due(auto) {

@@ -14,11 +14,14 @@ use crate::spread::{
 /// Why the routes do not say which interfaces `--pool auto` means.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unclear {
+    /// No destination has a route. `targets`: the `--to` values as they were written; empty: there is no `--to`.
     #[error("there is no route to {}, so no interface whose addresses to take; name the addresses of the pool", text::targets(.targets))]
     NoRoute { targets: Vec<String> },
-    /// At least two networks, all of one family.
+    /// The destinations are reached over different interfaces. `reached`: at least two networks, all of one family, each
+    /// with the interfaces that lead to it.
     #[error("{}", text::several(.reached))]
     Several { reached: Vec<Elsewhere> },
+    /// `count`: how many networks would have to be exempt.
     #[error(
         "{count} networks are reached over other interfaces and must be exempt, but a rule cannot hold so \
         many destinations; name fewer with --to"

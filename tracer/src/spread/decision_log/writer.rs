@@ -33,7 +33,8 @@ type Line = Box<dyn FnOnce(&mut Output) -> Result<(), Closed> + Send>;
 /// Makes the last line, given how many lines were dropped.
 type Last = Box<dyn FnOnce(Dropped) -> Stop + Send>;
 
-/// A handle to the thread. When the handle is dropped, the thread ends after it has written the lines that wait.
+/// A handle to the thread that writes the stream. When the handle is dropped, the thread ends after it has written the
+/// lines that wait; dropping waits for that, 1 s at most.
 pub(super) struct Writer {
     /// Queue of the thread; `None`: the thread is to end.
     lines: Option<mpsc::SyncSender<Line>>,

@@ -34,18 +34,25 @@ pub enum Reason {
         "bits are set beyond the prefix; write {} for the network, or {} alone", .0.trunc(), .0.addr()
     )]
     HostBits(IpNet),
+    /// The value lists this many addresses.
     #[error("these are {0} addresses, and a pool takes at most {POOL_MAX} of each family")]
     TooLong(u128),
+    /// No pool can have the address. `what`: its kind, such as `a multicast address`.
     #[error("{address} is {what}; a pool cannot have it")]
     NeverASource { address: IpAddr, what: &'static str },
+    /// The host does not have the addresses `missing`, at least one. `of`: how many the value lists.
     #[error("{}", missing_addresses(.missing, *.of))]
     Missing { missing: Vec<IpAddr>, of: usize },
     #[error("{address} cannot be used: {}", trouble.explained())]
     Unusable { address: IpAddr, trouble: Trouble },
+    /// `other`: the other value that lists the address, as it was written.
     #[error("{address} is in --pool {other} as well; remove it from one of them")]
     Twice { address: IpAddr, other: String },
+    /// `known`: the names of all interfaces.
     #[error("this host has no interface {name}; it has {}", list(.known))]
     NoInterface { name: String, known: Vec<String> },
+    /// No address of the host suits the value. `passed_over`: the addresses that it is about, each with its interface and
+    /// the reason.
     #[error("{}", nothing_suits(.passed_over))]
     NothingSuits { passed_over: Vec<String> },
     #[error(
@@ -53,6 +60,7 @@ pub enum Reason {
         is not; remove one of the two"
     )]
     MixedLoopback { loopback: IpAddr, other: IpAddr },
+    /// `count`: how many addresses of this family the pool has with the value; `family`: `IPv4` or `IPv6`.
     #[error(
         "with it the pool has {count} {family} addresses, and it takes at most {POOL_MAX}; remove \
         some"

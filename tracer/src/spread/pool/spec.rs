@@ -25,7 +25,8 @@ pub enum Members {
     /// All usable addresses of this interface, except loopback and link-local ones.
     Interface(String),
     /// The usable addresses of the interfaces that the routes to the destinations use: those of global scope, without
-    /// deprecated and (IPv6) temporary ones; loopback addresses only if the destinations are loopback addresses.
+    /// link-local, deprecated and (IPv6) temporary ones; loopback addresses only if the destinations are loopback
+    /// addresses.
     Auto,
 }
 

@@ -115,7 +115,7 @@ impl Recording {
     /// Reads one file, plain or zstd. A file that is cut short is read as far as it goes.
     ///
     /// # Errors
-    /// The file cannot be read, or has a line that is not one of `tracer record`.
+    /// The file cannot be read, or has a line that is not one of `tracer record`, or one longer than 1 MiB.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let failed = |source| Error::File {
             tried: "read the recording",

@@ -9,7 +9,7 @@ pub(super) enum Host {
     Ip(IpAddr),
     /// A name, which is not resolved.
     Name(String),
-    /// No address of a network: a path, or a socket that HAProxy has got.
+    /// No address for TCP: a path, a socket that HAProxy was given, or one for QUIC or UDP.
     Local,
 }
 
@@ -21,7 +21,7 @@ pub(super) enum Ports {
     One(u16),
     /// Both are in it.
     Range(u16, u16),
-    /// So much more or less than the port that the client connected to.
+    /// `+N` or `-N`: so much more or less than the port that the client connected to.
     Shifted,
 }
 

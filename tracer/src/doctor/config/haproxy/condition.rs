@@ -45,7 +45,8 @@ impl Blocks {
         })
     }
 
-    /// Takes a line that begins with a point. All of them but these four change nothing.
+    /// Takes a line that begins with a point: `.if`, `.elif`, `.else` and `.endif` begin or end a branch, all others
+    /// change nothing.
     pub(super) fn line(&mut self, words: &[Word]) {
         let Some((keyword, condition)) = words.split_first() else { return };
         match keyword.text.as_str() {

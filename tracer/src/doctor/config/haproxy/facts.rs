@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// Puts into each section what the frontends that name it say about its connections.
+/// Sets [`Proxy::connection`] of each section: to its own setting, or to a stronger one of the frontends that name it.
 pub(super) fn combine_connections(proxies: &mut [Proxy]) {
     let mut by_name: HashMap<String, Setting<Connection>> = HashMap::new();
     for frontend in proxies.iter() {

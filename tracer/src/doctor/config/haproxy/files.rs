@@ -12,8 +12,8 @@ const MOST_FILES: usize = 1_000;
 /// Names of a folder that are looked at.
 const MOST_NAMES: usize = 10_000;
 
-/// The files and folders that a command line names, in their order. `arguments`: of /proc/PID/cmdline, the program's name first.
-/// `folder`: where HAProxy was started; relative paths begin there.
+/// The files and folders that a command line names, in their order, at most 1,000. `arguments`: of /proc/PID/cmdline, the
+/// program's name first. `folder`: where HAProxy was started; relative paths begin there.
 pub fn paths(arguments: &[String], folder: &Path) -> Vec<PathBuf> {
     let mut folder = folder.to_owned();
     let mut found = Vec::new();
@@ -31,7 +31,8 @@ pub fn paths(arguments: &[String], folder: &Path) -> Vec<PathBuf> {
     found.into_iter().take(MOST_FILES).map(|path| folder.join(path)).collect()
 }
 
-/// Reads these files, and of folders those that end with `.cfg`. What cannot be read is in [`Config::unread`].
+/// Reads these files, and of folders those that end with `.cfg`: at most 1,000 files, and 4 MiB in all. What is not read
+/// is in [`Config::unread`].
 pub fn read(files: &dyn Files, paths: &[PathBuf]) -> Config {
     let mut reader = Reader::default();
     let mut all = Vec::new();

@@ -70,7 +70,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads a file, whose first line begins a section.
+    /// Reads a file after those before it: their `defaults` hold, but no section of theirs goes on. What is not read is
+    /// noted in [`Config::unread`].
     pub(super) fn file(&mut self, path: &Path, text: &[u8]) {
         let file: Arc<Path> = path.into();
         (self.section, self.blocks) = (Section::Other, Blocks::default());

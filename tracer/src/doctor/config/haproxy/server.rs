@@ -78,7 +78,8 @@ const WITH_ARGUMENT: &[&str] = &[
     "ws",
 ];
 
-/// The words after `server`. `None`: name or address is missing.
+/// The server of a line `server`. `words`: those after this keyword; `defaults`: the settings of `default-server`.
+/// `None`: name or address is missing.
 pub(super) fn server(words: &[Word], defaults: &ServerSettings, at: &At) -> Option<Server> {
     let [name, place, parameters @ ..] = words else { return None };
     let mut settings = defaults.clone();
@@ -86,7 +87,8 @@ pub(super) fn server(words: &[Word], defaults: &ServerSettings, at: &At) -> Opti
     Some(Server { name: name.text.clone(), at: at.clone(), target: target(place), settings })
 }
 
-/// The words after `server-template`: one server for all that it makes. `None`: as above.
+/// The servers of a line `server-template` as one, whose name is the prefix with the range, such as `app1-3`. `words` and
+/// `defaults`: as for [`server`]. `None`: prefix, range or address is missing.
 pub(super) fn template(words: &[Word], defaults: &ServerSettings, at: &At) -> Option<Server> {
     let [prefix, range, rest @ ..] = words else { return None };
     let name = format!("{}{}", prefix.text, range.text);
@@ -165,7 +167,7 @@ fn number<T: std::str::FromStr>(rest: &mut &[Word], at: &At) -> Setting<T> {
     }
 }
 
-/// The words after `source`, and what is after them.
+/// The setting by the words after `source`, and the words after those that belong to it.
 pub(super) fn source<'a>(words: &'a [Word], at: &At) -> (Setting<Source>, &'a [Word]) {
     let unread = Setting::Unread(at.clone());
     let Some((place, mut rest)) = words.split_first() else { return (unread, words) };
@@ -198,7 +200,7 @@ pub(super) fn source<'a>(words: &'a [Word], at: &At) -> (Setting<Source>, &'a [W
 }
 
 impl ServerSettings {
-    /// Settings of which none is known.
+    /// Settings of which none is known, because of this line.
     pub(super) fn unread(at: &At) -> Self {
         Self {
             source: Setting::Unread(at.clone()),

@@ -69,7 +69,7 @@ fn option(settings: &mut Settings, words: &[Word], at: &At, sure: bool, on: bool
 }
 
 impl Settings {
-    /// Settings of which none is known.
+    /// Settings of which none is known, because of this line; the section counts as switched on.
     pub(super) fn unread(at: &At) -> Self {
         Self {
             mode: Setting::Unread(at.clone()),

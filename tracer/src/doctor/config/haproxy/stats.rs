@@ -39,7 +39,8 @@ pub struct Row {
     pub proxy: String,
     /// `FRONTEND`, `BACKEND`, or the name of a server or listener.
     pub server: String,
-    /// Address and port, host names resolved. `None`: a unix socket, or the socket's level is `user`, which does not see it.
+    /// Address and port, host names resolved. `None`: a unix socket, a row without an address (such as a frontend's), or
+    /// the socket's level is `user`, which does not see it.
     pub address: Option<SocketAddr>,
     /// Whether its mode is `http`; `None`: not in the answer.
     pub http: Option<bool>,
@@ -57,11 +58,11 @@ pub struct Counters {
     pub errors: Option<u64>,
     /// Retries of connections (`wretr`).
     pub retries: Option<u64>,
-    /// Connections in use now.
+    /// Connections in use now (`used_conn_cur`).
     pub used: Option<u64>,
-    /// Idle connections now, of which the first request of a client may not be sent over (`idle_conn_cur`), and the others
-    /// (`safe_conn_cur`).
+    /// Idle connections now over which the first request of a client may not be sent (`idle_conn_cur`).
     pub idle_unsafe: Option<u64>,
+    /// Idle connections now over which any request may be sent (`safe_conn_cur`).
     pub idle_safe: Option<u64>,
     /// Connections that HAProxy expects to need (`need_conn_est`).
     pub needed: Option<u64>,
@@ -117,7 +118,7 @@ impl Stats {
     }
 }
 
-/// Reads the answer to [`COMMANDS`], in any order, as far as it goes.
+/// Reads the answer to [`COMMANDS`], in any order, as far as it goes: at most 50,000 rows and 200 values.
 pub fn parse(answer: &[u8]) -> Stats {
     let mut stats = Stats::default();
     let mut rest = answer;
@@ -207,20 +208,21 @@ impl Columns {
     }
 }
 
-/// A row of `show servers conn`.
+/// A row of `show servers conn`: the connections to a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Held {
     pub proxy: String,
     pub server: String,
-    /// Address and port; `None`: a unix socket.
+    /// Address and port; `None`: a unix socket, or not in the answer.
     pub address: Option<SocketAddr>,
-    /// Connections in use now.
+    /// Connections in use now; `None`: not in the answer.
     pub used: Option<u64>,
-    /// Idle connections now.
+    /// Idle connections now; `None`: not in the answer.
     pub idle: Option<u64>,
 }
 
-/// Reads the answer to `show servers conn`, in which host names are resolved at any level.
+/// Reads the answer to `show servers conn`, at most 50,000 rows. It has the addresses of host names whatever the socket's
+/// level is.
 pub fn parse_connections(answer: &[u8]) -> Vec<Held> {
     let text = String::from_utf8_lossy(answer);
     let mut columns: Vec<&str> = Vec::new();

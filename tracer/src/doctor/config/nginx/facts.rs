@@ -36,10 +36,12 @@ pub struct ErrorLog {
 pub struct Facts {
     /// Its files, the main file first.
     pub files: Vec<ConfigFile>,
+    /// `worker_processes`; 1, nginx's default, if it is not set or not a number.
     pub workers: Workers,
     /// `worker_rlimit_nofile`: the limit of each worker's descriptors; `None`: as the master's.
     pub worker_descriptors: Option<u64>,
-    /// The most connections of a worker, those with clients included.
+    /// The most connections of a worker, those with clients included; 512, nginx's default, if it is not set or not a
+    /// number.
     pub worker_connections: u64,
     pub upstreams: Vec<Upstream>,
     pub passes: Vec<Pass>,
@@ -63,7 +65,8 @@ const MOST_UNREAD: usize = 64;
 /// The most different logs.
 const MOST_LOGS: usize = 256;
 
-/// Reads a configuration from its main file on. `globals`: directives of the command line (`-g`).
+/// Reads a configuration from its main file on. `globals`: directives of the command line (`-g`). What cannot be read is
+/// in [`Facts::unread`].
 pub fn facts(files: &dyn Files, main: &Path, globals: &str) -> Facts {
     let (whole, files) = read(files, main, globals);
     of(&whole, files)
@@ -103,7 +106,8 @@ fn of(whole: &Block, files: Vec<ConfigFile>) -> Facts {
 }
 
 impl Facts {
-    /// Which of the groups a pass names; `None`: none, as far as the configuration could be read.
+    /// The index in [`Self::upstreams`] of the group that a pass names; `None`: it names none, as far as the
+    /// configuration could be read.
     pub fn index_of(&self, pass: &Pass) -> Option<usize> {
         let Target::Server { name, has_port: false, .. } = &pass.target else { return None };
         let key = (pass.is_of_stream(), name.to_ascii_lowercase());

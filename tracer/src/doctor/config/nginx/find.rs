@@ -63,15 +63,16 @@ pub fn role(comm: &[u8], command_line: &[u8]) -> Option<Role> {
 #[derive(Clone, Copy, Debug)]
 pub struct Listed<'a> {
     pub pid: u32,
+    /// Process id of its parent.
     pub parent: u32,
     /// `/proc/PID/comm`, without the newline.
     pub comm: &'a [u8],
-    /// `/proc/PID/cmdline`
+    /// The beginning of `/proc/PID/cmdline`, with its NULs; as much as [`role`] looks at is enough.
     pub command_line: &'a [u8],
 }
 
-/// Each nginx in a list of processes: its master, or the process without one, and the workers that serve with the configuration
-/// that was read last.
+/// Each nginx in a list of processes, by the process id of its master (or of the process without one): the ids of the
+/// workers that serve with the configuration that was read last.
 pub fn masters(list: &[Listed<'_>]) -> BTreeMap<u32, Vec<u32>> {
     let roles = || list.iter().filter_map(|it| Some((it, role(it.comm, it.command_line)?)));
     let is_master = |role: &Role| matches!(role, Role::Master | Role::Single);
@@ -209,12 +210,12 @@ pub struct Nginx {
     pub error_logs: Vec<PathBuf>,
 }
 
-/// Reads the configuration of the nginx with this master process, or this process without a master. `workers`: the processes with
-/// [`Role::Worker`].
+/// Reads the configuration of the nginx with this master process, or this process without a master. `workers`: the
+/// processes with [`Role::Worker`].
 ///
 /// # Errors
-/// Why it is not known, as a text for people: the process cannot be read, or its configuration is not found. Files that cannot be
-/// read are no error: see [`Facts::unread`].
+/// Why it is not known, as a text for people: the process cannot be read, its configuration is not found, or reading
+/// takes longer than 3 s. Files that cannot be read are no error: see [`Facts::unread`].
 pub fn of_master(pid: u32, workers: &[u32]) -> Result<Nginx, String> {
     let workers = workers.to_vec();
     let read = within(LIMIT, move || read(pid, &workers));

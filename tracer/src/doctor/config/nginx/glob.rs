@@ -1,6 +1,6 @@
 //! Names that a pattern of the shell stands for (glob(7)).
 
-/// The longest pattern of a name: no name of a file is longer.
+/// The longest pattern of a name, in bytes: no name of a file is longer (NAME_MAX).
 pub(super) const LONGEST: usize = 255;
 
 /// Whether a part of a path is a pattern, as nginx decides it.

@@ -24,7 +24,8 @@ pub enum Lack {
     Keepalive,
     /// `keepalive 0`.
     KeepaliveZero(At),
-    /// A directive below `keepalive` takes it back: its name and place.
+    /// A directive below `keepalive` takes it back. `keepalive`: where that is; `by` and `at`: the directive's name and
+    /// place.
     TakenBack { keepalive: At, by: String, at: At },
     /// Requests are HTTP/1.0: by this setting, or by default.
     Http10(Option<At>),
@@ -45,8 +46,8 @@ pub enum Lack {
 /// Whether connections are kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Keeps {
-    /// Each worker keeps this many idle connections. `local`: locations do not share them. `at`: where that is set; `None`: by
-    /// default.
+    /// Each worker keeps this many idle connections for the group. `local`: locations do not share them. `at`: where that
+    /// is set; `None`: by default.
     Yes { number: u32, local: bool, at: Option<At> },
     /// They are not, and all of this is missing.
     No(Vec<Lack>),
@@ -92,8 +93,10 @@ pub struct Route<'a> {
 /// All ways to a destination.
 #[derive(Clone, Debug)]
 pub struct Routes<'a> {
+    /// Those that are equally sure; empty: none was found.
     pub routes: Vec<Route<'a>>,
-    /// If there is no way: why there may be one nevertheless. `None`: this nginx does not connect to it.
+    /// If there is no way: a part that was not read, and may have one. `None`: there is a way, or this nginx does not
+    /// connect to the destination.
     pub unread: Option<&'a Unread>,
 }
 

@@ -10,9 +10,9 @@ const MOST_WORDS: usize = 64;
 /// What comes next in a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Token {
-    /// A directive with its words, which ends with `;`.
+    /// The words of a directive that ends with `;`, and the line of its first word. Of more than 64 words, the first 64.
     Statement(Vec<String>, u32),
-    /// The words before a `{`.
+    /// The words before a `{`, and the line of the first one, as above.
     Open(Vec<String>, u32),
     /// A `}`.
     Close,
@@ -42,7 +42,7 @@ impl<'a> Lexer<'a> {
         Self { bytes, at: 0, line: 1 }
     }
 
-    /// The line that is read next.
+    /// The line that is read next, from 1 on.
     pub(super) fn line(&self) -> u32 {
         self.line
     }

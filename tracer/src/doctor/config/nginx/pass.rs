@@ -54,13 +54,14 @@ impl Pass {
         self.protocol == Protocol::Stream
     }
 
-    /// The address that connections are bound to before they are opened, with its place; `None`: none.
+    /// What connections are bound to before they are opened, as it is written: an address, with or without a port, or a
+    /// variable; and where that is set. `None`: they are not bound.
     pub fn bind(&self) -> Option<(&str, &At)> {
         let bind = self.level.bind.get(self.protocol.prefix())?;
         (&*bind.value != "off").then_some((&*bind.value, &bind.at))
     }
 
-    /// How long connect() may take, in ms: 60 s by default.
+    /// How long connect() may take, in ms; 60,000 if it is not set.
     pub fn connect_timeout_ms(&self) -> u64 {
         self.level.connect_timeout.get(self.protocol.prefix()).map_or(60_000, |set| set.value)
     }
@@ -95,7 +96,8 @@ impl Protocol {
     }
 }
 
-/// Adds the passes of a block and of the blocks in it. `outer`: the settings around it.
+/// Adds the passes of a block and of the blocks in it. `outer`: the settings around it. `stream`: whether the block is in
+/// `stream`, not in `http`.
 pub(super) fn collect(block: &Block, outer: &Arc<Level>, stream: bool, passes: &mut Vec<Pass>) {
     let level = Level::inner(outer, block);
     for directive in &block.directives {

@@ -6,7 +6,7 @@ use super::lexer::{Broken, Lexer, Token};
 
 /// The most blocks within each other.
 const DEEPEST: u32 = 64;
-/// Memory for a directive without the letters of its words, roughly.
+/// Memory for a directive without the letters of its words, in bytes, roughly.
 const DIRECTIVE: usize = 160;
 
 /// A place in a configuration.
@@ -58,7 +58,7 @@ impl Directive {
         self.words.get(index + 1).map_or("", String::as_str)
     }
 
-    /// Memory that it takes without its block, roughly.
+    /// Memory that it takes without its block, in bytes, roughly.
     pub(super) fn cost(&self) -> usize {
         DIRECTIVE + self.words.iter().map(|word| 32 + word.len()).sum::<usize>()
     }
@@ -83,7 +83,7 @@ impl Block {
         self.directives.iter().filter(move |it| it.name() == name)
     }
 
-    /// The directive of this name that counts; `None`: there is none.
+    /// The directive of this name that counts, the last one; `None`: there is none.
     pub(super) fn get<'a>(&'a self, name: &'a str) -> Option<&'a Directive> {
         self.all(name).last()
     }
@@ -149,7 +149,8 @@ enum Keep {
     None,
 }
 
-/// Reads a file. `room`: memory that is left for all files; what is used is taken off.
+/// Reads a file up to its end, or to the first place that nginx refuses: then the reason is in [`Block::unread`]. `room`:
+/// memory in bytes that is left for all files; what is used is taken off.
 pub(super) fn parse(bytes: &[u8], file: &Arc<str>, room: &mut usize) -> Block {
     let mut parser = Parser { lexer: Lexer::new(bytes), file, room };
     let mut block = Block::default();

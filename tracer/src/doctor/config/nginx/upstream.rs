@@ -18,14 +18,15 @@ pub struct Upstream {
     pub at: At,
     /// Whether it is one of `stream`, for connections of TCP that are not HTTP.
     pub stream: bool,
+    /// Without those that are marked as `down`, and those whose ports are in the domain name system (`service=`).
     pub servers: Vec<Server>,
     /// `None`: there is no `keepalive`.
     pub keepalive: Option<Keepalive>,
     /// The directive that chooses among the servers; `None`: each has its turn. Before 1.29.7, `keepalive` must stand below it.
     pub balancer: Option<String>,
-    /// `keepalive_requests`; `None`: the default.
+    /// `keepalive_requests`; `None`: the default ([`Version::requests`](super::Version::requests)), or not a number.
     pub requests: Option<u64>,
-    /// `keepalive_timeout` in ms; `None`: the default, 60 s.
+    /// `keepalive_timeout` in ms; `None`: the default, 60 s, or not a time.
     pub timeout_ms: Option<u64>,
     /// Where Lua chooses the server; `None`: it does not.
     pub lua: Option<At>,
@@ -52,7 +53,7 @@ pub struct Keepalive {
 }
 
 impl Upstream {
-    /// The group of this directive; `None`: it is none.
+    /// The group of this directive; `None`: it is none. `stream`: whether it is in `stream`, not in `http`.
     pub(super) fn of(directive: &Directive, stream: bool) -> Option<Self> {
         let block = directive.block.as_ref().filter(|_| directive.name() == "upstream")?;
         let of_lua = |it: &&Directive| it.name().starts_with("balancer_by_lua_");

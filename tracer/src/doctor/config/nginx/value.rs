@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// A whole number; `None`: it is none.
+/// A whole number in decimal digits; `None`: it is none, or too large for the type.
 pub(super) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }
 
-/// A time in ms: `500ms`, `1m 30s` without the space, or seconds without a unit; `None`: it is none.
+/// A time in ms: `500ms`, `1m30s`, or `60` for seconds; `None`: it is none, or too large.
 pub(super) fn millis(text: &str) -> Option<u64> {
     let mut total = 0_u64;
     let mut rest = text;

@@ -24,7 +24,8 @@ impl Version {
     }
 }
 
-/// The version in a program file (`squid/5.7`, a text of its own); `None`: it is not there, so it may be no Squid.
+/// The version in a program file (`squid/5.7`, a text that NULs enclose). `program`: the bytes of the file. `None`: it is
+/// not there, so it may be no Squid.
 pub fn version(program: &[u8]) -> Option<Version> {
     let begin = b"\0squid/";
     let texts = memmem::find_iter(program, begin).filter_map(|at| {
@@ -44,7 +45,8 @@ pub fn version(program: &[u8]) -> Option<Version> {
 }
 
 /// The configuration that a Squid reads: that of its command line, else the one that was built in. `arguments`: of
-/// /proc/PID/cmdline, the program's name first. `folder`: where relative paths begin. `None`: neither is known.
+/// /proc/PID/cmdline, the program's name first. `folder`: where relative paths begin. `program`: the bytes of its program
+/// file. `None`: neither is known.
 pub fn path(arguments: &[String], folder: &Path, program: &[u8]) -> Option<PathBuf> {
     let mut arguments = arguments.iter().skip(1);
     while let Some(argument) = arguments.next() {

@@ -8,7 +8,9 @@ use crate::doctor::config::files::Files;
 const MOST: usize = 1_000;
 const MOST_NAMES: usize = 10_000;
 
-/// The paths that a pattern matches, sorted, and whether these are all. A path without wildcards is itself.
+/// The paths that a pattern from the root folder on matches, sorted within each folder; and whether these are all: not if
+/// there are more than 1,000, or a folder has more than 10,000 names. A path without wildcards is itself, whether or not
+/// it exists.
 pub(super) fn expand(files: &dyn Files, pattern: &Path) -> (Vec<PathBuf>, bool) {
     let mut paths = vec![PathBuf::from("/")];
     let mut all = true;

@@ -15,7 +15,7 @@ use crate::doctor::{
     },
 };
 
-/// From this share of requests on that find an open connection, connections are used again well enough.
+/// Share of the requests that find an open connection: from this one on, connections are used again well enough.
 pub const GOOD_HIT_RATE: f64 = 0.90;
 
 /// What HAProxy counted of a server.
@@ -35,7 +35,7 @@ impl Counted {
         self.seconds.filter(|seconds| *seconds > 0.0).map(|seconds| connects / seconds)
     }
 
-    /// `17 of 10,969 requests found an open connection (1 %)`; `None`: not counted.
+    /// `17 of 10,969 requests found an open connection (1 %)`; `None`: not counted, or there were no requests.
     fn hits(&self) -> Option<String> {
         let (connects, reuses) = (self.counters.connects?, self.counters.reuses?);
         let all = connects.saturating_add(reuses);
@@ -48,8 +48,8 @@ impl Counted {
     }
 }
 
-/// `churn`: why each request, or nearly so, opens a connection to this server. `None`: connections are used again, or nothing is
-/// known.
+/// `churn`: why each request, or nearly so, opens a connection to this server. `counted`: what HAProxy counted of it;
+/// `None`: nothing is known. Returns `None` if connections are used again, or the mode is neither `tcp` nor `http`.
 pub fn churn(proxy: &Proxy, server: &Server, counted: Option<Counted>) -> Option<Explanation> {
     match proxy.settings.mode.or(Mode::Tcp) {
         None => return Some(not_read("mode", proxy, proxy.settings.mode.at()?)),

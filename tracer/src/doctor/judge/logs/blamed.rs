@@ -10,8 +10,8 @@ use crate::doctor::{
     logs::{Blamed, Kind, Program},
 };
 
-/// A finding for each upstream whose servers are all said to have failed though this host had no port. `known`: whether another
-/// finding says that it had none.
+/// A finding for each upstream whose servers are all said to have failed though this host had no port. `full`: the tuples
+/// that were seen full. `known`: whether another finding says that the host had none.
 pub(super) fn upstreams(logged: &Logged<'_>, full: &[Full], known: bool) -> Vec<Finding> {
     let blaming = logged.of(&[Kind::NoLive]);
     let found = blaming.filter_map(|(_, program, name, group)| {

@@ -19,18 +19,21 @@ pub(super) struct Lines {
     pub(super) names: BTreeSet<String>,
     /// Whether there are more names, which are not known.
     more: bool,
+    /// How many lines there are.
     pub(super) count: u64,
     first_s: Option<i64>,
     last_s: Option<i64>,
 }
 
 impl Lines {
+    /// The lines of one group. `name`: the name that they have; `None`: it was not kept.
     pub(super) fn of(name: Option<&str>, group: &Group) -> Self {
         let mut lines = Self::default();
         lines.add(name, group);
         lines
     }
 
+    /// Adds the lines of a group. `name`: as for [`Self::of`].
     pub(super) fn add(&mut self, name: Option<&str>, group: &Group) {
         self.names.extend(name.map(str::to_owned));
         self.more |= name.is_none();
@@ -49,7 +52,7 @@ impl Lines {
         }
     }
 
-    /// The finding with how many lines say so, and when.
+    /// The finding with how many lines say so, of which names, and when, as values for programs (`log.…`).
     pub(super) fn put_into(&self, finding: Finding, program: Program, path: &Path) -> Finding {
         let time = |at_s: Option<i64>| Some(Timestamp::from_second(at_s?).ok()?.to_string());
         finding

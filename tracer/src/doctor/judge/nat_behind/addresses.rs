@@ -27,7 +27,7 @@ fn is_global_v4(address: Ipv4Addr) -> bool {
     !(reserved || local || address.is_private() || is_shared(address))
 }
 
-/// 2000::/3, and the addresses of IPv4 behind a NAT64 (64:ff9b::/96).
+/// 2000::/3, and 64:ff9b::/32, in which the addresses of IPv4 behind a NAT64 are (64:ff9b::/96).
 fn is_global_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     first & 0xe000 == 0x2000 || (first == 0x64 && second == 0xff9b)

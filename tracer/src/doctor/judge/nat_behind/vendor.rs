@@ -66,7 +66,8 @@ const NATS: [Nat; 5] = [
 const ALL: u32 = crate::host::nat_rules::ALL_PORTS;
 
 impl Vendor {
-    /// The cloud with this name of a machine's maker (`/sys/class/dmi/id/sys_vendor`); `None`: there is no such name.
+    /// The cloud whose machines have this maker (`/sys/class/dmi/id/sys_vendor`). `None`: the file is not there, or
+    /// cannot be read.
     pub fn of(sys_vendor: Option<&str>) -> Self {
         match sys_vendor {
             Some("Amazon EC2") => Self::Amazon,
@@ -103,8 +104,8 @@ impl Vendor {
         self.nats().map(proof).collect()
     }
 
-    /// The limit of a NAT of this cloud that so many connections are near, as a text; `None`: near none, or the cloud is not
-    /// known.
+    /// The limit of a NAT of this cloud that so many connections are near, as a text; `None`: near none, or the cloud is
+    /// not known. `near`: which shares of a limit, 1 being all of it, are near.
     pub(super) fn limit_near(self, connections: u32, near: &RangeInclusive<f64>) -> Option<String> {
         if self == Self::Other {
             return None;

@@ -13,7 +13,8 @@ use crate::doctor::{
     proxies::{Log, Proxies, Proxy},
 };
 
-/// Adds what the logs of each proxy and those that the user names say.
+/// Adds what the logs of each proxy and those that the user names say. `watched`: whether a window has counted failing
+/// calls; then no `ports_exhausted` is added.
 pub(super) fn add(findings: &mut Vec<Finding>, seen: &[Seen], read: &Proxies, watched: bool) {
     for proxy in &read.all {
         let Some((path, report)) = together(&proxy.logs) else { continue };

@@ -4,7 +4,8 @@
 const MOST_VALUES: usize = 512;
 const LONGEST_VALUE: usize = 256;
 
-/// The rows of a table, up to an empty line or the end of the text.
+/// The rows of a table, up to an empty line or the end of the text: of each the values, 512 at most, each with its first
+/// 256 bytes.
 pub(super) struct Rows<'a> {
     text: &'a [u8],
 }
