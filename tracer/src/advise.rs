@@ -26,7 +26,7 @@ use crate::{
 /// How long a connection is open, in seconds, where that is not known.
 const ASSUMED_OPEN_S: f64 = 0.1;
 
-/// For what the text is.
+/// What the text configures.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Program {
     Nginx,
@@ -58,7 +58,7 @@ impl Program {
     }
 }
 
-/// A version of a program, such as 1.29.7.
+/// A version of a program, such as 1.29.7: the three numbers in this order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Version(pub u16, pub u16, pub u16);
 
@@ -95,9 +95,9 @@ impl Destination {
 pub enum Basis {
     /// `--rate`: how long connections are open and who closes them is assumed.
     Given,
-    /// A recording with so many readings.
+    /// A recording. `readings`: how many it has.
     Recording { readings: u64 },
-    /// The connections of the last seconds.
+    /// The connections of the last `seconds`.
     Measured { seconds: f64 },
     /// No load is known: rates are 0.
     Nothing,
@@ -121,19 +121,20 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// How long a TIME_WAIT holds its port, in seconds. `loopback`: of connections to loopback addresses.
+    /// How long a TIME_WAIT holds its port, in seconds: 1 if connect() can take it over (`net.ipv4.tcp_tw_reuse`, with
+    /// timestamps), else the longest that one lasts. `loopback`: whether the connection is to a loopback address.
     pub fn time_wait_s(&self, loopback: bool) -> f64 {
         let reuses = self.reuse.timestamps && self.reuse.is_on(loopback);
         if reuses { REUSED_AFTER_S } else { longest_time_wait_s(self.hz) }
     }
 
-    /// As [`Self::time_wait_s`], for a recording: `reuses` says whether connect() took TIME_WAITs over when it was made.
+    /// As [`Self::time_wait_s`], for a recording. `reuses`: whether connect() could take TIME_WAITs over while it was recorded.
     pub fn recorded_time_wait_s(&self, reuses: bool) -> f64 {
         if reuses { REUSED_AFTER_S } else { longest_time_wait_s(self.hz) }
     }
 
-    /// The flow at this rate (connections/s), of which nothing else is known: it is assumed that each connection is open for a
-    /// tenth of a second and that this host closes it first.
+    /// The flow at this rate (connections/s), of which nothing else is known: it is assumed that each connection is open for
+    /// 0.1 s and that this host closes it first. `loopback`: as for [`Self::time_wait_s`].
     pub fn assumed(&self, rate: f64, loopback: bool) -> Flow {
         let time_wait_s = self.time_wait_s(loopback);
         Flow { rate, open_s: ASSUMED_OPEN_S, closes_first: 1.0, time_wait_s }
@@ -148,11 +149,12 @@ const REUSED_AFTER_S: f64 = 1.0;
 pub struct Plan {
     /// Source addresses to use, each once, IPv4 first. Empty: none were named.
     pub pool: Vec<Source>,
+    /// Where the connections go to; empty: not known.
     pub destinations: Vec<Destination>,
-    /// The connections to one destination, for a plan without [`Self::destinations`].
+    /// The connections to one destination, for a plan without [`Self::destinations`]; else not used.
     pub flow: Flow,
     pub basis: Basis,
-    /// With [`Basis::Nothing`]: why no load is known.
+    /// With [`Basis::Nothing`]: why no load is known, as a part of a sentence.
     pub no_load: String,
     pub settings: Settings,
     /// Networks that the destinations are in, for programs that choose a source by network; empty: all.
@@ -165,7 +167,7 @@ pub struct Plan {
     pub version: Option<Version>,
     /// The limit of open descriptors of one process of the program; `None`: not known.
     pub descriptors: Option<u32>,
-    /// What else is to be said about the load, one sentence each.
+    /// Further facts about the load that the text mentions, one sentence each; empty: none.
     pub remarks: Vec<String>,
 }
 
@@ -186,7 +188,8 @@ impl Plan {
         plan
     }
 
-    /// The connections to the destination that needs most ports of one address.
+    /// The connections to the destination that needs the most ports of one source address; [`Self::flow`] if there are no
+    /// destinations.
     pub fn worst(&self) -> Flow {
         let flows = self.destinations.iter().map(|it| it.flow);
         flows.max_by(|one, other| one.ports().total_cmp(&other.ports())).unwrap_or(self.flow)
@@ -198,7 +201,8 @@ impl Plan {
         of_family.map(|it| it.sources).max().unwrap_or(1).max(1)
     }
 
-    /// Source addresses that are needed so that connect() finds a port soon.
+    /// How many source addresses the connections to the worst destination ([`Self::worst`]) need so that connect() finds a port
+    /// soon; at least 1.
     pub fn needed(&self) -> u32 {
         self.worst().addresses(self.settings.capacity)
     }
