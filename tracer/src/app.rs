@@ -34,7 +34,7 @@ use crate::{
 /// The name of the command whose exit codes are verdicts.
 const DOCTOR: &str = "doctor";
 
-/// To be called before anything else: sets up the heap and the signals.
+/// Sets up the heap and the signals. To be called before anything else, while there is only one thread.
 pub fn begin() {
     memory::share_heap();
     shutdown::begin();
@@ -44,7 +44,7 @@ pub fn begin() {
 /// `tracer doctor`.
 ///
 /// # Errors
-/// See [`Error`]; each has an exit code.
+/// Any [`Error`], if the command line is wrong or the command failed; [`exit`] gives its exit code.
 pub fn run(cli: &Cli) -> Result<ExitCode, Error> {
     log::start(cli.global.verbose, cli.global.log_format)?;
     let kernel = KernelConfig::try_from(cli)?;
@@ -86,8 +86,8 @@ fn run_advise(kernel: &KernelConfig, config: AdviseConfig) -> Result<(), Error> 
     }
 }
 
-/// Prints what is wrong with a command line that could not be parsed, or the help that it asks for, and returns the exit
-/// code.
+/// Prints what is wrong with a command line that could not be parsed, or the help or version that it asks for. Returns the exit
+/// code: 0 for help and version, else 2, or of `tracer doctor` 3 (a monitoring system takes 2 for a verdict).
 pub fn refuse(error: &clap::Error) -> ExitCode {
     // Nobody can read it if stdout and stderr are closed.
     _ = error.print();
@@ -108,7 +108,7 @@ fn is_doctor(words: impl IntoIterator<Item = OsString>) -> bool {
     }
 }
 
-/// The exit code of an error of this command.
+/// The exit code of an error of this command: [`Error::exit`], but of `tracer doctor` always 3 (unknown).
 pub fn exit(cli: &Cli, error: &Error) -> ExitCode {
     // A monitoring system takes 1 and 2 for verdicts.
     if matches!(cli.command, Command::Doctor(_)) {

@@ -31,8 +31,9 @@ use crate::{
 /// Which hooks and tables a command that traces wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KernelConfig {
+    /// The backend that the command line chose, or `Auto`.
     pub backend: Backend,
-    /// Entries of the tables.
+    /// Entries of each table, as far as the command line sets them.
     pub sizes: RequestedSizes,
     /// Size of the buffer for events in bytes, not yet rounded up to a power of two.
     pub ring_size: u32,
@@ -87,7 +88,7 @@ pub struct RecordConfig {
     pub filter: FilterSpec,
 }
 
-/// Where whole lines go.
+/// Where whole lines go. `None` of a field: the file is not rotated, or the lines are not compressed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OutputConfig {
     pub target: Target,
@@ -95,6 +96,7 @@ pub struct OutputConfig {
     pub compression: Option<Compression>,
 }
 
+/// Where lines are written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
     Stdout,
@@ -121,11 +123,12 @@ impl TryFrom<&StreamArgs> for Target {
     }
 }
 
+/// When a file is rotated, and how many are kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rotation {
-    /// Size in bytes at which a new file is begun.
+    /// Size in bytes (of a compressed file, its compressed bytes) from which on a new file is begun.
     pub size: u64,
-    /// How many older files are kept.
+    /// How many older files are kept; at least 1.
     pub keep: u32,
 }
 
@@ -203,6 +206,7 @@ pub struct TuplesConfig {
 pub struct TableConfig {
     pub format: TableFormat,
     pub sort: Column,
+    /// The most rows that are printed; `None`: all.
     pub limit: Option<usize>,
 }
 
@@ -231,7 +235,9 @@ impl TryFrom<&TuplesArgs> for TuplesConfig {
 /// `tracer report`
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ReportConfig {
+    /// Recordings; `-` is standard input.
     pub files: Vec<PathBuf>,
+    /// Whether JSON is printed, and not text.
     pub json: bool,
     /// The most tuples that the report shows.
     pub limit: usize,
@@ -247,7 +253,9 @@ impl From<&ReportArgs> for ReportConfig {
 /// `tracer status`
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatusConfig {
+    /// Whether JSON is printed, and not text.
     pub json: bool,
+    /// Name of the only rule to show; `None`: all rules are shown.
     pub rule: Option<String>,
 }
 

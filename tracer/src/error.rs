@@ -57,15 +57,16 @@ pub enum Error {
     /// No backend works on this kernel.
     #[error("no backend can run here:{}", Reasons(reasons))]
     NoBackend {
-        /// Each backend and why it cannot run.
+        /// Name of each backend, and why it cannot run.
         reasons: Vec<(String, String)>,
     },
 
-    /// Another process is doing what only one may do. `pid`: its id; `None`: not known.
+    /// Another process is doing what only one may do. `what`: the thing, as the subject of a sentence. `pid`: the other process's
+    /// id; `None`: not known.
     #[error("{what} is already running{}; stop it first", pid_text(*pid))]
     AlreadyRunning { what: &'static str, pid: Option<u32> },
 
-    /// A signal asked the program to stop during the start.
+    /// A signal (its number in signal(7)) asked the program to stop during the start.
     #[error("stopped by signal {signal} during the start")]
     Interrupted { signal: i32 },
 

@@ -18,7 +18,7 @@ use crate::{
 /// Ports of one `--to` value that are taken for servers at most.
 const SERVERS_MAX: usize = 16;
 
-/// Why no load is known with `--window 0`.
+/// Why no load is known with `--window 0`, for an error's text.
 pub const NOT_MEASURED: &str = "none is measured with --window 0";
 
 /// `tracer advise`
@@ -35,17 +35,18 @@ pub struct AdviseConfig {
     pub from: Vec<PathBuf>,
     /// How long the load is measured, if there is neither a rate nor a recording; `None`: it is not.
     pub window: Option<Duration>,
-    /// The network namespace of the program; `None`: the own one.
+    /// The network namespace of the program; `None`: that of tracer itself.
     pub netns: Option<NetnsRef>,
 }
 
 impl AdviseConfig {
-    /// How long the load is to be measured; `None`: it is not.
+    /// How long the load is to be measured; `None`: it is not, because a rate or recordings are given, or `window` is `None`.
     pub fn measured(&self) -> Option<Duration> {
         self.window.filter(|_| self.rate.is_none() && self.from.is_empty())
     }
 
-    /// The error for a program that is configured by server, if no server is named and `why` there is no load that has them.
+    /// The error for a program whose configuration lists its servers ([`Program::names_servers`]), if neither `--to` nor a load
+    /// names one. `why`: why there is no such load, as a part of the error's text.
     pub fn no_servers(&self, why: &str) -> Error {
         Error::BadConfig(format!(
             "{} is configured by server, and no load says which ones there are ({why}): name each with its port \
@@ -54,20 +55,20 @@ impl AdviseConfig {
         ))
     }
 
-    /// Networks and ports of the destinations; empty: all.
+    /// Network and ports of each destination, in the order of the command line; empty: all destinations.
     pub fn destinations(&self) -> Vec<Destination> {
         self.targets.iter().map(|target| target.destination).collect()
     }
 
-    /// The networks of the destinations, without those that are a whole family; empty: all.
+    /// The networks of the destinations; empty: all, also if one of them is a whole address family (0.0.0.0/0 or ::/0).
     pub fn networks(&self) -> Vec<IpNet> {
         let networks = destinations::networks(&self.targets).into_iter().map(|it| it.network);
         let all: Vec<IpNet> = networks.collect();
         if all.iter().any(|it| it.prefix_len() == 0) { Vec::new() } else { all }
     }
 
-    /// The servers that the destinations name: each an address with a port; none of a value with more than 16 ports, or with a
-    /// network.
+    /// The servers that the destinations name, each an address with a port (host byte order), sorted, each once. A destination
+    /// that is a network of several addresses, or has more than 16 ports, names none.
     pub fn servers(&self) -> Vec<(IpAddr, u16)> {
         let mut servers: Vec<_> = self.targets.iter().flat_map(servers_of).collect();
         servers.sort_unstable();

@@ -18,16 +18,17 @@ const MOST: usize = 64;
 pub struct DoctorConfig {
     /// The namespaces to judge; empty: all that are found, or those of the processes to judge.
     pub netns: Vec<NetnsRef>,
-    /// The processes to judge, with those that they have started; if this and `cgroups` are empty: all.
+    /// Ids of the processes to judge, at most 64; those that they have started are judged, too. If this and `cgroups` are
+    /// empty: all processes.
     pub pids: Vec<u32>,
-    /// The cgroups whose processes are judged.
+    /// The cgroups whose processes are judged; empty: see `pids`.
     pub cgroups: Vec<PathBuf>,
     /// How long to watch with hooks; `None`: no hooks are attached.
     pub window: Option<Duration>,
     /// The time from the beginning of a round to that of the next; `None`: there is one round.
     pub watch: Option<Duration>,
     pub format: DoctorFormat,
-    /// Logs of proxies to read; `-` is standard input.
+    /// Logs of proxies to read; `-` is standard input; empty: none is named.
     pub logs: Vec<PathBuf>,
     /// Recordings to judge; empty: this host is judged.
     pub from: Vec<PathBuf>,

@@ -13,16 +13,21 @@ use crate::{
     error::Error,
 };
 
-/// A checked filter, whose cgroups and namespaces are not yet looked up on the host. An empty list matches everything.
+/// A checked filter, whose cgroups and namespaces are not yet looked up on the host. Each list has at most 4 values, of which one
+/// must match; an empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FilterSpec {
+    /// Process ids, as processes outside of containers see them (the kernel's first process namespace).
     pub pids: Vec<u32>,
-    /// At most 15 bytes each.
+    /// Names of processes or threads, of 1 to 15 bytes each.
     pub comms: Vec<String>,
     pub cgroups: Vec<PathBuf>,
     pub netns: Vec<NetnsRef>,
+    /// Networks of which the source address must be in one.
     pub sources: Vec<IpNet>,
+    /// Networks of which the destination address must be in one.
     pub destinations: Vec<IpNet>,
+    /// Ranges of which the destination's port must be in one.
     pub destination_ports: Vec<Ports>,
     /// 4, 6, or 0 for both, as [`Filter::family`].
     pub family: u8,
@@ -144,8 +149,8 @@ impl FilterSpec {
         *self == Self::default()
     }
 
-    /// The form that the kernel side reads. `cgroups` and `netns`: what `self.cgroups` and `self.netns` are on this host.
-    /// `active` is 0 if nothing is filtered.
+    /// The form that the BPF programs read. `cgroups` and `netns` (inode numbers): what `self.cgroups` and `self.netns` are on
+    /// this host; values after the fourth are left out. The result's `active` is 0 if nothing is filtered.
     pub fn to_kernel(&self, cgroups: &[Cgroup], netns: &[u32]) -> Filter {
         let comms: Vec<_> = self.comms.iter().map(|comm| padded(comm)).collect();
         let sources: Vec<_> = self.sources.iter().map(prefix).collect();
@@ -195,8 +200,8 @@ fn prefix(network: &IpNet) -> Prefix {
     Prefix { network: address(network.network()), mask: Addr(mask.to_be_bytes()) }
 }
 
-/// The filter as it applies to rows of the tuple table, with the same meaning as in the kernel side: of each option that was
-/// given, a row must match at least one value.
+/// The filter as it applies to rows of the tuple table, with the same meaning as in the BPF programs: of each option that was
+/// given, a row must match at least one value. An option that was not given matches every row.
 #[derive(Clone, Copy, Debug)]
 pub struct RowFilter<'a>(pub &'a Filter);
 
@@ -220,9 +225,9 @@ impl RowFilter<'_> {
             })
     }
 
-    /// Whether a row passes by its owner `who`: of a tuple, the process that connected last. `name`: the process's name
-    /// (`None`: not known; `who` has the name of the thread); one of the two must match. `lineage`: the ids of its cgroup and
-    /// of those above it.
+    /// Whether a row passes by its owner `who`: of a tuple, the process that connected last. Of `name` (the process's name;
+    /// `None`: not known) and the name in `who` (the thread's), one must match. `lineage`: the ids of the owner's cgroup and of
+    /// all cgroups above it.
     pub fn matches_owner(&self, who: &Who, name: Option<[u8; 16]>, lineage: &[u64]) -> bool {
         let filter = self.0;
         any(&filter.pids, filter.pid_count, |pid| *pid == who.pid)

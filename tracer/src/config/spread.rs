@@ -20,11 +20,14 @@ const SAMPLE: u32 = 64;
 /// `tracer spread --pool …`
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpreadConfig {
+    /// Name of the rule.
     pub rule: String,
     pub pool: Vec<Spec>,
-    /// Values of `--cgroup`; `/` for the whole machine.
+    /// Values of `--cgroup`; `/` for the whole machine. Empty only if `from` is not.
     pub cgroups: Vec<PathBuf>,
+    /// The destinations; empty: all.
     pub targets: Vec<Target>,
+    /// The network namespace of the pool; `None`: that of tracer itself.
     pub netns: Option<NetnsRef>,
     /// Bits of [`rule_flag`].
     pub flags: u32,
@@ -35,13 +38,16 @@ pub struct SpreadConfig {
     /// Calls that find a full pool are not sampled: at most one a second is written (if this is 1, each).
     pub sample: u32,
     pub output: OutputConfig,
+    /// Whether the rule is left active in the kernel without an agent.
     pub detach: bool,
+    /// Whether nothing is changed, and it is only printed what the pool would bring.
     pub dry_run: bool,
     /// Recordings that `--dry-run` uses in place of this host's connections; empty: `--dry-run` uses the host's.
     pub from: Vec<PathBuf>,
 }
 
 impl SpreadConfig {
+    /// Network and ports of each destination, in the order of the command line; empty: all destinations.
     pub fn destinations(&self) -> Vec<Destination> {
         self.targets.iter().map(|target| target.destination).collect()
     }

@@ -12,9 +12,12 @@ use crate::{
 /// How readings are shown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShowConfig {
+    /// Whether readings are printed one after another; false: they are shown on a screen if stdout is a terminal.
     pub batch: bool,
+    /// How many readings are shown before the program ends; `None`: any number.
     pub count: Option<u64>,
     pub table: TableConfig,
+    /// The filter of `--filter`, for the rows that are shown.
     pub filter: Filter,
 }
 
@@ -36,7 +39,7 @@ pub struct TopConfig {
     /// Time between readings.
     pub interval: Duration,
     pub show: ShowConfig,
-    /// The filter for the rows, and for the events of the kernel side.
+    /// The filter of the other options (`--dst` and so on): for the rows, and for the events that the BPF programs emit.
     pub rows: FilterSpec,
 }
 
@@ -55,8 +58,9 @@ impl TryFrom<&TopArgs> for TopConfig {
 /// `tracer replay`
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayConfig {
+    /// Recordings; `-` is standard input.
     pub files: Vec<PathBuf>,
-    /// Speed, as a multiple of real time.
+    /// Speed, as a multiple of real time: 0.125 to 1024.
     pub speed: f64,
     /// The time to start at, as it was typed, because its meaning depends on the recording; `None`: the recording's
     /// beginning.

@@ -98,7 +98,8 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends a rare line: the envelope, then the members of `record`, which is a JSON object.
+    /// Appends a rare line: the envelope, whose `event.name` is `name`, then the members of `record`, which is a JSON object (any
+    /// other text counts as an empty one).
     pub(super) fn object(&mut self, out: &mut Lines, moment: Moment, name: &str, record: &[u8]) {
         out.append(ROOM + name.len() + record.len(), |pen| {
             envelope(pen, &mut self.clock, moment.seq, moment.mono_ns, moment.wall_offset_ns);

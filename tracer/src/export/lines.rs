@@ -17,6 +17,7 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// An empty buffer with room for this many bytes; it grows when it is full.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: BytesMut::zeroed(bytes), end: 0 }
     }
@@ -25,6 +26,7 @@ impl Lines {
         &self.bytes[..self.end]
     }
 
+    /// Length of all lines together, in bytes.
     pub const fn len(&self) -> usize {
         self.end
     }
@@ -37,7 +39,8 @@ impl Lines {
         self.end = 0;
     }
 
-    /// Appends what `write` writes, which must be at most `room` bytes, padding included; with more, it may panic.
+    /// Appends what `write` writes, which must be at most `room` bytes, with the padding of each [`Word`] and number. With more,
+    /// it may panic.
     #[inline]
     pub(super) fn append(&mut self, room: usize, write: impl FnOnce(&mut Cursor<'_>)) {
         if self.bytes.len() - self.end < room {
@@ -55,7 +58,8 @@ impl Lines {
     }
 }
 
-/// Writes into free bytes, from left to right. Panics if they do not suffice.
+/// Writes into free bytes, from left to right. Panics if they do not suffice. Some pieces need more free bytes than they write: a
+/// [`Word`] its padding, the parts of a number 8, an IPv4 address 20, an IPv6 address 48.
 pub(super) struct Cursor<'a> {
     room: &'a mut [u8],
 }
@@ -237,7 +241,7 @@ pub(super) struct Word<const N: usize> {
 }
 
 impl<const N: usize> Word<N> {
-    /// Panics if `text` is longer than `N` bytes; in a constant, that is an error at compile time.
+    /// A word of this text. Panics if it is longer than `N` bytes; in a constant, that is an error at compile time.
     pub(super) const fn new(text: &str) -> Self {
         let mut word = Self { text: [0; N], length: text.len() };
         word.text.split_at_mut(text.len()).0.copy_from_slice(text.as_bytes());

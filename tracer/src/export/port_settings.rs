@@ -9,7 +9,7 @@ use crate::host::capacity::Reuse;
 /// Bytes of the longest list of reserved ports that a line has: any user can reserve ports in a namespace of his own.
 const LONGEST: usize = 1_024;
 
-/// What is not known is left out.
+/// The settings as keys of a line. What is not known (`None`) is left out.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct PortSettings {
     /// Ports of the range that are never chosen (net.ipv4.ip_local_reserved_ports), as `40001,40010-40019`; empty: none. `None`:
@@ -22,7 +22,7 @@ pub struct PortSettings {
     /// net.ipv4.tcp_tw_reuse_delay, ms; `None`: this kernel has no such setting, or it is not known.
     #[serde(rename = "tcp_tw_reuse_delay_ms", skip_serializing_if = "Option::is_none")]
     pub reuse_delay_ms: Option<u32>,
-    /// Whether net.ipv4.tcp_timestamps is on.
+    /// Whether net.ipv4.tcp_timestamps is other than 0.
     #[serde(rename = "tcp_timestamps", skip_serializing_if = "Option::is_none")]
     pub timestamps: Option<bool>,
 }

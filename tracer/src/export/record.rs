@@ -20,9 +20,11 @@ use crate::format::{
 /// `tracer.start`, the first line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Start<'a> {
+    /// tracer's version.
     pub version: &'a str,
     /// Kernel release, as `uname -r` prints it.
     pub kernel: Cow<'a, str>,
+    /// Name of the backend, such as `fexit`.
     pub backend: &'a str,
     #[serde(rename = "host.name")]
     pub host: Cow<'a, str>,
@@ -33,6 +35,7 @@ pub struct Start<'a> {
     /// The namespace that `range` and `ports` are of, by its inode number; `None`: unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<u32>,
+    /// Further settings of that namespace that decide which ports connect() is given.
     #[serde(flatten)]
     pub ports: PortSettings,
     /// Ticks of the kernel's timer per second (CONFIG_HZ), which say how long a TIME_WAIT lasts at most; `None`: unknown.
@@ -76,7 +79,7 @@ pub struct Stop {
 }
 
 /// `tracer.stats`: ends a reading, after its `tuple.stats` and `address.stats` lines, which have the same `mono_ns`. All but
-/// [`Self::tuples`] and the memory are totals since the start.
+/// [`Self::tuples`] and the memory are totals since the start; those that [`Stop`] has, too, mean the same there.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stats {
     /// Number of `tuple.stats` lines of this reading.
@@ -107,9 +110,10 @@ fn failed_prefix<S: serde::Serializer>(
     serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
 }
 
-/// `netns.settings`: written before the first `tuple.stats` of a network namespace, and when they have changed.
+/// `netns.settings`: the settings of a network namespace; written before its first `tuple.stats`, and when they have changed.
 #[derive(Clone, Debug, Serialize)]
 pub struct NetnsSettings<'a> {
+    /// The namespace's inode number.
     pub netns: u32,
     /// `None`: it has no name in /run/netns.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
@@ -117,6 +121,7 @@ pub struct NetnsSettings<'a> {
     /// net.ipv4.ip_local_port_range, as in [`Start::range`].
     #[serde(rename = "ports.range")]
     pub range: String,
+    /// Its further settings that decide which ports connect() is given.
     #[serde(flatten)]
     pub ports: PortSettings,
 }
@@ -137,39 +142,49 @@ pub struct Degraded<'a> {
 /// `lost`: how often one loss happened since the last such line of the same reason, or since the start.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lost<'a> {
+    /// Name of the loss (`tracer/doc/losses.md`).
     #[serde(rename = "lost.reason")]
     pub reason: &'a str,
     #[serde(rename = "lost.count")]
     pub count: u64,
 }
 
-/// `spread.decision`: what the spreader did about a connect().
+/// `spread.decision`: what the spreader did about a connect(). Ports are in host byte order. `None` of the keys of the process:
+/// not known, or there is none.
 #[derive(Clone, Debug, Serialize)]
 pub struct Decided<'a> {
+    /// `tcp`
     #[serde(rename = "network.transport")]
     pub transport: &'a str,
+    /// `ipv4` or `ipv6`
     #[serde(rename = "network.type")]
     pub family: &'a str,
     #[serde(rename = "network.peer.address")]
     pub destination: IpAddr,
     #[serde(rename = "network.peer.port")]
     pub port: u16,
+    /// Inode number of the network namespace.
     pub netns: u32,
+    /// Id of the process that called connect().
     #[serde(rename = "process.pid")]
     pub pid: u32,
+    /// Name of that process, or of a thread of it: see `comm_source`.
     #[serde(rename = "process.executable.name")]
     pub comm: String,
     /// Whose name `comm` is; `None`: the process's. See [`crate::host::process::NameOf`].
     #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
     pub comm_source: Option<&'a str>,
+    /// Name of the thread that called; empty: not known.
     #[serde(rename = "thread.name")]
     pub thread: String,
+    /// Path of the process's cgroup, from the root of the hierarchy.
     #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
     pub container: Option<&'a str>,
     #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'a str>,
+    /// The socket's number, unique and never reused (SO_COOKIE).
     #[serde(rename = "socket.cookie")]
     pub cookie: u64,
     /// The address that the spreader bound, or tried to bind and the kernel refused; `None`: it tried none.
@@ -181,14 +196,16 @@ pub struct Decided<'a> {
     /// The address that the socket was bound to before; `None`: to none.
     #[serde(rename = "spread.original", skip_serializing_if = "Option::is_none")]
     pub original: Option<IpAddr>,
+    /// Why this address: `least_used`, `fast_port` or `pool_full`; `passed`: the socket was left unchanged.
     #[serde(rename = "spread.reason")]
     pub reason: &'a str,
     /// Why the socket was left unchanged, or its connect() denied; `None`: neither happened.
     #[serde(rename = "spread.passed", skip_serializing_if = "Option::is_none")]
     pub passed: Option<&'a str>,
+    /// Name of the rule.
     #[serde(rename = "spread.rule")]
     pub rule: &'a str,
-    /// Ports that the tuple had in use before this connect(); `None`: unknown.
+    /// Ports that the tuple of the chosen address had in use before this connect(); `None`: no address was chosen.
     #[serde(rename = "ports.in_use", skip_serializing_if = "Option::is_none")]
     pub in_use: Option<u32>,
 }

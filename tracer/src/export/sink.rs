@@ -45,6 +45,7 @@ pub enum ReopenError {
     /// The file cannot be opened, or another user may have put it there. The old one is kept, and nothing is lost.
     #[error(transparent)]
     Open(Error),
+    /// Nobody reads the old file or stdout any more.
     #[error(transparent)]
     Closed(#[from] Closed),
 }

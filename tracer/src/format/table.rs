@@ -66,8 +66,8 @@ impl Top {
         }
     }
 
-    /// The rows in the order of [`order`]: rows that are equal by the column are ordered by their ports in use (most first),
-    /// then by what identifies them; all in reverse if [`Self::reversed`] was asked for that.
+    /// The first `limit` rows in the order of [`order`]: rows that are equal by the column are ordered by their ports in use
+    /// (most first), then by what identifies them; all in reverse if [`Self::reversed`] was asked for that.
     pub fn sorted(mut self) -> Vec<Row> {
         let order = self.order();
         self.rows.sort_unstable_by(order);
@@ -130,14 +130,14 @@ impl Alike {
 pub struct Reading<'a> {
     /// When the reading began: wall clock, ns since 1970.
     pub ns: u64,
-    /// Corrections of the ledger so far, by comparison with the kernel's sockets, that no loss explains.
+    /// How many corrections of the ledger by comparison with the kernel's sockets there were so far that no loss explains.
     pub drift: u64,
-    /// The kernel side's losses by then, by name.
+    /// The losses by then: how many of each name, also those that are 0 if the source names them.
     pub lost: BTreeMap<&'a str, u64>,
 }
 
-/// One reading as text, with a newline at its end. `first`: it is the first reading, which has the header of CSV; without
-/// it, CSV of no rows is empty. The losses are keys in JSON and the last line of columns; CSV does not have them.
+/// One reading as text, with a newline at its end. `first`: whether it is the first reading; only then CSV has its header, and
+/// later CSV of no rows is empty. The losses are keys in JSON and the last line of columns; CSV does not have them.
 ///
 /// # Errors
 /// That of `serde_json`, which does not occur with these types.

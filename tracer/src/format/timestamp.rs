@@ -6,7 +6,7 @@ pub(crate) const LENGTH: usize = 30;
 /// Length of the part before the fraction, with the point.
 const DATE: usize = 20;
 
-/// The text of the second that was asked for last, so that further timestamps of that second are cheap.
+/// Formats timestamps. Keeps the text of the second that was asked for last, so that further timestamps of it are cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Timestamp {
     second: u64,
@@ -20,8 +20,8 @@ impl Default for Timestamp {
 }
 
 impl Timestamp {
-    /// The text before the fraction, with the point. `second`: seconds since 1970, which must be at most those of `u64::MAX`
-    /// ns (in the year 2554; not checked).
+    /// The text before the fraction, with the point: ASCII, `2026-11-21T02:44:53.`. `second`: seconds since 1970, which must be
+    /// at most those of `u64::MAX` ns (in the year 2554; not checked).
     #[inline]
     pub(crate) fn date(&mut self, second: u64) -> &[u8; DATE] {
         if second != self.second {
@@ -30,7 +30,7 @@ impl Timestamp {
         &self.date
     }
 
-    /// The text of a time. `ns`: nanoseconds since 1970.
+    /// The text of a time: ASCII, `2026-11-21T02:44:53.123456789Z`. `ns`: nanoseconds since 1970.
     pub(crate) fn text(&mut self, ns: u64) -> [u8; LENGTH] {
         let mut text = [b'Z'; LENGTH];
         text[..DATE].copy_from_slice(self.date(ns / 1_000_000_000));

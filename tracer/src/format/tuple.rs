@@ -15,25 +15,31 @@ use crate::{
 };
 
 /// A tuple: the keys of `tuple.stats`, and of `tracer tuples -o json`. Absent: not known, unless a key says
-/// otherwise.
+/// otherwise. Counters that say no period count since the tuple was added to the ledger.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tuple<'a> {
     #[serde(rename = "network.transport")]
     transport: &'static str,
     #[serde(rename = "network.type")]
     family: &'static str,
+    /// Source address; `0.0.0.0` or `::`: none was chosen, or the row stands for several.
     #[serde(rename = "network.local.address")]
     pub local_address: String,
+    /// Destination address.
     #[serde(rename = "network.peer.address")]
     pub peer_address: String,
+    /// Port of the destination, host byte order.
     #[serde(rename = "network.peer.port")]
     pub peer_port: u16,
+    /// Inode number of the network namespace.
     pub netns: u32,
+    /// Its name in /run/netns; absent: it has none, or that is not known.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     pub netns_name: Option<String>,
     /// Ports in use, TIME_WAIT included.
     #[serde(rename = "ports.in_use")]
     pub in_use: u64,
+    /// Of these: ports in TIME_WAIT.
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
     /// TIME_WAITs whose ports connect() can take over now; absent: it never can, or that is not known.
@@ -45,8 +51,10 @@ pub struct Tuple<'a> {
     /// Ports of `ports.connecting` whose SYN was sent again; absent: not known.
     #[serde(rename = "ports.unanswered", skip_serializing_if = "Option::is_none")]
     pub unanswered: Option<u64>,
+    /// Ports in ESTABLISHED; absent: not known.
     #[serde(rename = "ports.established", skip_serializing_if = "Option::is_none")]
     pub established: Option<u64>,
+    /// Ports in CLOSE_WAIT; absent: not known.
     #[serde(rename = "ports.close_wait", skip_serializing_if = "Option::is_none")]
     pub close_wait: Option<u64>,
     /// Ports in FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK; absent: not known.
@@ -55,12 +63,13 @@ pub struct Tuple<'a> {
     /// Ports that the tuple can hold; absent: not known.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
-    /// Port range of the tuple's network namespace. The next two keys: how many ports of it are reserved, and how many
-    /// are bound. Absent: not known.
+    /// Port range of the tuple's network namespace, both ends included: `32768-60999`; absent: not known.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
+    /// Ports of the range that are reserved; absent: not known.
     #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
     pub reserved: Option<u32>,
+    /// Ports of the range that connect() is not given because of bind() or listen(); absent: not known.
     #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
     pub bound: Option<u32>,
     /// `ports.in_use` / `ports.capacity`; 1 if the capacity is 0. Absent: not known.
@@ -83,24 +92,29 @@ pub struct Tuple<'a> {
     /// Seconds until no port is left, 0 if none is left; absent: the tuple is not filling up, or that is not known.
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
+    /// Ports that connect() took, those of sockets that are older than the tracer included.
     #[serde(rename = "ports.opened")]
     pub opened: u64,
+    /// Of `ports.opened`: ports that were released again.
     #[serde(rename = "ports.released")]
     pub released: u64,
+    /// Ports that entered TIME_WAIT; absent outside of recordings.
     #[serde(rename = "ports.time_wait_begun", skip_serializing_if = "Option::is_none")]
     pub time_wait_begun: Option<u64>,
     /// Only in the first line of a tuple, if it has TIME_WAITs that are older than the recording: how many end in
     /// each of the next seconds, without the zeros at the end.
     #[serde(rename = "ports.time_wait_ends", skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<u32>,
-    /// Failed calls by cause, without causes that did not occur.
+    /// Failed calls by the cause's name, without causes that did not occur.
     #[serde(rename = "connect.failures")]
     pub failures: BTreeMap<&'static str, u64>,
     /// errno of the newest failure; absent: no call failed, or the newest failure had no errno (the application gave up).
     #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
     pub errno: Option<u32>,
+    /// Id of the process that connected last; absent: not known.
     #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Name of that process, or of a thread of it (see the next key); absent: not known.
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
     /// Only if the process's name is not known, because its /proc could not be read: `thread` (the name is that of the thread
@@ -110,8 +124,10 @@ pub struct Tuple<'a> {
     /// Name of the thread that connected last; absent: not known.
     #[serde(rename = "thread.name", skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
+    /// Path of that process's cgroup, from the root of the hierarchy; absent: not known, or outside of recordings.
     #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<&'a str>,
+    /// Id of that process's container; absent: it is in none, or that is not known.
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
     pub container: Option<&'a str>,
     /// Systemd unit of the process; absent: the process is in a container or in no unit, or that is not known.
@@ -234,7 +250,9 @@ impl From<&Row> for AddressStats {
 }
 
 impl<'a> Tuple<'a> {
-    /// The tuple with the keys that only a recording needs, so that it can be replayed like a live one.
+    /// The tuple with the keys that only a recording needs, so that it can be replayed like a live one, except
+    /// `ports.time_wait_ends`. `count`: the counters that `row` was made from. `name`: of the cgroup of the process that
+    /// connected last; `None`: not known, so that cgroup, container and unit are absent.
     pub fn recorded(row: &'a Row, count: &'a TupleCount, name: Option<&'a Name>) -> Self {
         let zeros = count.search.iter().rev().take_while(|count| **count == 0).count();
         Self {
@@ -255,7 +273,7 @@ fn rounded(value: f64, factor: f64) -> f64 {
     if scaled.is_finite() { scaled / factor } else { value }
 }
 
-/// An address as text: as IPv4 if it is v4-mapped, else by RFC 5952.
+/// An address as text: as IPv4 if it is v4-mapped, else as IPv6 in the form of RFC 5952.
 pub fn address(address: Addr) -> String {
     match address.to_v4() {
         Some(octets) => Ipv4Addr::from(octets).to_string(),

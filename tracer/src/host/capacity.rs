@@ -25,8 +25,9 @@ use crate::host::sysctl;
 /// The ports that the kernel chooses from, by the sysctls of one network namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PortRange {
-    /// First and last port, both inclusive (net.ipv4.ip_local_port_range).
+    /// First port (net.ipv4.ip_local_port_range).
     pub low: u16,
+    /// Last port, inclusive; not below `low` if [`Self::read`] made this.
     pub high: u16,
     /// Ports that the kernel never chooses (net.ipv4.ip_local_reserved_ports); may be outside of the range.
     pub reserved: Vec<RangeInclusive<u16>>,
@@ -152,7 +153,8 @@ fn parse_range(text: &str) -> Option<(u16, u16)> {
     (words.next().is_none() && low <= high).then_some((low, high))
 }
 
-/// Parses `8080,9148-9150`; the text may be empty. `None`: anything else.
+/// Parses `8080,9148-9150`: runs of ports in the order of the text, in which a run from a higher to a lower port is empty. An
+/// empty text has none. `None`: anything else.
 pub fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     let items = text.trim().split(',').filter(|item| !item.is_empty());
     let parse = |item: &str| {

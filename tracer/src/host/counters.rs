@@ -28,7 +28,8 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// By how much each counter grew since `before`; `None`: it is missing in one of the two.
+            /// By how much each counter grew since `before`; `None`: it is missing in one of the two. A counter that became
+            /// smaller has begun anew (it grew by its value), or wrapped at 32 bits.
             #[must_use]
             pub fn since(&self, before: &Self) -> Self {
                 Self { $($field: growth(self.$field, before.$field),)+ }

@@ -38,7 +38,7 @@ pub struct Limit {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Descriptors {
     pub pid: u32,
-    /// How many are open.
+    /// How many are open; at most 1,000,000 on kernels before Linux 6.2, where they are counted one by one.
     pub open: u64,
     pub limit: Limit,
 }
@@ -58,7 +58,7 @@ pub struct All {
     pub processes: Vec<Descriptors>,
     /// Processes that could not be read, because this one lacks the right to.
     pub refused: u32,
-    /// Whether some were not read because there are too many, or because it took too long.
+    /// Whether some were not read for another reason: there are too many, it took too long, or reading one failed.
     pub cut_short: bool,
     /// Whether /proc hides processes of other users from this one (hidepid): then some are missing.
     pub hidden: bool,

@@ -32,7 +32,7 @@ pub trait Files {
     /// As [`Self::head`].
     fn tail(&self, path: &Path, most: usize) -> io::Result<Contents>;
 
-    /// The names in a folder, sorted, `most` of them at most, whether there are more.
+    /// The names in a folder, sorted, and whether there are more. If there are more than `most`, any `most` of them.
     ///
     /// # Errors
     /// It cannot be opened or read, or is no folder.

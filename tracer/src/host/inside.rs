@@ -51,7 +51,7 @@ impl Inside {
         Ok(Self { of_proc, root })
     }
 
-    /// Its root folder, without use (O_PATH).
+    /// Its root folder, as an O_PATH descriptor: other files can be opened from it, but it cannot be listed.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
@@ -81,7 +81,7 @@ impl Inside {
         self.read("cmdline", COMMAND_LINE)
     }
 
-    /// Its program, open for reading.
+    /// The file of its program (/proc/PID/exe), open for reading.
     ///
     /// # Errors
     /// It has ended, or the program cannot be opened.

@@ -112,6 +112,9 @@ pub fn open_dir(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// The root directory of a new mount without a path, which ends with the descriptor.
+///
+/// # Errors
+/// As fsopen(2), fsconfig(2) and fsmount(2): EPERM without CAP_SYS_ADMIN.
 pub(crate) fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(fs.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
@@ -123,11 +126,13 @@ pub(crate) fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
 /// A line of /proc/PID/mountinfo (proc(5)).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MountPoint {
+    /// Its mount id, as `mnt_id` in /proc/PID/fdinfo.
     pub id: u64,
     /// Its device, as `st_dev` of its files.
     pub device: u64,
     /// Which part of the file system is mounted.
     root: PathBuf,
+    /// Where it is mounted.
     pub path: PathBuf,
     kind: Vec<u8>,
 }

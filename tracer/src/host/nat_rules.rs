@@ -36,7 +36,7 @@ const TRIES: usize = 3;
 const LEGACY: [&str; 2] =
     ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
-/// The ports that a rule without a range chooses from: 1024 to 65535 (`nf_nat_l4proto_unique_tuple` in
+/// How many ports a rule without a range chooses from: 1024 to 65535 (`nf_nat_l4proto_unique_tuple` in
 /// net/netfilter/nf_nat_core.c), whatever `net.ipv4.ip_local_port_range` says.
 pub const ALL_PORTS: u32 = 64_512;
 
@@ -45,7 +45,7 @@ pub const ALL_PORTS: u32 = 64_512;
 pub enum PortChoice {
     /// The rule names none: see [`ALL_PORTS`].
     All,
-    /// From the first to the second one, both inclusive.
+    /// Those between these two, both inclusive; either of the two can be the greater.
     Range(u16, u16),
     /// The rule takes them from a map.
     Unknown,
@@ -54,8 +54,9 @@ pub enum PortChoice {
 /// A rule of source NAT.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Rule {
-    /// Whether it can be a rule for IPv4, and for IPv6.
+    /// Whether it can give IPv4 addresses.
     pub v4: bool,
+    /// Whether it can give IPv6 addresses.
     pub v6: bool,
     /// The protocol of IP that the rule is for; `None`: any, or not known.
     pub protocol: Option<u8>,
@@ -69,8 +70,9 @@ pub struct Rule {
 /// How many ports an address of source NAT has towards each destination.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Capacity {
+    /// How many.
     pub ports: u32,
-    /// Whether the rules say so. False: it is the most that it can be.
+    /// Whether the rules say so. False: `ports` is the most that it can be.
     pub exact: bool,
     /// Whether every rule for the address begins its search for a free port at a random one.
     pub fully_random: bool,
@@ -90,7 +92,8 @@ pub struct NatRules {
 }
 
 impl NatRules {
-    /// How many ports this address has towards each destination.
+    /// How many ports this address has towards each destination. `protocol`: of IP, such as 6 for TCP. [`Capacity::DEFAULT`] if
+    /// no known rule can give the address.
     ///
     /// Which rule chose an address is not known if several can: then it is the most that one of them gives.
     pub fn capacity(&self, address: IpAddr, protocol: u8) -> Capacity {
@@ -108,7 +111,7 @@ impl NatRules {
         }
     }
 
-    /// The fewest ports that a rule gives an address; those of a rule that is not seen do not count.
+    /// The fewest ports that a known rule gives an address; [`ALL_PORTS`] if no rule is known.
     pub fn least(&self) -> u32 {
         self.rules.iter().map(Rule::ports).min().unwrap_or(ALL_PORTS)
     }

@@ -43,11 +43,13 @@ static REQUESTS: AtomicU32 = AtomicU32::new(1);
 
 /// A request for a list, and how its answers are parsed.
 pub(crate) struct Query<'a, T> {
-    /// For error texts: the name of what is asked, such as `sock_diag`, and in `things` what it lists, such as "TCP sockets".
+    /// For error texts: the name of what is asked, such as `sock_diag`.
     pub(crate) name: &'static str,
+    /// For error texts: what it lists, such as "TCP sockets".
     pub(crate) things: &'static str,
     /// `None`: NETLINK_ROUTE.
     pub(crate) protocol: Option<Protocol>,
+    /// The bytes of the request, as [`request`] makes them.
     pub(crate) request: &'a [u8],
     /// The type of messages that are answers; others are skipped.
     pub(crate) reply: u16,
@@ -69,7 +71,10 @@ impl<T> Query<'_, T> {
     }
 
     /// As [`Self::answers`], but if there is a socket `held`, about the network namespace in which it was opened,
-    /// whichever thread calls. No other thread may use the socket meanwhile.
+    /// whichever thread calls. No other thread may use the socket meanwhile (not checked).
+    ///
+    /// # Errors
+    /// As [`Self::answers`].
     pub(crate) fn answers_by(&self, held: Option<&Socket>) -> io::Result<Vec<T>> {
         let mut buffer = vec![0; BUFFER];
         for _ in 0..TRIES {
@@ -154,7 +159,7 @@ impl<T> Query<'_, T> {
     }
 }
 
-/// The bytes of a request to the kernel; its sequence number is 0.
+/// The bytes of a request to the kernel: `kind` is its type, and NLM_F_REQUEST is added to `flags`. Its sequence number is 0.
 pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(HEADER_LEN + body.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
@@ -179,7 +184,9 @@ fn numbered(request: &[u8], number: u32) -> Vec<u8> {
 /// A message from the kernel.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Message<'a> {
+    /// Its type.
     pub(crate) kind: u16,
+    /// What follows the header.
     pub(crate) payload: &'a [u8],
     flags: u16,
     /// Sequence number of the request that it answers.
@@ -239,10 +246,12 @@ pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
     })
 }
 
+/// The number at this offset, in host byte order; `None`: the bytes end before its end.
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+/// The number at this offset, in host byte order; `None`: the bytes end before its end.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }

@@ -7,7 +7,7 @@ const OWN: &str = "/proc/thread-self/net";
 /// The kernel's counters in it (`net/ipv4/proc.c`, `net/ipv6/proc.c`).
 const FILES: [&str; 2] = ["sockstat", "sockstat6"];
 
-/// How many TCP sockets a network namespace has.
+/// How many TCP sockets a network namespace has, of both address families.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SocketCounts {
     /// Those that listen, connect or are connected.

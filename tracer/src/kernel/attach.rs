@@ -62,7 +62,7 @@ pub struct Settings {
     /// Whether maps count as locked memory: [`maps_are_locked`](super::facts::KernelFacts::maps_are_locked).
     pub maps_are_locked: bool,
     /// Settings of a spreader, which uses the ledger. If set, all links and the maps in `PINNED_MAPS` are pinned, and
-    /// outlive the session.
+    /// outlive the session. `None`: nothing is spread or pinned.
     pub spreading: Option<Spreading>,
 }
 

@@ -41,6 +41,7 @@ const MAX_UNMOUNTS: usize = 64;
 /// An open bpffs.
 #[derive(Clone, Debug)]
 pub(super) struct Bpffs {
+    /// Its root directory, open for reading.
     pub root: Arc<OwnedFd>,
     /// Where it is mounted.
     pub path: PathBuf,

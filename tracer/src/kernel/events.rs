@@ -41,8 +41,8 @@ impl Events {
         count
     }
 
-    /// Waits until the kernel side reports that the ring fills up, at most for `timeout`; a signal ends the wait, too. Few events
-    /// do not end it: they are read after `timeout`.
+    /// Waits until a quarter of the ring is in use, at most for `timeout`; a signal ends the wait, too. Few events do not end it:
+    /// they are read after `timeout`.
     pub fn wait(&self, timeout: std::time::Duration) {
         let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];

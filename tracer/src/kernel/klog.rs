@@ -7,13 +7,15 @@ use log::Log;
 /// Reader of the kernel side's messages; `None`: the object has none, or they cannot be read.
 pub(super) struct KernelLog(Option<EbpfLogger<&'static dyn Log>>);
 
-/// The level that the BPF programs are loaded with: messages below it are not in the loaded programs.
+/// The level that the BPF programs are loaded with, as the number of a [`Level`]: less important messages are not in the loaded
+/// programs.
 pub(super) fn level() -> u8 {
     let level = if tracing::enabled!(tracing::Level::TRACE) { Level::Debug } else { Level::Warn };
     level as u8
 }
 
 impl KernelLog {
+    /// Takes the ring of messages out of a loaded object. That it cannot be read is no error: it is logged.
     pub(super) fn take(ebpf: &mut Ebpf) -> Self {
         match EbpfLogger::init(ebpf) {
             Ok(logger) => Self(Some(logger)),
@@ -26,6 +28,7 @@ impl KernelLog {
         }
     }
 
+    /// Passes on all messages that are waiting.
     pub(super) fn flush(&mut self) {
         if let Some(logger) = &mut self.0 {
             logger.flush();

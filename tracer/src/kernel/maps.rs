@@ -59,6 +59,9 @@ impl Maps {
     }
 
     /// Sets a random key for the hash that maps owners to indices of `SHARES`, unless an earlier process has set one.
+    ///
+    /// # Errors
+    /// `SHARES` cannot be read or written.
     pub(super) fn key_shares(&mut self) -> Result<(), Error> {
         let mut totals = self.shares.get(&0, 0).map_err(wrong(map::SHARES))?;
         if totals.key == 0 {
@@ -68,7 +71,7 @@ impl Maps {
         Ok(())
     }
 
-    /// How many entries of each [`Table`] are in use.
+    /// How many entries of each table are in use; the index is a [`Table`].
     ///
     /// # Errors
     /// `SHARES` cannot be read.
@@ -79,6 +82,9 @@ impl Maps {
     }
 
     /// Sets which calls have events.
+    ///
+    /// # Errors
+    /// `FILTER` cannot be written.
     pub(super) fn set_filter(&mut self, filter: &Filter) -> Result<(), Error> {
         self.filter.set(0, filter, 0).map_err(wrong(map::FILTER))
     }
@@ -149,6 +155,9 @@ impl Maps {
     }
 
     /// The counters, summed over CPUs. `hook_missed` is 0: a program that the kernel skipped cannot count that.
+    ///
+    /// # Errors
+    /// `STATS` cannot be read.
     pub(super) fn totals(&self) -> Result<Totals, Error> {
         self.stats.totals()
     }
@@ -158,6 +167,10 @@ impl Maps {
 pub struct StatsReader(PerCpuCounters);
 
 impl StatsReader {
+    /// Takes the map `STATS`.
+    ///
+    /// # Errors
+    /// It has another type, or the number of possible CPUs cannot be read.
     pub(super) fn new(map: Map) -> Result<Self, Error> {
         PerCpuCounters::new(map, map::STATS).map(Self)
     }
@@ -193,6 +206,7 @@ pub struct TupleReader {
 }
 
 impl TupleReader {
+    /// Takes the map `TUPLES`. A map of another type makes each [`Self::read`] fail.
     pub(super) fn new(map: Map) -> Self {
         Self { map, batch: Batch::default() }
     }

@@ -52,6 +52,7 @@ impl FromStr for Backend {
 /// Which backends the operator allows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Choice {
+    /// All that can work on this kernel, as far as the facts say.
     #[default]
     Auto,
     /// Only this one, even if the facts say that it cannot work.
@@ -65,11 +66,12 @@ pub struct Plan {
     pub attempts: Vec<Backend>,
     /// Backends that are not tried, with the reason.
     pub skipped: Vec<(Backend, String)>,
-    /// What a backend does not see on this kernel; of a forced backend also why it would not be tried otherwise.
+    /// What a backend in `attempts` does not see on this kernel; of a forced backend also why it would not be tried otherwise.
     pub degraded: Vec<(Backend, String)>,
 }
 
 impl Plan {
+    /// Plans which backends to try, the best first.
     pub fn new(facts: &KernelFacts, choice: Choice) -> Self {
         let mut plan = Self::default();
         for backend in Backend::ALL {

@@ -53,7 +53,8 @@ pub fn effective() -> io::Result<CapabilitySet> {
     Ok(capabilities(None)?.effective)
 }
 
-/// Names of the needed capabilities that `have` lacks.
+/// Names of the capabilities that `have` lacks and without which nothing can be attached; empty: none, also if `have` has
+/// CAP_SYS_ADMIN, which the kernel accepts in their place.
 pub fn missing(have: CapabilitySet) -> Vec<&'static str> {
     let lacks = |capability| !have.intersects(CapabilitySet::SYS_ADMIN.union(capability));
     NEEDED.into_iter().filter(|(cap, _)| lacks(*cap)).map(|(_, name)| name).collect()
@@ -78,7 +79,7 @@ pub fn missing_for_rules(have: CapabilitySet) -> Vec<&'static str> {
     NEEDED_FOR_RULES.into_iter().filter(|(cap, _)| lacks(*cap)).map(|(_, name)| name).collect()
 }
 
-/// What does not work because a useful capability is missing in `have`, one text for each.
+/// What does not work because a useful capability is missing in `have`, one text for each; empty: none is missing.
 pub fn shortcomings(have: CapabilitySet) -> Vec<String> {
     let lacks = |capability| !have.contains(capability);
     let useful = USEFUL.into_iter().filter(|(cap, ..)| lacks(*cap));

@@ -130,6 +130,9 @@ pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -
 }
 
 /// Opens the object that is pinned at a path of a bpffs (BPF_OBJ_GET).
+///
+/// # Errors
+/// As bpf(2), or the path has a NUL.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -138,7 +141,10 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     owned(bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?)
 }
 
-/// Pins a map or a link at a path of a bpffs (BPF_OBJ_PIN). Fails for a perf event, which is neither.
+/// Pins a map or a link at a path of a bpffs (BPF_OBJ_PIN).
+///
+/// # Errors
+/// As bpf(2): EEXIST: the name is taken; EINVAL: it is neither a map nor a link (but a perf event). The path has a NUL.
 pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -148,7 +154,10 @@ pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Replaces the program of a cgroup link in one step (BPF_LINK_UPDATE).
+/// Replaces the program of a cgroup link in one step (BPF_LINK_UPDATE, Linux 5.7).
+///
+/// # Errors
+/// As bpf(2): the cgroup of the link is gone, or the program is of another type.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -159,6 +168,9 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 
 /// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more. Of another kind of link, a
 /// number without meaning.
+///
+/// # Errors
+/// As bpf(2): the descriptor is not a link.
 pub(super) fn cgroup_of(link: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: all-zero is a valid bpf_link_info.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -178,6 +190,9 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 /// Makes a link of a program to a perf event (Linux 5.15). The link keeps the event open.
+///
+/// # Errors
+/// As bpf(2).
 pub(super) fn create_perf_link(
     program: BorrowedFd<'_>,
     event: BorrowedFd<'_>,
@@ -224,6 +239,10 @@ pub(super) struct RunningPrograms {
 }
 
 impl RunningPrograms {
+    /// Makes the two maps that [`Self::wait`] needs.
+    ///
+    /// # Errors
+    /// As bpf(2).
     pub(super) fn new() -> io::Result<Self> {
         let create = |kind: bpf_map_type, inner: i32| {
             // SAFETY: all-zero is a valid bpf_attr.
@@ -242,6 +261,9 @@ impl RunningPrograms {
 
     /// Returns when every program that was running has ended, except sleepable ones. The kernel waits for all others in each
     /// update of a map of maps: `maybe_wait_bpf_programs` in kernel/bpf/syscall.c.
+    ///
+    /// # Errors
+    /// As bpf(2).
     pub(super) fn wait(&self) -> io::Result<()> {
         let key = 0_u32;
         let value = self.inner.as_raw_fd();

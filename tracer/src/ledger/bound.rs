@@ -52,7 +52,8 @@ pub fn stale(
 
 /// Commands that add listeners and sockets that are bound and idle, which the dumps have and the table lacks. (Of a
 /// connected socket, a dump does not show whether bind() took its port.) A socket is not added if there is an entry
-/// without a cookie for its port in its namespace: that entry can be the socket's.
+/// without a cookie for its port in its namespace: that entry can be the socket's. `owners`: the processes of the sockets, as
+/// far as they are known.
 pub fn missed(binds: &[(ConnKey, Bound)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
     let known: HashSet<ConnKey> = binds.iter().map(|(key, _)| *key).collect();
     let by_address: HashSet<Place> = binds

@@ -5,10 +5,13 @@ use tracer_common::{Addr, Cause, Event, Kind, PortBy, TupleKey};
 /// Why bytes are not an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum DecodeError {
+    /// There are this many bytes; an event has another number.
     #[error("a record of {0} bytes, expected {expected}", expected = size_of::<Event>())]
     Length(usize),
+    /// This version does not know the kind of this number.
     #[error("unknown kind of event {0}")]
     Kind(u8),
+    /// This version does not know this detail of an event of this kind.
     #[error("unknown detail {detail} of an event of kind {kind}")]
     Detail { kind: u8, detail: u8 },
 }

@@ -8,7 +8,7 @@ use tracer_common::{Attempt, Bound, Conn, ConnKey, TupleCount, TupleKey};
 
 use crate::error::reason;
 
-/// Sizes that the command line sets, in entries; `None`: the host decides.
+/// Sizes of the tables (see [`Sizes`]) that the command line sets, in entries; `None`: the host decides.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RequestedSizes {
     pub conns: Option<u32>,
@@ -18,8 +18,8 @@ pub struct RequestedSizes {
     pub attempts: Option<u32>,
 }
 
-/// Sizes of the tables that a rule of `tracer spread` has since its first start, in entries. `None`: there is no rule, it
-/// has no such table yet, or the table cannot be read.
+/// Sizes of the tables (see [`Sizes`]) that a rule of `tracer spread` has since its first start, in entries. `None`: there is no
+/// rule, it has no such table yet, or the table cannot be read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Kept {
     pub conns: Option<u32>,
@@ -244,8 +244,8 @@ impl Sizes {
     }
 }
 
-/// Why a table cannot be made, and what to do; `None`: no advice is known for this error. `ring`: size of the ring
-/// buffer in bytes. `locked`: whether maps count against RLIMIT_MEMLOCK.
+/// Why a table cannot be made, and what to do; `None`: no advice is known for this error. `table`: name of its BPF map. `ring`:
+/// size of the ring buffer in bytes. `locked`: whether maps count against RLIMIT_MEMLOCK.
 pub fn not_made(
     table: &str,
     error: &io::Error,

@@ -39,7 +39,7 @@ pub struct Row {
     pub limits: Option<Limits>,
     /// `in_use` / `capacity`; 1 if `capacity` is 0. `None` without a capacity.
     pub saturation: Option<f64>,
-    /// Changes per second since the reading before; `None`: there is none, or no time has passed since.
+    /// Changes per second since the reading before; `None`: there was no reading before, or no time has passed since.
     pub rates: Option<Rates>,
     /// Seconds until no port is left if it goes on filling as now, 0 if none is left; `None`: it is not filling, or that is
     /// not known.
@@ -82,8 +82,11 @@ pub struct P99 {
 /// Changes per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
+    /// Ports taken.
     pub opened: f64,
+    /// Ports released.
     pub released: f64,
+    /// Failed calls.
     pub failed: f64,
 }
 

@@ -79,7 +79,7 @@ pub struct Tracer {
     pub(crate) kept_for_maps: CapabilitySet,
     /// Whether the kernel lists sockets that are bound and idle.
     idle_listed: bool,
-    /// Sizes of the tables, and why.
+    /// Sizes of the ledger's tables, and why they were chosen.
     pub tables: Chosen,
     filling: Filling,
     missing: Missing,
@@ -126,7 +126,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// What does not work as well as it could now, and why.
+    /// What does not work as well as it could now, and why, one text each; empty: nothing.
     pub fn degraded(&self) -> Vec<String> {
         let nearly_full = self.filling.reasons(&self.tables.sizes);
         let lasting = self.degraded.iter().cloned().chain(self.left_out.reasons());
@@ -233,7 +233,7 @@ impl Tracer {
         std::mem::take(&mut self.older)
     }
 
-    /// The totals that the kernel side counted.
+    /// The totals that the BPF programs counted.
     ///
     /// # Errors
     /// The map cannot be read.

@@ -14,6 +14,7 @@ pub(super) struct Envelope<'a> {
     pub(super) seq: u64,
     /// The time as text, for [`time::parse`].
     pub(super) ts: &'a [u8],
+    /// CLOCK_MONOTONIC, ns.
     pub(super) mono_ns: u64,
     /// The value of `event.name`.
     pub(super) name: &'a [u8],

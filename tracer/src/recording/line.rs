@@ -33,12 +33,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Tuple<'a> {
     pub key: TupleKey,
+    /// The counters. Those that the line lacks are derived from the ports in use and in TIME_WAIT, or else 0.
     pub count: TupleCount,
     /// Whether `count` says in which states the ports are. Lines `address.stats`, and lines of older versions, do not say it.
     pub has_states: bool,
     /// Number of ports that the tuple can hold; `None`: the line does not say it.
     pub capacity: Option<u32>,
-    /// The port range, and how many of its ports are reserved and bound; `None`: the line does not say it.
+    /// The port range, and how many of its ports are reserved and bound; `None`: the line has no valid range.
     pub limits: Option<Limits>,
     /// TIME_WAITs that connect() can take over; `None`: connect() takes over none, or the line does not say it.
     pub reusable: Option<u64>,
@@ -76,7 +77,7 @@ pub struct Failure<'a> {
     pub capacity: Option<u32>,
 }
 
-/// The totals of a line `tracer.stats` or `tracer.stop`.
+/// The totals so far in a line `tracer.stats` or `tracer.stop`. One that the line lacks is 0.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// Failed calls of the whole host so far, by [`Cause`].
@@ -171,6 +172,7 @@ impl TupleLine<'_> {
 }
 
 impl<'a> Tuple<'a> {
+    /// Parses a line `tuple.stats`. Fails if it is no JSON object, lacks a key of this kind, or a value has the wrong type.
     pub(super) fn of(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: TupleLine<'_> = serde_json::from_slice(line)?;
         // A line without counters has only the ports in use: they are taken as opened.
@@ -236,7 +238,8 @@ struct AddressLine<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// A line `address.stats` (the ports that bind(address, 0) holds at one address), as a tuple without a destination.
+    /// Parses a line `address.stats` (the ports that bind(address, 0) holds at one address), as a tuple without a destination.
+    /// Fails as [`Self::of`].
     pub(super) fn of_address(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: AddressLine<'_> = serde_json::from_slice(line)?;
         let opened = line.opened.unwrap_or(line.in_use).max(line.in_use);
@@ -325,6 +328,7 @@ struct FailureLine<'a> {
 }
 
 impl<'a> Failure<'a> {
+    /// As [`Tuple::of`], for `connect.failed` or `bind.failed`, as `call` says. `wall_ns`: the line's time, ns since 1970.
     pub(super) fn of(line: &'a [u8], call: Call, wall_ns: u64) -> serde_json::Result<Self> {
         let line: FailureLine<'_> = serde_json::from_slice(line)?;
         let what = reading::Failure {
@@ -359,6 +363,7 @@ impl<'a> Failure<'a> {
 }
 
 impl Totals {
+    /// Parses a line `tracer.stats` or `tracer.stop`. Fails if it is no JSON object.
     pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);
@@ -386,6 +391,7 @@ impl Totals {
 /// A line `lost`.
 #[derive(Debug, Deserialize)]
 pub struct Lost<'a> {
+    /// Name of the loss (`tracer/doc/losses.md`).
     #[serde(rename = "lost.reason", borrow)]
     pub reason: Cow<'a, str>,
     /// How many were lost for this reason since the line before with the same reason.

@@ -33,7 +33,7 @@ impl Losses {
         self.0.get(short(reason)).copied().unwrap_or(0)
     }
 
-    /// The reasons with their counts, which are never 0.
+    /// The reasons with their counts, which are never 0, in the order of the reasons' names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(reason, count)| (reason.as_str(), *count))
     }

@@ -146,8 +146,9 @@ impl Player {
         }
     }
 
-    /// Calls `each` with each tuple of the next reading, then returns the rest of the reading; `None`: the recording has no
-    /// more readings.
+    /// Calls `each` with each tuple of the next reading, then returns the rest of the reading; `None`: the recording has no more
+    /// readings. A reading of a recording without `tuple.stats` has no tuples: it covers one second with failed calls, or shows
+    /// that they ended.
     ///
     /// # Errors
     /// A file cannot be read.

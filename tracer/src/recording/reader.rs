@@ -24,26 +24,33 @@ pub struct At {
 /// A line of a kind that a command uses. [`Reader::next`] skips lines of other kinds.
 #[derive(Debug)]
 pub enum Entry<'a> {
+    /// `tracer.start`: the first line of a stream.
     Start(Start),
     /// `tuple.stats` or `address.stats`.
     Tuple(&'a Tuple<'a>),
     /// `tracer.stats`: the end of a reading.
     Stats(Totals),
+    /// `connect.failed` or `bind.failed`
     Failure(Failure<'a>),
+    /// `lost`
     Lost(Lost<'a>),
+    /// `tracer.degraded`
     Degraded(Degraded),
     /// `netns.settings`
     Settings(Settings),
+    /// `tracer.stop`: the last line of a stream.
     Stop(Totals),
 }
 
 /// The first line, or end of a compressed file, that could not be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreadable {
+    /// Name of the file in messages: its path as it was given, or `stdin`.
     pub file: String,
     /// Number of the line, from 1; `None`: not known, because reading did not begin at the beginning of the file; or not a
     /// line, but the end of a compressed file could not be read.
     pub line: Option<u64>,
+    /// Why it could not be read, as the end of a message.
     pub why: &'static str,
 }
 

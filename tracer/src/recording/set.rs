@@ -23,6 +23,7 @@ const QUOTE: usize = 60;
 /// One open file.
 pub(super) struct Part {
     pub(super) file: File,
+    /// Its path as it was given; `-` for stdin.
     pub(super) path: PathBuf,
     /// Whether it is a regular file, which can be read from any place, and not a pipe.
     pub(super) seekable: bool,
@@ -221,11 +222,12 @@ impl Part {
         Input::open(&self.file, from).map_err(|source| self.error(source))
     }
 
+    /// Its name in messages: its path as it was given, or `stdin`.
     pub(super) fn name(&self) -> String {
         name(&self.path)
     }
 
-    /// The error for a file that cannot be read.
+    /// The error for a file that cannot be read, because of `source`.
     pub(super) fn error(&self, source: io::Error) -> Error {
         let do_this = advice(&source, "");
         Error::File { tried: "read", path: self.path.clone(), source, do_this }

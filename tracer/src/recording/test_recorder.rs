@@ -31,14 +31,15 @@ pub(crate) struct Recorder {
     seq: u64,
     /// Seconds between two readings, as `tracer.start` says it.
     interval_s: u64,
-    /// The namespace in which tracer was started, and with it the other fields of `tracer.start` that older versions do not write;
-    /// `None`: without these.
+    /// The namespace in which tracer was started, and with it the other fields of `tracer.start` that older versions do not
+    /// write; `None`: without these.
     pub(crate) own: Option<u32>,
     /// Names of network namespaces by their numbers, for the lines from now on.
     pub(crate) namespaces: HashMap<u32, &'static str>,
 }
 
 impl Recorder {
+    /// An empty recording with a reading each `interval_s` seconds.
     pub(crate) fn every(interval_s: u64) -> Self {
         Self { interval_s, ..Self::default() }
     }
@@ -53,6 +54,8 @@ impl Recorder {
         Moment { seq: self.seq - 1, mono_ns, wall_offset_ns: OFFSET }
     }
 
+    /// Writes `tracer.start`. `mono_ns` here and below: the line's time by CLOCK_MONOTONIC, ns. `stats`: whether it says that
+    /// readings follow.
     pub(crate) fn start(&mut self, mono_ns: u64, stats: bool) {
         let moment = self.moment(mono_ns);
         let start = Start {
@@ -84,6 +87,7 @@ impl Recorder {
         self.writer.settings(&mut self.lines, moment, &line).unwrap();
     }
 
+    /// Writes `tuple.stats`.
     pub(crate) fn tuple(
         &mut self,
         mono_ns: u64,
@@ -113,10 +117,12 @@ impl Recorder {
         self.writer.tuple_stats(&mut self.lines, moment, &line).unwrap();
     }
 
+    /// Writes `tracer.stats` with this many refused connect() calls so far.
     pub(crate) fn stats(&mut self, mono_ns: u64, refused: u64) {
         self.totals(mono_ns, refused, 0);
     }
 
+    /// As [`Self::stats`], with this many calls so far that found no port, too.
     pub(crate) fn totals(&mut self, mono_ns: u64, refused: u64, exhausted: u64) {
         let moment = self.moment(mono_ns);
         let stats = Stats {
@@ -129,6 +135,7 @@ impl Recorder {
         self.writer.stats(&mut self.lines, moment, &stats).unwrap();
     }
 
+    /// Writes `connect.failed`.
     pub(crate) fn failure(&mut self, mono_ns: u64, cause: Cause) {
         let event = Event {
             mono_ns,
@@ -151,6 +158,7 @@ impl Recorder {
         self.writer.event(&mut self.lines, &event, &context, || Some(&name)).unwrap();
     }
 
+    /// Writes `tracer.degraded`.
     pub(crate) fn degraded(&mut self, mono_ns: u64, now: &[&str], added: &[&str]) {
         let moment = self.moment(mono_ns);
         let list = |these: &[&str]| these.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
@@ -159,18 +167,21 @@ impl Recorder {
         self.writer.degraded(&mut self.lines, moment, &line).unwrap();
     }
 
+    /// Writes `lost`: 2 of `map_busy`.
     pub(crate) fn lost(&mut self, mono_ns: u64) {
         let moment = self.moment(mono_ns);
         let lost = Lost { reason: "map_busy", count: 2 };
         self.writer.lost(&mut self.lines, moment, &lost).unwrap();
     }
 
+    /// Writes `tracer.stop` with these counts of failed calls.
     pub(crate) fn stop(&mut self, mono_ns: u64, refused: u64, exhausted: u64) {
         let moment = self.moment(mono_ns);
         let failed = [("refused", refused), ("ports_exhausted", exhausted)].into();
         self.writer.stop(&mut self.lines, moment, &Stop { failed, ..Stop::default() }).unwrap();
     }
 
+    /// All lines so far.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.lines.as_bytes()
     }

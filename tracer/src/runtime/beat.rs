@@ -48,6 +48,7 @@ pub(crate) fn beat() {
 pub(crate) struct Detaching(());
 
 impl Detaching {
+    /// Marks the calling thread as detaching, and counts a step of it.
     pub(crate) fn begin() -> Self {
         set_detaching(true);
         Self(())

@@ -1,4 +1,5 @@
-//! What `tracer doctor`'s judges say of the newest reading: what is wrong with the worst tuples, and what to do. No I/O, no clock.
+//! What `tracer doctor`'s judges say of the newest reading: what is wrong with the worst tuples, and what to do. No I/O, no
+//! clock.
 
 mod past;
 
@@ -51,9 +52,11 @@ pub struct Answers {
 /// What to do about a tuple, in short.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
+    /// The severity of the finding that it is about.
     pub severity: Severity,
+    /// Which kind of finding that is.
     pub id: Id,
-    /// What the command gives if it does what to do first; else what to do first, and what it gives.
+    /// With [`Kind::Does`]: what the command achieves, if that is known. Else the first advice, and what it achieves.
     pub text: String,
     /// A command to type.
     pub command: String,
@@ -65,14 +68,14 @@ pub struct Answer {
 pub enum Kind {
     /// It does what the text says.
     Does,
-    /// It is of a later advice: for the first one there is none.
+    /// It belongs to a later advice, because the first one has no command.
     Other,
-    /// It looks at the cause more closely.
+    /// It shows more about the cause; no advice has a command.
     Looks,
 }
 
 impl Answer {
-    /// What to do about a failed call of which nothing more is known.
+    /// What to do about a call that failed for lack of ports, of which nothing more is known.
     pub fn look_at(about: &About, failure: &Failure) -> Self {
         let place = place(about, failure.key.netns, None);
         Self {
@@ -86,8 +89,8 @@ impl Answer {
 }
 
 impl Answers {
-    /// The first advice for a tuple, or for an address at which bind() takes ports; `None`: nothing is wrong with it, or it was not
-    /// judged.
+    /// The first advice for a tuple, or for an address at which bind() takes ports; `None`: nothing is wrong with it, or it was
+    /// not judged.
     pub fn first(&self, key: &TupleKey) -> Option<&Answer> {
         self.first.get(key)
     }
@@ -134,9 +137,8 @@ fn is_about(subject: &Subject, key: &TupleKey) -> bool {
     }
 }
 
-/// Judges the newest reading, which the history has. Its failures are in [`Answers::remember`] already.
-///
-/// `detailed`: a tuple that is judged whatever it is like; `None`: none.
+/// Judges the newest reading, whose tuples the history has, and replaces what `answers` has. [`Answers::remember`] must have been
+/// called with its failures. `detailed`: a tuple that is judged whatever it is like; `None`: none.
 pub(super) fn refresh(
     answers: &mut Answers,
     history: &TupleHistory,

@@ -111,11 +111,12 @@ impl Filter {
         Self::parse(&text).ok()
     }
 
-    /// The filter as it was typed.
+    /// The filter as it was typed, without spaces around it; it may have control characters.
     pub fn text(&self) -> &str {
         &self.text
     }
 
+    /// Whether it has no words: it matches every row.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty()
     }

@@ -15,11 +15,14 @@ pub const BEGUN_S: usize = 66;
 /// A trend is extrapolated to at most this multiple of its length: one of 12 s to two minutes.
 const REACH: f64 = 10.0;
 
-/// The input of a forecast.
+/// The input of a forecast: one tuple.
 #[derive(Clone, Copy, Debug)]
 pub struct Filling<'a> {
+    /// Ports in use, those in TIME_WAIT included.
     pub in_use: u64,
+    /// Of these: ports in TIME_WAIT.
     pub time_wait: u64,
+    /// Ports that the tuple can hold.
     pub capacity: u32,
     /// The TIME_WAITs that connect() can take over; `None`: it takes over none (net.ipv4.tcp_tw_reuse).
     pub reuse: Option<Reusable>,
@@ -27,6 +30,7 @@ pub struct Filling<'a> {
     pub failing: bool,
     /// What happened in the last seconds; `None`: too little is known, or the trend has ended.
     pub trend: Option<Trend>,
+    /// When its TIME_WAITs began, as far as that was seen.
     pub begun: Begun<'a>,
 }
 
@@ -113,8 +117,8 @@ pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     number(recent.opened) < expected / 2.0 - expected.sqrt()
 }
 
-/// How many TIME_WAITs whose begin was seen end in each of the next seconds; in all no more than `time_wait`, the number of
-/// TIME_WAITs now. `reuse`: connect() takes over TIME_WAITs.
+/// How many TIME_WAITs whose begin was seen end in each of the next [`TIME_WAIT_S`] seconds; in all no more than `time_wait`, the
+/// number of TIME_WAITs now. `reuse`: whether connect() takes over TIME_WAITs.
 pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
     let mut counted = 0;
     let mut sum = 0.0;

@@ -24,9 +24,10 @@ impl Forecasts {
         self.readings += 1;
     }
 
-    /// Adds a tuple of the reading, each one once, and returns its forecast. `before` and `count`: its counters in the
-    /// reading before (`None`: that reading did not have it) and in this one. `holds`: how many ports it can hold, and which
-    /// TIME_WAITs connect() can take over. `older`: its TIME_WAITs that are older than tracer; `None`: there are none.
+    /// Adds a tuple of the reading (between [`Self::begin`] and [`Self::end`], each tuple once), and returns its forecast.
+    /// `before` and `count`: its counters in the reading before (`None`: that reading did not have it) and in this one. `holds`:
+    /// how many ports it can hold, and which TIME_WAITs connect() can take over. `older`: its TIME_WAITs that are older than
+    /// tracer; `None`: there are none.
     pub fn read(
         &mut self,
         key: &TupleKey,

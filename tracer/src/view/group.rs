@@ -22,9 +22,11 @@ pub enum GroupBy {
 }
 
 impl GroupBy {
+    /// All, in the order in which a key chooses them.
     pub const ALL: [Self; 5] =
         [Self::Tuple, Self::Destination, Self::Source, Self::Process, Self::Container];
 
+    /// Its name in titles.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tuple => "tuple",
@@ -35,6 +37,7 @@ impl GroupBy {
         }
     }
 
+    /// The next one in the order of [`Self::ALL`]; after the last, the first.
     #[must_use]
     pub const fn next(self) -> Self {
         match self {
@@ -80,10 +83,10 @@ impl Subject {
     }
 }
 
-/// One row for each group, in no order. Numbers of ports, rates and failed calls are sums; the capacity, and the ports by
-/// state, are not known if those of one tuple are not. Saturation, ETA and port search are each those of the tuple in which
-/// they are worst, because ports run out by tuple. Process id, port range and container are left out if they differ; process
-/// names that differ become `*`.
+/// One row for each group, in no order, without rows about bind(address, 0). Numbers of ports, rates and failed calls are sums;
+/// the capacity, and the ports by state, are not known if those of one tuple are not. Saturation, ETA and port search are each
+/// those of the tuple in which they are worst, because ports run out by tuple. Process id, port range and container are left out
+/// if they differ; process names that differ become `*`.
 pub fn grouped(rows: impl Iterator<Item = Row>, by: GroupBy) -> Vec<Row> {
     let mut groups: HashMap<Subject, Row> = HashMap::new();
     // The row of an address (bind) is left out: its ports are those of the address's tuples.

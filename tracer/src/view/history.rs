@@ -7,7 +7,9 @@ use super::forecast::{BEGUN_S, Trend};
 pub(super) struct Sample {
     /// On the readings' clock, ms; wraps after 49 days.
     pub(super) at_ms: u32,
+    /// Ports taken.
     pub(super) opened: u32,
+    /// Ports released.
     pub(super) released: u32,
     /// Of `released`: those that did not end a TIME_WAIT.
     pub(super) closed: u32,
@@ -69,11 +71,11 @@ pub struct Since {
     pub exhausted: u32,
     /// Connections that were open at the same time, on average.
     pub open: f64,
-    /// By how much the ports in use became more; below 0: fewer.
+    /// Growth of the number of ports in use; below 0: it became smaller.
     pub more: f64,
 }
 
-/// Changes of a tuple's counters per second.
+/// Changes of a tuple's counters per second: ports taken (`opened`), ports released, failed calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Change {
     /// Over how many seconds they were measured; 0: nothing changed.
@@ -207,7 +209,7 @@ impl Activity {
         }
     }
 
-    /// How many TIME_WAITs began, by their age in seconds at `now_ms`.
+    /// How many TIME_WAITs began, by their age in whole seconds at `now_ms`: index 0 has those of the last second.
     pub(super) fn begun(&self, now_ms: u32) -> [u32; BEGUN_S] {
         let since = now_ms.wrapping_sub(self.head_ms) / 1000;
         let mut by_age = [0; BEGUN_S];
@@ -276,7 +278,7 @@ impl Activity {
         (u64::from(level) >= before + gain / 2).then_some(trend)
     }
 
-    /// Adds TIME_WAITs that began before the first reading: how many, by their age in seconds.
+    /// Adds TIME_WAITs that began before the first reading: how many, by their age in seconds at the newest reading.
     pub(super) fn add_older(&mut self, by_age: &[u16; BEGUN_S]) {
         for (age, count) in by_age.iter().enumerate() {
             let index = self.index(age);

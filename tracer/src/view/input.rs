@@ -51,6 +51,7 @@ impl Input {
         self.at -= self.before().chars().next_back().map_or(0, char::len_utf8);
     }
 
+    /// Moves the cursor to after the letter on its right, if there is one.
     pub fn right(&mut self) {
         let after = self.text.get(self.at..).unwrap_or_default();
         self.at += after.chars().next().map_or(0, char::len_utf8);

@@ -9,7 +9,9 @@ use super::model::{Direction, Mode, Model, View};
 pub enum Action {
     /// Closes what is open; if nothing is, leaves the program.
     Close,
+    /// Leaves the program.
     Quit,
+    /// Opens the help.
     Help,
     Show(View),
     NextView,
@@ -18,21 +20,33 @@ pub enum Action {
     Move(isize),
     /// Moves by a number of screens, down or (negative) up.
     Page(isize),
+    /// Selects the first row.
     First,
+    /// Selects the last row.
     Last,
+    /// Opens the selected row: a tuple's details, or the tuples of a group.
     Open,
+    /// Closes what is open; if nothing is, removes the filter, or else the selection.
     Back,
+    /// Opens the choice of a column to sort by.
     Sort,
+    /// Reverses the order of the view.
     Reverse,
+    /// Opens the line in which a filter is typed.
     Filter,
+    /// Groups the tuples by the next [`crate::view::group::GroupBy`].
     Group,
+    /// Takes rates over the next [`crate::view::tuple_history::Window`].
     Window,
+    /// Pauses or resumes.
     Pause,
     /// Goes to the next reading of a recording, or to the one before.
     Step(Direction),
     /// Asks for a time to go to.
     Jump(Direction),
+    /// Doubles the speed of a recording.
     Faster,
+    /// Halves the speed of a recording.
     Slower,
 }
 
@@ -57,8 +71,11 @@ struct Binding {
 /// A line of the help.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
+    /// The keys, as the help shows them.
     pub keys: &'static str,
+    /// What they do.
     pub help: &'static str,
+    /// The title under which the line is.
     pub section: &'static str,
 }
 

@@ -38,6 +38,7 @@ pub enum View {
 }
 
 impl View {
+    /// All views, in the order of their keys, `1` to `6`.
     pub const ALL: [Self; 6] = [
         Self::Tuples,
         Self::Processes,
@@ -47,6 +48,7 @@ impl View {
         Self::Doctor,
     ];
 
+    /// Its name in titles.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tuples => "tuples",
@@ -164,14 +166,18 @@ pub struct Model {
     pub cpu_share: Option<f64>,
     /// The newest failed calls, newest last.
     pub failures: VecDeque<FailureGroup>,
+    /// Failed calls by process, of the last minute.
     pub failure_rates: FailureRates,
     // Chosen by keys.
     pub view: View,
     pub mode: Mode,
+    /// How the view of tuples is grouped.
     pub by: GroupBy,
+    /// The time over which rates are shown.
     pub window: Window,
     /// The order of each view, in the order of [`View::ALL`].
     pub sorts: [Sort; 6],
+    /// The filter of `--filter` or typed after `/`; that of the other options (`--dst` and so on) is in `about`.
     pub filter: Filter,
     /// Whether the screen stands still: a live source then adds no readings, a recording is not played.
     pub paused: bool,
@@ -183,6 +189,7 @@ pub struct Model {
     /// The recording's state; `None`: a live source.
     pub replay: Option<Replay>,
     // Computed from the source's values and the chosen ones.
+    /// The rows of the view that are on the screen; empty in a view without a table.
     pub list: List,
     /// The tuple with the worst problem, or else the fullest; kept, because finding it reads all tuples. `None`: there is no
     /// tuple.

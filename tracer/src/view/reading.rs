@@ -16,14 +16,17 @@ use crate::{
     ledger::stats::P99,
 };
 
-/// What is known about one tracer and its host. Of this, only `degraded` changes between two readings.
+/// What is known about one tracer and its host. Of this, only `degraded` changes between two readings. A text that is empty is
+/// not known, unless its field says otherwise.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct About {
+    /// Name of the host.
     pub host: String,
     /// Kernel release.
     pub kernel: String,
     /// Version of the tracer.
     pub version: String,
+    /// Name of the backend, such as `fexit`.
     pub backend: String,
     /// What does not work as well as it could, one text each; empty: nothing.
     pub degraded: Vec<String>,
@@ -50,7 +53,7 @@ pub struct TupleSample<'a> {
     pub capacity: Option<u32>,
     /// The port range of its namespace, and what takes ports of it; `None`: not known.
     pub limits: Option<Limits>,
-    /// TIME_WAITs that connect() may take over; `None`: none.
+    /// TIME_WAITs that connect() may take over; `None`: it takes over none, or that is not known.
     pub reuse: Option<TakenOver>,
     /// The tuple's TIME_WAITs that are older than tracer; used if this is its first reading. `None`: it has none.
     pub older: Option<Older<'a>>,
@@ -137,12 +140,14 @@ impl Failure {
 /// A port that connect() does not get because of bind() or listen().
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Blocked {
+    /// Inode number of the network namespace.
     pub netns: u32,
     pub port: u16,
-    /// Sockets that hold it.
+    /// How many sockets hold it.
     pub sockets: u32,
     /// A process that has one of them open; 0: not known.
     pub pid: u32,
+    /// Name of that process, as [`Called::shown`]; all zero: not known.
     pub comm: [u8; 16],
 }
 
@@ -168,9 +173,9 @@ pub enum HolderKind {
 pub struct Opener {
     /// The process's id; 0: not known (for example for sockets older than tracer), or several processes.
     pub pid: u32,
-    /// Name of the process, as [`Called::shown`].
+    /// Name of the process, as [`Called::shown`]; all zero: not known.
     pub comm: [u8; 16],
-    /// Whether the process has ended.
+    /// Whether the process has ended; false also if that is not known.
     pub ended: bool,
 }
 
@@ -180,23 +185,26 @@ pub struct Holder {
     pub kind: HolderKind,
     /// The process's id; 0: not known, or the holder is no process.
     pub pid: u32,
+    /// Name of the process: any bytes, NUL-padded; all zero: not known, or the holder is no process.
     pub comm: [u8; 16],
-    /// Who opened them, if that was asked for (of one tuple).
+    /// Who opened them, if that was asked for (of one tuple); else as if it is not known.
     pub opener: Opener,
+    /// The container of the process, or else its systemd unit; `None`: neither, or not known.
     pub container: Option<Arc<str>>,
-    /// How many ports, TIME_WAIT included.
+    /// How many ports it holds, those in TIME_WAIT included.
     pub ports: u32,
     /// How many of them are in TIME_WAIT.
     pub time_wait: u32,
-    /// In how many tuples.
+    /// In how many tuples it holds them.
     pub tuples: u32,
 }
 
 /// The pool of a spreading rule.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Pool {
+    /// Name of the rule.
     pub rule: String,
-    /// Process of its agent; `None`: the rule is active without one.
+    /// Process id of its agent; `None`: the rule is active without one.
     pub agent: Option<u32>,
     /// Each address, with the reason why it is left out; `None`: it is used.
     pub addresses: Vec<(std::net::IpAddr, Option<String>)>,

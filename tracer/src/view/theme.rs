@@ -11,6 +11,7 @@ pub struct Theme {
 }
 
 impl Theme {
+    /// `colour`: whether colours may be used.
     pub const fn new(colour: bool) -> Self {
         Self { colour }
     }

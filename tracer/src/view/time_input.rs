@@ -9,9 +9,9 @@ use super::model::Direction;
 pub struct Base {
     /// The time from which a duration counts, ns since 1970.
     pub now_ns: u64,
-    /// When the recording begins, ns since 1970: a time of day is one within the recording.
+    /// When the recording begins, ns since 1970: a time of day is one within the recording. 0: not known; then it counts as 1970.
     pub begin_ns: u64,
-    /// When the recording ends, ns since 1970.
+    /// When the recording ends, ns since 1970; 0: not known; then a time of day is that of the recording's first day.
     pub end_ns: u64,
     /// The zone of times that are typed without one.
     pub zone: TimeZone,

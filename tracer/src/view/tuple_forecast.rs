@@ -150,7 +150,7 @@ impl TupleForecast {
         self.exhausted_ms.is_some()
     }
 
-    /// TIME_WAITs that connect() can take over; `None`: it takes over none (net.ipv4.tcp_tw_reuse).
+    /// TIME_WAITs that connect() can take over; `None`: it takes over none (net.ipv4.tcp_tw_reuse), or that is not known.
     pub(super) fn reusable(&self, now_ms: u32) -> Option<Reusable> {
         let TakenOver { all, old, after_ms } = self.holds.reuse?;
         let after_s = (after_ms.div_ceil(1000) as usize).clamp(1, TIME_WAIT_S);
@@ -227,7 +227,8 @@ impl TupleForecast {
         self.eta.shown(now_ms).filter(|eta| holds && (*eta > 0.0 || full()))
     }
 
-    /// How many TIME_WAITs end in each of the next seconds, of those whose begin is known; in all no more than there are.
+    /// How many TIME_WAITs end in each of the next [`TIME_WAIT_S`] seconds, of those whose begin is known; in all no more than
+    /// there are.
     pub(super) fn ending(&self, now_ms: u32) -> Vec<u32> {
         let activity = self.activity.as_deref();
         let by_age = activity.map_or([0; BEGUN_S], |activity| activity.begun(now_ms));
@@ -242,8 +243,8 @@ impl TupleForecast {
         activity.and_then(|it| it.change(&self.newest, seconds)).or(none)
     }
 
-    /// What happened over the last `seconds`, or over as many as there have been readings for (`known`); `None`: no earlier values
-    /// are known.
+    /// What happened over the last `seconds`, or over as many as there have been readings for (`known`); `None`: no earlier
+    /// values are known.
     pub(super) fn since(&self, seconds: f64, known: f64) -> Option<Since> {
         let now = &self.newest;
         let since = self.activity.as_deref().and_then(|it| it.since(now, seconds));

@@ -30,8 +30,10 @@ pub enum Window {
 }
 
 impl Window {
+    /// All, the shortest first.
     pub const ALL: [Self; 3] = [Self::Second, Self::TenSeconds, Self::Minute];
 
+    /// Its length, s.
     pub const fn seconds(self) -> u32 {
         match self {
             Self::Second => 1,
@@ -49,6 +51,7 @@ impl Window {
         }
     }
 
+    /// The next longer one; after the longest, the shortest.
     #[must_use]
     pub const fn next(self) -> Self {
         match self {
@@ -97,8 +100,9 @@ pub struct Detail {
     pub changes: [Option<Change>; 3],
     /// Port searches so far, by duration.
     pub search: [u32; SEARCH_BUCKETS],
+    /// Path of the cgroup of the process that connected last; `None`: not known.
     pub cgroup: Option<Arc<str>>,
-    /// How many TIME_WAITs end in each of the next seconds, of those whose begin is known.
+    /// How many TIME_WAITs end in each of the next seconds (index 0: the next one), of those whose begin is known.
     pub ending: Vec<u32>,
 }
 
@@ -184,7 +188,7 @@ impl TupleHistory {
         self.spare = 0;
     }
 
-    /// Adds a tuple of the reading, each one once.
+    /// Adds a tuple of the reading. To be called between [`Self::begin`] and [`Self::end`], for each tuple once.
     pub fn add(&mut self, sample: &TupleSample<'_>) {
         let place = self.place(&sample.key);
         let (now_ms, reading) = (self.now_ms, self.reading);
@@ -266,7 +270,7 @@ impl TupleHistory {
         Some(place)
     }
 
-    /// The rows of all tuples that hold ports or changed in the last minute.
+    /// The rows of all tuples that hold ports or changed in the last minute, in no order. `window`: over which rates are taken.
     pub fn rows(&self, window: Window) -> impl Iterator<Item = Row> {
         let now_ms = self.now_ms;
         let alive = self.tracks.iter().filter(move |track| track.is_alive(now_ms));
@@ -301,6 +305,7 @@ impl TupleHistory {
         Some(track.detail(window, self.now_ms))
     }
 
+    /// The counters of the whole host.
     pub fn host(&self) -> &Host {
         &self.host
     }

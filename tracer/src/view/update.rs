@@ -47,10 +47,11 @@ pub enum Effect {
 pub enum Play {
     /// Pause or resume, as `Model::paused` says.
     Pause,
+    /// Go to the next reading, or to the one before.
     Step(Direction),
-    /// ns since 1970.
+    /// Go to this time, ns since 1970.
     Seek(u64),
-    /// Speed, as a multiple of real time.
+    /// Play at this speed, as a multiple of real time.
     Speed(f64),
 }
 

@@ -21,6 +21,10 @@ pub(super) struct Medium {
 }
 
 impl Medium {
+    /// Stdout, through a descriptor of its own.
+    ///
+    /// # Errors
+    /// Stdout is closed, or there is no file descriptor left.
     pub(super) fn stdout() -> Result<Self, Error> {
         let fd = io::stdout().as_fd().try_clone_to_owned().map_err(|source| Error::File {
             tried: "use",
@@ -36,8 +40,10 @@ impl Medium {
         Self { file, size: 0, own: false }
     }
 
-    /// Opens the file at this place with the rights of the calling thread; creates it if it does not exist. Refuses a file
-    /// that another user may have put there.
+    /// Opens the file at this place with the rights of the calling thread; creates it if it does not exist.
+    ///
+    /// # Errors
+    /// It cannot be opened, created or examined, or another user may have put it there.
     pub(super) fn open(place: &Place) -> Result<Self, Error> {
         let file = place.open()?;
         let metadata = file.metadata().map_err(|source| Error::File {
@@ -55,6 +61,7 @@ impl Medium {
         self.size
     }
 
+    /// Whether it is a regular file that this program opened. Only such a file is truncated or rotated.
     pub(super) const fn is_own(&self) -> bool {
         self.own
     }
@@ -109,7 +116,11 @@ impl Append for Medium {
 
 /// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The oldest, number `keep`, is overwritten.
 /// A name that ends in `.zst` keeps that ending. If a rename fails, the files that are renamed already keep their new
-/// names. If no new FILE can be opened, FILE.1 is renamed back, and the older files keep their new names.
+/// names. If no new FILE can be opened, FILE.1 is renamed back, and the older files keep their new names. `open` opens the new
+/// FILE; `keep` is at least 1.
+///
+/// # Errors
+/// A file cannot be renamed, or that of `open`.
 pub(super) fn rotate(
     place: &Place,
     keep: u32,

@@ -44,6 +44,7 @@ pub(super) struct Output<A> {
 }
 
 impl<A: Append> Output<A> {
+    /// `rest`: what is written before anything else.
     pub(super) const fn new(medium: A, rest: Vec<u8>) -> Self {
         Self { medium, rest, refused: None }
     }
@@ -62,6 +63,7 @@ impl<A: Append> Output<A> {
         self.refused = refused.or(self.refused.take());
     }
 
+    /// As [`Self::refused`], and forgets that error.
     pub(super) fn take_refused(&mut self) -> Option<io::Error> {
         self.refused.take()
     }
@@ -72,7 +74,11 @@ impl<A: Append> Output<A> {
     }
 
     /// Writes as many whole units of `bytes` as there is room for, after what earlier calls left over; if that does not fit,
-    /// nothing of `bytes`. [`Closed`]: the reader is gone.
+    /// nothing of `bytes`.
+    ///
+    /// # Errors
+    /// [`Closed`]: the reader is gone. Any other failure to write is no error here: [`Put`] says how far it got, and
+    /// [`Self::refused`] why.
     pub(super) fn put(&mut self, bytes: &[u8], unit: Unit) -> Result<Put, Closed> {
         if !self.rest.is_empty() {
             let (written, refused) = write(&mut self.medium, &self.rest)?;

@@ -30,8 +30,10 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Opens the folder of the file at `path`, and finds the folder's owner. The file itself is not opened. Fails if
-    /// there is no such folder, or `path` does not end in a name.
+    /// Opens the folder of the file at `path`, and finds the folder's owner. The file itself is not opened.
+    ///
+    /// # Errors
+    /// There is no such folder, it cannot be opened or examined, or `path` does not end in a name.
     pub(super) fn find(path: &Path) -> Result<Self, Error> {
         let failed = |errno: Errno| failed("open", path, errno.into());
         let name = path.file_name().ok_or_else(|| failed(Errno::ISDIR))?.to_owned();
@@ -43,11 +45,15 @@ impl Place {
         Ok(Self { folder, name, path: path.to_owned(), user })
     }
 
+    /// The path of the file as the user gave it, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Owner and mode of the folder.
+    /// User id of the folder's owner, and the folder's mode (`st_mode`).
+    ///
+    /// # Errors
+    /// As fstat(2).
     pub(super) fn folder(&self) -> io::Result<(u32, u32)> {
         let stat = fstat(&self.folder)?;
         Ok((stat.st_uid, stat.st_mode))
@@ -58,8 +64,10 @@ impl Place {
         self.user
     }
 
-    /// Opens the file to append to, or creates it with mode 0600, with the rights of the calling thread. A symbolic
-    /// link is not followed.
+    /// Opens the file to append to, or creates it with mode 0600, with the rights of the calling thread.
+    ///
+    /// # Errors
+    /// As openat(2); the file is a symbolic link, which is not followed.
     pub(super) fn open(&self) -> Result<File, Error> {
         let flags = OFlags::RDWR
             | OFlags::CREATE
@@ -72,7 +80,7 @@ impl Place {
             .map_err(|errno| failed("open", &self.path, errno.into()))
     }
 
-    /// Whether the calling thread may create and rename files here, and if not, why. `None`: not known, because the test
+    /// Whether the calling thread may create and rename files here; an error says why not. `None`: not known, because the test
     /// failed for another reason than a lack of rights (the file system has no `O_TMPFILE`).
     pub(super) fn may_change(&self) -> Option<io::Result<()>> {
         // Creates a file without a name, which is gone when it is closed.
@@ -84,7 +92,10 @@ impl Place {
         }
     }
 
-    /// Renames a file of this folder. It is no error if the file does not exist.
+    /// Renames a file of this folder; a file that has the name `to` is replaced. It is no error if `from` does not exist.
+    ///
+    /// # Errors
+    /// As renameat(2).
     pub(super) fn rename(&self, from: &OsStr, to: &OsStr) -> Result<(), Error> {
         match renameat(&self.folder, from, &self.folder, to) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -97,6 +108,7 @@ impl Place {
         numbered(Path::new(&self.name), number)
     }
 
+    /// The name of the file in its folder.
     pub(super) fn name(&self) -> &OsStr {
         &self.name
     }

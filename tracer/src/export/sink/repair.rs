@@ -14,6 +14,10 @@ pub(crate) struct End {
     pub(crate) frame: u64,
 }
 
+/// The last byte of a file of `size` bytes, which must be more than 0.
+///
+/// # Errors
+/// The file cannot be read, or has become shorter.
 pub(super) fn last_byte(file: &File, size: u64) -> io::Result<u8> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, size.saturating_sub(1))?;

@@ -12,7 +12,7 @@ use cell::{
 
 use crate::{format::text, host::cgroups::is_unit, ledger::stats::Row};
 
-/// A column of a table of rows.
+/// A column of a table of rows. [`Self::meaning`] says what each shows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Column {
     Source,
@@ -49,6 +49,7 @@ pub const HIGH: f64 = 0.80;
 pub const CRITICAL: f64 = 0.95;
 
 impl Column {
+    /// All columns.
     pub const ALL: [Self; 23] = [
         Self::Source,
         Self::Destination,
@@ -267,7 +268,7 @@ impl Column {
         }
     }
 
-    /// The cell; `-` if the value is not known, or there is none. Safe to print on a terminal.
+    /// The text of this column's cell in a row; `-` if the value is not known, or there is none. Safe to print on a terminal.
     pub fn cell(self, row: &Row) -> String {
         let unknown = || "-".to_owned();
         match self {
@@ -328,9 +329,9 @@ impl Column {
         }
     }
 
-    /// The order of a table that is sorted by this column: the row that needs attention most is first, so counts and
-    /// rates fall; texts, addresses, process ids and the time left rise. Values that are not known come last, except
-    /// names of processes, which come first.
+    /// The order of a table that is sorted by this column; `Less`: `one` comes first. The row that needs attention most is first,
+    /// so counts and rates fall; texts, addresses, process ids and the time left rise. Values that are not known come last,
+    /// except names of processes, which come first.
     pub fn order(self, one: &Row, other: &Row) -> Ordering {
         let key = |row: &Row| (row.key.destination, row.key.destination_port);
         match self {

@@ -25,6 +25,7 @@ type Place = (u32, Addr);
 /// An address at which the kernel chose ports for bind(address, 0).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AddressUse {
+    /// Inode number of its network namespace.
     pub netns: u32,
     pub address: Addr,
     /// Ports of the range that bind(address, 0) cannot be given, without reserved ones.

@@ -1,6 +1,6 @@
 //! Bound ports of all network namespaces.
 
-/// Ports by network namespace, without duplicates; 8 bytes each.
+/// Ports by network namespace (its inode number), without duplicates; 8 bytes each.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct BoundPorts(Vec<(u32, u16)>);
 

@@ -11,8 +11,9 @@ use super::{PackedPorts, PortRange, PortSet};
 /// reserved and bound counts as reserved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
-    /// First and last port of the range, both inclusive.
+    /// First port of the range.
     pub low: u16,
+    /// Last port of the range, inclusive.
     pub high: u16,
     /// Reserved ports of the range, which the kernel never chooses.
     pub reserved: u32,
@@ -114,10 +115,12 @@ impl Usable {
         ports
     }
 
+    /// Ports that bind(address, 0) can be given at an address where none is taken: the range without reserved ports.
     pub fn unreserved(&self) -> &PackedPorts {
         &self.unreserved
     }
 
+    /// Ports that connect() is not given because of bind() or listen(), also those outside of the range.
     pub fn blocked(&self) -> &PackedPorts {
         &self.blocked
     }

@@ -35,7 +35,8 @@ pub struct Opened {
 pub struct Members {
     /// The ids of the cgroup and of those below it.
     pub cgroups: BTreeSet<u64>,
-    /// The processes in these. Processes that this process cannot see, because they are in another process namespace, are missing.
+    /// The processes in these. Processes that this process cannot see, because they are in another process namespace, are
+    /// missing.
     pub pids: BTreeSet<u32>,
     /// Whether there are too many cgroups, or there was no time for all of them.
     pub cut_short: bool,
@@ -54,7 +55,7 @@ impl Opened {
         Ok(Self { path, directory })
     }
 
-    /// What is in it now.
+    /// What is in it now. `until`: when reading ends even if cgroups are left.
     ///
     /// # Errors
     /// It was removed (`NotFound`), or cannot be read.
@@ -94,8 +95,9 @@ fn processes(directory: &OwnedFd, path: &Path) -> io::Result<BTreeSet<u32>> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect())
 }
 
-/// The id of the cgroup v2 that a process is in. `None`: it has ended or is hidden, or its cgroup is outside of the hierarchy that
-/// this process sees.
+/// The id of the cgroup v2 that a process is in. `None`: it has ended or is hidden; its cgroup is outside of the hierarchy that
+/// this process sees; or tracer itself is in a cgroup namespace of its own and has the host's root open, so that the paths in
+/// /proc do not begin at that root.
 pub fn of_process(pid: u32) -> Option<u64> {
     /// Inode number of the first cgroup namespace (PROC_CGROUP_INIT_INO).
     const FIRST: u64 = 0xEFFF_FFFB;
@@ -111,8 +113,8 @@ pub fn of_process(pid: u32) -> Option<u64> {
     id_of_directory(&open_dir(&root.directory, &path_of(&text)?).ok()?).ok()
 }
 
-/// The path of cgroup v2 in the text of /proc/PID/cgroup (`0::/PATH`), without a slash before it; the root is `.`. `None`: there is
-/// none, or it leads out of the hierarchy.
+/// The path of cgroup v2 in the text of /proc/PID/cgroup (`0::/PATH`), without a slash before it; the root is `.`. `None`: there
+/// is none, or it leads out of the hierarchy.
 fn path_of(text: &[u8]) -> Option<PathBuf> {
     let text = str::from_utf8(text).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;

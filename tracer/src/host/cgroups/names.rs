@@ -167,7 +167,10 @@ fn pause(cost: Duration) -> Duration {
     (cost * SHARE).clamp(PAUSE, LONGEST)
 }
 
-/// Inode numbers and names of the directories in a directory.
+/// Inode numbers and names of the directories in a directory, in no order; without those that cannot be read.
+///
+/// # Errors
+/// The directory cannot be opened for reading.
 pub(super) fn children(directory: impl AsFd) -> io::Result<impl Iterator<Item = (u64, PathBuf)>> {
     let entries = Dir::read_from(directory)?.flatten();
     let folders = entries.filter(|entry| entry.file_type() == FileType::Directory);

@@ -23,6 +23,7 @@ const TOP: u64 = 1;
 /// The root of the hierarchy, as far up as it can be opened.
 #[derive(Debug)]
 pub struct Root {
+    /// Its directory, open for reading.
     pub directory: OwnedFd,
     /// Whether it is the host's own root. Else it is that of a cgroup namespace.
     pub whole: bool,

@@ -11,9 +11,11 @@ pub(super) const NO_FAMILY: [u8; 4] = [0; 4];
 
 /// Attributes of an entry.
 const TUPLE_REPLY: u16 = 2;
+/// Attribute of an entry: the bits of its status (`CTA_STATUS`).
 pub(super) const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
 const ZONE: u16 = 18;
+/// Attribute of a request: which bits of the status must be as given (`CTA_STATUS_MASK`).
 pub(super) const STATUS_MASK: u16 = 26;
 /// Attributes of a tuple, and of its two parts.
 const TUPLE_IP: u16 = 1;
@@ -30,7 +32,7 @@ const PROTO_DESTINATION_PORT: u16 = 3;
 const PROTOINFO_TCP: u16 = 1;
 const TCP_STATE: u16 = 1;
 
-/// The status of an entry whose source address or port NAT has changed.
+/// The bit of the status of an entry whose source address or port NAT has changed.
 pub(super) const IPS_SRC_NAT: u32 = 1 << 4;
 /// The bits of an attribute's type that are its number; the others say how its value is written.
 const NUMBER: u16 = 0x3fff;
@@ -46,6 +48,7 @@ pub mod protocol {
 pub struct Snat {
     /// The source address that the destination sees.
     pub address: IpAddr,
+    /// Where the connections go to.
     pub destination: SocketAddr,
     /// Of IP: one of [`protocol`], or another one.
     pub protocol: u8,
@@ -56,6 +59,7 @@ pub struct Snat {
 /// How far a connection is, as conntrack saw it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum State {
+    /// Any other state: it is open, or being opened or closed; or its protocol is not TCP.
     Live,
     /// Both ends have closed the connection, in order.
     TimeWait,
@@ -67,7 +71,7 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Entry {
     pub(super) snat: Snat,
-    /// The port that it has at the address.
+    /// The port that it has at the address, as its destination sees it; host byte order.
     pub(super) port: u16,
     pub(super) state: State,
     /// Whether NAT has changed its source address or port.
@@ -152,10 +156,12 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into())
 }
 
+/// The number in the first bytes, in network byte order; `None`: there are too few.
 pub(super) fn be16(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.first_chunk()?))
 }
 
+/// The number in the first bytes, in network byte order; `None`: there are too few.
 pub(super) fn be32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.first_chunk()?))
 }

@@ -27,8 +27,9 @@ pub struct Ports {
     pub closed: u32,
     /// Of all these: of connections that kept their address and port, and hold the port all the same.
     pub untranslated: u32,
-    /// The lowest and the highest of them; the lowest is above the highest if there are none.
+    /// The lowest of all these ports, host byte order; 65,535 if there are none.
     pub lowest: u16,
+    /// The highest of all these ports, host byte order; 0 if there are none.
     pub highest: u16,
 }
 
@@ -41,12 +42,12 @@ impl Default for Ports {
 }
 
 impl Ports {
-    /// All of them.
+    /// How many ports there are: `live`, `time_wait` and `closed` together.
     pub fn all(&self) -> u32 {
         self.live.saturating_add(self.time_wait).saturating_add(self.closed)
     }
 
-    /// How many ports there are from the lowest one to the highest one.
+    /// How many ports lie between the lowest and the highest one, both included, in use or not; 0 if there are none.
     pub fn span(&self) -> u32 {
         (u32::from(self.highest) + 1).saturating_sub(self.lowest.into())
     }
@@ -71,8 +72,8 @@ pub struct Mappings {
     pub read: u64,
     /// Why these are not all entries; `None`: they are.
     pub part: Option<Part>,
-    /// There were more pairs of address and destination than are counted: those with the fewest ports are left out, and of the
-    /// others up to so many ports. 0: none is left out.
+    /// 0: all pairs of address and destination were counted. Else there were more than 16,384 of them, so that those with the
+    /// fewest ports were removed meanwhile: a pair that is missing has at most this many ports, and each count may lack as many.
     pub left_out: u32,
 }
 

@@ -16,12 +16,13 @@ const OVERLAP: usize = LONGEST + 64;
 pub struct Wanted {
     /// How it begins; 64 bytes at most.
     pub begins: &'static str,
-    /// Whether this, what follows up to a space, a quote, or a byte that cannot be printed, is what is wanted. If not, the search
-    /// goes on.
+    /// Whether what follows the beginning is what is wanted; if not, the search goes on. It is called with the text up to the
+    /// next space, quote, or byte that is no printable ASCII character: 256 bytes at most.
     pub fits: fn(&str) -> bool,
 }
 
-/// What follows the first occurrence of each text that fits; `None`: there is none in the first `most` bytes.
+/// For each wanted text, what follows its first occurrence that fits, up to the end that [`Wanted::fits`] names; `None`: there is
+/// none in the first `most` bytes.
 ///
 /// # Errors
 /// It cannot be read.

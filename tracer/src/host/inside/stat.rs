@@ -12,7 +12,7 @@ use crate::runtime::clock;
 /// Resolution of the time at which a process began (USER_HZ).
 const TICK_MS: u64 = 10;
 
-/// When the process with this id began, by the wall clock.
+/// When the process with this id began, by the wall clock, to 10 ms.
 ///
 /// # Errors
 /// There is no such process, or it is hidden.
@@ -20,10 +20,10 @@ pub fn began(pid: u32) -> io::Result<SystemTime> {
     began_of(&fs::read(format!("/proc/{pid}/stat"))?)
 }
 
-/// When the process began whose file this is.
+/// When the process began whose /proc/PID/stat has this text, by the wall clock, to 10 ms.
 ///
 /// # Errors
-/// It is no such file.
+/// It is no such text.
 pub(super) fn began_of(text: &[u8]) -> io::Result<SystemTime> {
     let ticks = field(text, 22).ok_or(io::ErrorKind::InvalidData)?;
     let since_boot = Duration::from_millis(ticks.saturating_mul(TICK_MS));
@@ -32,10 +32,10 @@ pub(super) fn began_of(text: &[u8]) -> io::Result<SystemTime> {
     Ok(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-/// The parent of the process whose file this is.
+/// Id of the parent of the process whose /proc/PID/stat has this text; 0: it has none.
 ///
 /// # Errors
-/// It is no such file.
+/// It is no such text.
 pub fn parent_of(text: &[u8]) -> io::Result<u32> {
     let parent = field(text, 4).and_then(|parent| u32::try_from(parent).ok());
     parent.ok_or_else(|| io::ErrorKind::InvalidData.into())

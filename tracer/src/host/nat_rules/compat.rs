@@ -11,7 +11,7 @@ use super::{
 const ADDRESSES: u32 = 1;
 const PORTS: u32 = 2;
 
-/// What a target gives to connections.
+/// What a target gives to connections; the fields are as those of [`super::Rule`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Choice {
     pub(super) addresses: Option<(IpAddr, IpAddr)>,
@@ -19,7 +19,8 @@ pub(super) struct Choice {
     pub(super) fully_random: bool,
 }
 
-/// The choice of a target; `None`: it is none of source NAT, or damaged.
+/// The choice of the target of this name and revision, in a table of this family (`NFPROTO_*`). `info`: its data in the kernel's
+/// form. `None`: it is no target of source NAT, or damaged.
 pub(super) fn choice(name: &[u8], family: u8, revision: u32, info: &[u8]) -> Option<Choice> {
     match (name, family, revision) {
         (b"MASQUERADE", IPV6, _) => long(info, family),

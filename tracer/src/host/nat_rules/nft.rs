@@ -9,7 +9,9 @@ use crate::host::netlink::attributes;
 const HEADER: usize = 4;
 /// Families (`NFPROTO_*`) of tables, and of what a rule is for.
 const INET: u8 = 1;
+/// `NFPROTO_IPV4`
 pub(super) const IPV4: u8 = 2;
+/// `NFPROTO_IPV6`
 pub(super) const IPV6: u8 = 10;
 
 /// The bits of an attribute's type that are its number.

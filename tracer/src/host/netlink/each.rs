@@ -12,10 +12,12 @@ use crate::runtime::beat::beat;
 
 /// A request for a list, of which nothing is kept.
 pub(crate) struct Each<'a> {
-    /// For error texts: the name of what is asked, and in `things` what it lists.
+    /// For error texts: the name of what is asked, such as `ctnetlink`.
     pub(crate) name: &'static str,
+    /// For error texts: what it lists, such as "tracked connections".
     pub(crate) things: &'static str,
     pub(crate) protocol: Protocol,
+    /// The bytes of the request, as [`super::request`] makes them.
     pub(crate) request: &'a [u8],
     /// The type of messages that are answers; others are skipped.
     pub(crate) reply: u16,

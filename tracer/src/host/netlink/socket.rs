@@ -38,12 +38,19 @@ impl Socket {
         Ok(Self(socket))
     }
 
+    /// Sends a message to the kernel. Returns how many bytes were sent.
+    ///
+    /// # Errors
+    /// As send(2).
     pub(crate) fn send(&self, message: &[u8]) -> rustix::io::Result<usize> {
         send(&self.0, message, SendFlags::empty())
     }
 
-    /// Length of the next datagram, which may be more than the buffer has room for. `None`: it was not sent by the
-    /// kernel, but by another sender before the socket was connected.
+    /// Waits for the next datagram, and returns its length, which may be more than the buffer has room for. `None`: it was not
+    /// sent by the kernel, but by another sender before the socket was connected.
+    ///
+    /// # Errors
+    /// As recvfrom(2).
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> rustix::io::Result<Option<usize>> {
         let (_, len, sender) = recvfrom(&self.0, buffer, RecvFlags::TRUNC)?;
         let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());

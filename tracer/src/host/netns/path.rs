@@ -22,6 +22,7 @@ use super::OWN;
 #[derive(Debug)]
 pub(super) struct OpenNetns {
     pub(super) fd: OwnedFd,
+    /// Its inode number.
     pub(super) inum: u32,
 }
 

@@ -73,7 +73,9 @@ struct Threads {
 
 /// Stages of a job.
 mod stage {
+    /// The thread has not begun it.
     pub(super) const WAITS: u8 = 0;
+    /// The thread has begun it.
     pub(super) const BEGUN: u8 = 1;
     /// The result is not waited for any more.
     pub(super) const GIVEN_UP: u8 = 2;

@@ -56,7 +56,8 @@ impl Called {
         Self { name: comm, of, thread }
     }
 
-    /// The name to show for the process: with `?` appended if it is, or may be, a thread's.
+    /// The name to show for the process, NUL-padded: with `?` appended if it is, or may be, a thread's. A name of 15 bytes with
+    /// `?` has no NUL.
     pub fn shown(&self) -> [u8; 16] {
         let mut name = self.name;
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(15);

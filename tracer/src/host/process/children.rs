@@ -8,7 +8,8 @@ use std::{
 
 use crate::host::inside::parent_of;
 
-/// These processes, their children, and so on; and whether there was time to look at all processes. Hidden ones are missing.
+/// These processes, their children, and so on; and whether all processes could be looked at before `until`. Hidden ones are
+/// missing.
 ///
 /// # Errors
 /// /proc cannot be read.

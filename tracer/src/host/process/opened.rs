@@ -1,5 +1,5 @@
-//! One process, which stays the same one: its folder in /proc is opened once, and everything is read through that. Once the process
-//! has ended, nothing is found there, even if another process has the same id then.
+//! One process, which stays the same one: its folder in /proc is opened once, and everything is read through that. Once the
+//! process has ended, nothing is found there, even if another process has the same id then.
 
 use std::{
     fs::File,
@@ -36,8 +36,8 @@ pub enum OpenError {
 }
 
 impl Opened {
-    /// Opens the folder of a process, and checks after that what was opened: that it is in a /proc, and that of a process that has
-    /// not ended, not of a thread.
+    /// Opens the folder of a process, and checks after that what was opened: that it is in a /proc, and that of a process that
+    /// has not ended, not of a thread.
     ///
     /// # Errors
     /// There is no such process, it is a thread, or it is hidden.
@@ -75,7 +75,8 @@ impl Opened {
         u32::try_from(inode).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
-    /// Passes on the inodes of the sockets that it has open. Returns false if there was no time for all of them.
+    /// Calls `each` with the inode of each socket that it has open. Returns false if not all of its files could be read before
+    /// `until`.
     ///
     /// # Errors
     /// It has ended, or is one of another user's and this thread lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH.
@@ -119,7 +120,8 @@ struct Status {
     ended: bool,
 }
 
-/// Reads the lines `State:` and `Tgid:`. `None`: one of them is missing. The name of the process, in the first line, has no newline.
+/// Reads the lines `State:` and `Tgid:`. `None`: one of them is missing. The name of the process, in the first line, has no
+/// newline.
 fn parse(text: &[u8]) -> Option<Status> {
     let field = |name: &[u8]| {
         let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;

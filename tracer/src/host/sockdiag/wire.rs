@@ -21,7 +21,8 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const IPPROTO_TCP: u8 = 6;
 
-/// The request for a dump of all sockets in these states with this local port; 0: with any.
+/// The request for a dump of all sockets of this family, in these states (bit `1 << state`), with this local port (host byte
+/// order; 0: with any).
 pub(super) fn request(family: Family, port: u16, states: u32) -> Vec<u8> {
     let mut body = [0; REQUEST_LEN];
     let mut put = |at: usize, value: &[u8]| {

@@ -19,11 +19,15 @@ pub(super) enum Attachment {
     Event(OwnedFd),
     /// A link, or the perf event on kernels that have no links for perf events.
     Probe(OwnedFd),
+    /// A link that aya made, and that the caller pins.
     Link(FdLink),
 }
 
 /// Attaches one program. `keep`: whether the caller gets a link that aya makes, to pin it; else aya keeps it. What is made
 /// without aya (for kprobes and tracepoints) the caller always gets.
+///
+/// # Errors
+/// The program is of another kind than its hook or is not loaded, or the kernel refuses to attach it.
 pub(super) fn attach(
     program: &mut Program,
     hook: Hook,
@@ -130,6 +134,9 @@ fn if_no_memory(error: &io::Error) -> &'static str {
 
 /// Detaches a program, unless its link was taken out of aya, and releases it. The kernel waits until no CPU runs it any
 /// more.
+///
+/// # Errors
+/// It is not loaded.
 pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::FEntry(it) => it.unload(),

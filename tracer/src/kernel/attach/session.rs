@@ -29,28 +29,32 @@ use crate::{
 /// An attached backend.
 pub struct Session {
     pub backend: Backend,
-    /// What is not seen or does not work on this kernel, and why.
+    /// What is not seen or does not work on this kernel, and why, one text each; empty: nothing.
     pub degraded: Vec<String>,
     pub maps: Maps,
     pub events: Events,
     pub commands: Commands,
     pub(super) log: KernelLog,
+    /// `None`: the programs were detached.
     pub(super) attached: Option<Running>,
     /// How often the kernel skipped a hook until the programs were detached; 0 before that.
     pub(super) missed_before: Missed,
+    /// `None`: this session spreads nothing.
     pub spreader: Option<Spreader>,
 }
 
 /// What keeps the programs attached: dropping it detaches those whose links are not pinned.
 pub(super) struct Running {
     pub(super) ebpf: Ebpf,
+    /// Links (or on kernels without these, perf events) of kprobes: dropping one detaches its program, unless it is pinned.
     pub(super) probes: Vec<OwnedFd>,
+    /// Perf events of tracepoints: dropping one detaches its program.
     pub(super) tracepoints: Vec<OwnedFd>,
 }
 
 impl Session {
-    /// How often the kernel skipped a hook of the ledger since this session attached the programs, until it detached
-    /// them.
+    /// How often the kernel skipped a hook of the ledger since this session attached the programs; once they are detached, until
+    /// then.
     pub fn missed_hooks(&self) -> Missed {
         let Some(attached) = &self.attached else { return self.missed_before };
         let programs = COMMON.iter().chain(programs::of(self.backend));

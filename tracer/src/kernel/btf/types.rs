@@ -35,6 +35,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// The kind with this number (`BTF_KIND_*`); `None`: this reader does not know it.
     pub(super) fn from_raw(raw: u8) -> Option<Self> {
         Some(match raw {
             1 => Self::Int,
@@ -79,19 +80,23 @@ pub(super) struct Type {
 }
 
 impl Type {
+    /// Reads the head at this offset; `None`: the bytes end before its end.
     pub(super) fn read(bytes: &[u8], at: usize) -> Option<Self> {
         let head = bytes.get(at..at.checked_add(HEAD_LEN)?)?;
         Some(Self { name: u32_at(head, 0)?, info: u32_at(head, 4)?, size_or_id: u32_at(head, 8)? })
     }
 
+    /// How many elements follow the head: members, enumerators or parameters.
     pub(super) fn vlen(&self) -> usize {
         (self.info & 0xffff) as usize
     }
 
+    /// The number of its kind, `BTF_KIND_*`.
     pub(super) fn kind(&self) -> u8 {
         (self.info >> 24 & 0x1f) as u8
     }
 
+    /// Its kind; `None`: this reader does not know it.
     pub(super) fn known_kind(&self) -> Option<Kind> {
         Kind::from_raw(self.kind())
     }
@@ -107,6 +112,7 @@ impl Type {
 pub(super) struct RawMember {
     /// Offset into the strings; 0 for an anonymous member.
     pub(super) name: u32,
+    /// Id of its type.
     pub(super) type_id: u32,
     /// Offset from the start of the structure, in bits.
     pub(super) bit_offset: u32,
@@ -115,6 +121,7 @@ pub(super) struct RawMember {
 }
 
 impl RawMember {
+    /// Reads the member at this offset of a structure with this [`Type::kind_flag`]; `None`: the bytes end before its end.
     pub(super) fn read(bytes: &[u8], at: usize, kind_flag: bool) -> Option<Self> {
         let raw = bytes.get(at..at.checked_add(MEMBER_LEN)?)?;
         let offset = u32_at(raw, 8)?;

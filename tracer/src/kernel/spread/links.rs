@@ -13,6 +13,7 @@ use crate::kernel::{spread::pinned::Pins, sys};
 /// A link of the spreader. It exists as long as this or its pin.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// Name under which it is pinned: `HOOK@CGROUP_ID`, such as `connect4@4711`.
     pub(crate) name: String,
     pub(crate) fd: OwnedFd,
 }
@@ -24,9 +25,9 @@ impl Link {
     }
 }
 
-/// Takes over the link that is pinned by this name: from now on it runs the program of the name `form`. `None`: there is
-/// no such link, or it cannot be taken over, and is removed if that is possible. `id`: the id of the cgroup that it must
-/// be attached to.
+/// Takes over the link that is pinned as `name`: from now on it runs the program of the name `form`. `None`: there is no such
+/// link or program, or the link cannot be taken over, and is removed if that is possible. `id`: the id of the cgroup that it
+/// must be attached to.
 pub(crate) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
     let fd = pins.open_link(name).ok()?;
     let program = program(ebpf, form).ok()?;

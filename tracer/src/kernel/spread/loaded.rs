@@ -33,7 +33,10 @@ const NAME: std::ops::Range<usize> = 12..sys::MARK_SIZE;
 pub(crate) struct Mark(OwnedFd);
 
 impl Mark {
-    /// Makes the mark of this rule.
+    /// Makes the mark of this rule. A name of more than 52 bytes is cut.
+    ///
+    /// # Errors
+    /// As bpf(2).
     pub(crate) fn new(rule: &str) -> io::Result<Self> {
         let mut value = [0; sys::MARK_SIZE];
         let layout = LAYOUT.to_ne_bytes();
@@ -45,12 +48,18 @@ impl Mark {
     }
 
     /// Adds the mark to a program's maps.
+    ///
+    /// # Errors
+    /// As bpf(2); EINVAL before Linux 5.10.
     pub(crate) fn put_on(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         sys::bind_map(program, self.0.as_fd())
     }
 
-    /// Adds the tables of the rule to a program's maps, so that they can be found from it whether it uses them or
+    /// Adds the pinned tables of the rule to a program's maps, so that they can be found from it whether it uses them or
     /// not.
+    ///
+    /// # Errors
+    /// A table is not pinned or cannot be opened, or as bpf(2).
     pub(crate) fn put_tables_on(program: BorrowedFd<'_>, pins: &Pins) -> io::Result<()> {
         PINNED_MAPS.iter().try_for_each(|name| sys::bind_map(program, pins.open_map(name)?.as_fd()))
     }
@@ -76,7 +85,9 @@ struct Link {
 /// A rule that has links, which run its programs.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Name of the rule.
     pub rule: String,
+    /// Version of its maps: [`LAYOUT`] in this version of tracer.
     pub layout: u32,
     links: Vec<Link>,
     /// Ids of its maps, by name.
@@ -177,8 +188,8 @@ impl Loaded {
         }
     }
 
-    /// Rules that spread, are not `known` and do not end shortly: rules whose pins cannot be reached. Empty if
-    /// loaded programs cannot be listed.
+    /// Rules that spread and whose names are not `known`: rules whose pins cannot be reached. If there are any, waits up to 1.5 s
+    /// for those to end that are being removed now. Empty also if loaded programs cannot be listed.
     pub fn unpinned(known: impl Fn(&str) -> bool) -> Vec<Self> {
         let until = Instant::now() + LINK_FREE_TIME;
         loop {
@@ -210,7 +221,10 @@ impl Loaded {
         self.links.len()
     }
 
-    /// Opens one of its maps; `NotFound` if it has none of this name.
+    /// Opens one of its maps.
+    ///
+    /// # Errors
+    /// `NotFound`: it has none of this name. Else as bpf(2).
     pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
         let id = self.maps.get(name).ok_or(io::ErrorKind::NotFound)?;
         sys::by_id(Listed::Map, *id)
@@ -261,8 +275,8 @@ fn ids(pins: &Pins) -> Vec<u32> {
 }
 
 /// Makes `pins` the only place where the rule is pinned. A copy that is pinned or held elsewhere is moved to `pins` if
-/// nothing is pinned there yet, else it is detached. Pins elsewhere that cannot be removed are logged. The caller has the
-/// rule's lock.
+/// nothing is pinned there yet, else it is detached. Pins elsewhere that cannot be removed are logged. The caller must have the
+/// rule's lock. Takes up to 1.5 s if there is such a copy.
 ///
 /// # Errors
 /// The rule cannot be pinned in `pins`, or it has the maps of another version.
@@ -315,8 +329,8 @@ fn elsewhere(rule: &str, pins: &Pins) -> Vec<Pins> {
     all.filter(|(name, it)| name == rule && !it.is_same_bpffs(pins)).map(|(_, it)| it).collect()
 }
 
-/// Checks that no link of the rule is left after its pins are removed. Detaches the spreader's links that are left. If
-/// loaded programs cannot be listed, none counts as left.
+/// Checks that no link of the rule is left after its pins are removed. Waits for links to end, and then detaches the spreader's
+/// links that are left: 3 s at most. If loaded programs cannot be listed, none counts as left.
 ///
 /// # Errors
 /// Links are still there after that.
@@ -351,7 +365,8 @@ pub fn is_in_force(rule: &str) -> bool {
     Loaded::all().is_ok_and(|all| all.iter().any(|it| it.rule == rule && it.spreads()))
 }
 
-/// How many links the rule has that are not pinned in `pins`. 0 if loaded programs cannot be listed.
+/// How many links the rule has that are not pinned in `pins`; waits up to 1.5 s for those to end. 0 also if loaded programs
+/// cannot be listed.
 pub fn unpinned_links(rule: &str, pins: &Pins) -> usize {
     let found = Loaded::strays(rule, std::slice::from_ref(pins)).unwrap_or_default();
     found.iter().map(Loaded::links).sum()

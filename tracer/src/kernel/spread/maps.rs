@@ -30,6 +30,10 @@ pub struct RuleMaps {
 }
 
 impl RuleMaps {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// The object lacks one of the maps, or it has another type.
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Self::new(|name| ebpf.take_map(name).ok_or_else(|| missing(name)))
     }
@@ -106,6 +110,10 @@ pub struct SpreadMaps {
 }
 
 impl SpreadMaps {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// The object lacks one of the maps, or it has another type; or the number of possible CPUs cannot be read.
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
         Ok(Self {
@@ -118,7 +126,7 @@ impl SpreadMaps {
         })
     }
 
-    /// Sets the ports that the spreader never binds as fast ports, one bit each.
+    /// Sets the ports that the spreader never binds as fast ports: each is bit `port % 64` of word `port / 64`.
     ///
     /// # Errors
     /// The map cannot be written.
@@ -154,7 +162,7 @@ impl SpreadMaps {
         self.held(held::FAST)
     }
 
-    /// How often the hooks took each decision, by [`Decision`], summed over CPUs.
+    /// How often the hooks took each decision since the first start of the rule, by [`Decision`], summed over CPUs.
     ///
     /// # Errors
     /// The map cannot be read.

@@ -97,12 +97,13 @@ impl Pins {
         all
     }
 
-    /// The same rule, as another process would find it; `None`: it is not found.
+    /// The same rule, as another process would find it: found again by its name in the same bpffs. `None`: it is not found.
     pub(crate) fn reopen(&self) -> Option<Self> {
         let mut all = Self::all().rules.into_iter();
         all.find(|(name, it)| *name == self.rule && it.is_same_bpffs(self)).map(|(_, it)| it)
     }
 
+    /// Name of the rule.
     pub fn rule(&self) -> &str {
         &self.rule
     }
@@ -164,7 +165,7 @@ impl Pins {
         Ok(())
     }
 
-    /// The path at which a map is pinned or to be pinned, valid as long as this exists; `None`: before
+    /// The path at which a map is pinned or to be pinned, valid in this process as long as this exists; `None`: before
     /// [`Self::create`].
     ///
     /// # Errors
@@ -178,7 +179,7 @@ impl Pins {
         }
     }
 
-    /// The path at which a link is to be pinned, valid as long as this exists.
+    /// The path at which a link is to be pinned, valid in this process as long as this exists.
     ///
     /// # Errors
     /// The rule has ended, or [`Self::create`] was not called before.
@@ -192,19 +193,33 @@ impl Pins {
     }
 
     /// Opens a pinned map.
+    ///
+    /// # Errors
+    /// `NotFound`: there is none of this name. `InvalidData`: something else has the name. Else it cannot be opened.
     pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
         self.existing_part(MAPS)?.open(OsStr::new(name), Kind::Map)
     }
 
     /// Opens a pinned link.
+    ///
+    /// # Errors
+    /// As [`Self::open_map`].
     pub(crate) fn open_link(&self, name: &str) -> io::Result<OwnedFd> {
         self.existing_part(LINKS)?.open(OsStr::new(name), Kind::Link)
     }
 
+    /// Pins a map as `name`. The rule's folders must exist.
+    ///
+    /// # Errors
+    /// `AlreadyExists`: the name is taken. Else there are no such folders, or it cannot be pinned.
     pub(crate) fn pin_map(&self, map: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         self.existing_part(MAPS)?.pin(map, name)
     }
 
+    /// Pins a link as `name`. The rule's folders must exist.
+    ///
+    /// # Errors
+    /// As [`Self::pin_map`], or the rule has ended.
     pub(crate) fn pin_link(&self, link: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
@@ -212,11 +227,18 @@ impl Pins {
         self.existing_part(LINKS)?.pin(link, name)
     }
 
+    /// Renames a pinned link; one that has the name `to` is replaced.
+    ///
+    /// # Errors
+    /// There is no such link, or as renameat(2).
     pub(crate) fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
         self.existing_part(LINKS)?.rename(from, to)
     }
 
     /// Removes a pinned link, if there is one.
+    ///
+    /// # Errors
+    /// Something else has the name, or it cannot be removed.
     pub(crate) fn remove_link(&self, name: &str) -> io::Result<()> {
         let Some(links) = self.part(LINKS)? else { return Ok(()) };
         match links.remove(OsStr::new(name), Kind::Link) {

@@ -61,14 +61,18 @@ pub fn kept_sizes(pins: &Pins) -> Kept {
 /// A cgroup to attach the spreader to.
 #[derive(Debug)]
 pub struct CgroupTarget {
+    /// Its id, as `bpf_get_current_cgroup_id` returns it.
     pub id: u64,
+    /// Its directory in cgroup2, open.
     pub directory: OwnedFd,
 }
 
 /// Settings of a spreader.
 #[derive(Debug)]
 pub struct Spreading {
+    /// Where the rule is pinned.
     pub pins: Pins,
+    /// The cgroups to attach to.
     pub cgroups: Vec<CgroupTarget>,
     /// Whether the rule wants fast ports, which the spreader finds itself. If not, only the log says that the kernel refuses
     /// the programs that find them.
@@ -81,12 +85,12 @@ pub struct Spreading {
 
 /// The spreader of a session, attached.
 pub struct Spreader {
-    /// The maps of the rule, until the thread that changes the rule takes them.
+    /// The maps of the rule; `None`: the thread that changes the rule has taken them.
     pub rule: Option<RuleMaps>,
     pub maps: SpreadMaps,
     /// Why there are no fast ports, for people; `None`: there are, or they are not wanted.
     pub no_fast_ports: Option<String>,
-    /// What else does not work, for people.
+    /// What else does not work, for people, one text each; empty: nothing.
     pub degraded: Vec<String>,
     /// For each hook: the name of its link before `@`, and the program that is loaded.
     programs: Vec<(&'static str, &'static str)>,
@@ -270,6 +274,9 @@ fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
 }
 
 /// The program of this name in the object.
+///
+/// # Errors
+/// The reason, as a text for people: the object lacks it, or it is of another kind.
 pub(super) fn program<'a>(
     ebpf: &'a mut Ebpf,
     name: &str,

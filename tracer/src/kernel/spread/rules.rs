@@ -21,6 +21,10 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    /// Takes the maps `RULES` and `ACTIVE_RULE`, which `take` returns by their names.
+    ///
+    /// # Errors
+    /// Those of `take`, or a map has another type.
     pub(crate) fn new(
         mut take: impl FnMut(&'static str) -> Result<Map, Error>,
     ) -> Result<Self, Error> {

@@ -64,6 +64,7 @@ pub(in super::super) fn by_id(kind: Listed, id: u32) -> io::Result<OwnedFd> {
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct LinkInfo {
     pub id: u32,
+    /// Id of the program that it runs.
     pub program: u32,
     /// Id of its cgroup; 0: it is not a cgroup link, or the cgroup was removed.
     pub cgroup: u64,
@@ -102,6 +103,9 @@ const HOOKS: [(bpf_attach_type, &str); 4] = [
 ];
 
 /// Name of a program, cut after 15 bytes, and the ids of its maps (of the first [`MOST_MAPS`]).
+///
+/// # Errors
+/// As bpf(2).
 pub(in super::super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(String, Vec<u32>)> {
     let mut ids = [0_u32; MOST_MAPS];
     // SAFETY: all-zero is a valid bpf_prog_info, and asks for nothing that is written elsewhere.
@@ -112,6 +116,10 @@ pub(in super::super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(Str
     Ok((text(&info.name), ids.into_iter().take(info.nr_map_ids as usize).collect()))
 }
 
+/// Name of a map, cut after 15 bytes.
+///
+/// # Errors
+/// As bpf(2).
 pub(in super::super) fn map_name(map: BorrowedFd<'_>) -> io::Result<String> {
     // SAFETY: all-zero is a valid bpf_map_info.
     let mut info: bpf_map_info = unsafe { std::mem::zeroed() };
@@ -136,6 +144,9 @@ fn text(name: &[std::ffi::c_char]) -> String {
 }
 
 /// Makes a map of one value, which user space cannot change afterwards. The map's name is cut after 15 bytes.
+///
+/// # Errors
+/// As bpf(2).
 pub(in super::super) fn create_mark(name: &str, value: &[u8; MARK_SIZE]) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -186,7 +197,10 @@ pub(in super::super) fn read_mark(map: BorrowedFd<'_>) -> io::Result<[u8; MARK_S
     Ok(value)
 }
 
-/// Adds the map to the program's maps, so that it exists as long as the program (Linux 5.10).
+/// Adds the map to the program's maps, so that it exists as long as the program (Linux 5.10). Does nothing if it is among them.
+///
+/// # Errors
+/// As bpf(2).
 pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -195,7 +209,10 @@ pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -
     bpf(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr).map(drop)
 }
 
-/// Detaches a cgroup link, even if other processes have it open or pinned.
+/// Detaches a cgroup link, even if other processes have it open or pinned (BPF_LINK_DETACH, Linux 5.9).
+///
+/// # Errors
+/// As bpf(2).
 pub(in super::super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };

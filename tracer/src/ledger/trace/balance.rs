@@ -87,6 +87,7 @@ impl From<&TupleCount> for Counters {
     }
 }
 
+/// The counters of all tuples at one moment.
 pub(super) type Reading = HashMap<TupleKey, Counters>;
 
 /// Commands that correct tuples by `conns`, which was read between the two readings. A tuple that did not change

@@ -172,7 +172,7 @@ impl Capacities {
         self.places.remove(&netns);
     }
 
-    /// Where these namespaces were found, and whether one of them is missing.
+    /// Where those of these namespaces that are known were found, and whether one of them is not known.
     pub fn places(&self, wanted: &HashSet<u32>) -> (Vec<Netns>, bool) {
         let known: Vec<Netns> =
             wanted.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
@@ -197,7 +197,7 @@ impl Capacities {
         self.get(netns)
     }
 
-    /// Sets the bound ports, which connect() is not given.
+    /// Sets the bound ports of all namespaces, which connect() is not given. Replaces the earlier ones.
     pub fn bound(&mut self, binds: BoundPorts) {
         if self.binds != binds {
             self.binds = binds;
@@ -205,7 +205,8 @@ impl Capacities {
         }
     }
 
-    /// Sets more ports that connect() is not given, in addition to bound ones.
+    /// Sets ports that connect() is not given in addition to bound ones, because the socket that bound them may be gone (see
+    /// [`crate::host::capacity::apart`]). Replaces the earlier ones.
     pub fn left_over(&mut self, left_over: BoundPorts) {
         if self.left_over != left_over {
             self.left_over = left_over;

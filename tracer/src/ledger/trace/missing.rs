@@ -51,7 +51,10 @@ pub(super) const fn has_room(used: usize, max: u32) -> bool {
 
 impl Tracer {
     /// Whether the tables of tuples, held ports and bound ports have room for what was lost ([`has_room`]). If not, removes
-    /// idle tuples and looks again.
+    /// idle tuples and looks again. `now_ns`: CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// A map cannot be read, or a command fails.
     pub(super) fn can_make_room(&mut self, now_ns: u64) -> Result<bool, Error> {
         if self.has_room()? {
             return Ok(true);

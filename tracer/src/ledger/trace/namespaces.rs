@@ -141,6 +141,9 @@ impl Tracer {
 
     /// The namespaces that have a tuple with a held port, or one that has changed since 30 s before the last comparison; also
     /// those that could not be read. Without those that cannot be found.
+    ///
+    /// # Errors
+    /// The map of the tuples cannot be read.
     pub(super) fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
         let since = self.reconciled.elapsed() + CALM.latest;
         let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));

@@ -18,7 +18,7 @@ pub struct OlderEnds {
 }
 
 impl OlderEnds {
-    /// The ends by the timers in these dumps, which were made at `mono_ns` (CLOCK_MONOTONIC).
+    /// The ends by the timers in these dumps, which were made at `mono_ns` (CLOCK_MONOTONIC, ns).
     pub(super) fn of(dumps: &[Dump], mono_ns: u64) -> Self {
         /// How much later than its timer says a TIME_WAIT ends on average (see `view::forecast`), ms.
         const LATE_MS: u32 = 1_000;

@@ -16,7 +16,8 @@ pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)
     counted.chain([("hook_missed", totals.hook_missed)])
 }
 
-/// Whether a row passes the filter: by its key, and by the process that connected last.
+/// Whether a row passes the filter: by its key, and by the process that connected last. `now` limits how often the names of
+/// cgroups are read: see [`crate::host::cgroups::Names::get`].
 pub fn visible(
     filter: &Filter,
     key: &TupleKey,
@@ -28,7 +29,7 @@ pub fn visible(
     passes(filter, key, (&callers::last(count), name), callers, now)
 }
 
-/// Whether a port passes the filter: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns).
+/// As [`visible`], for a port: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns).
 pub fn visible_to(
     filter: &Filter,
     key: &TupleKey,

@@ -145,7 +145,8 @@ fn cannot_enter(error: io::Error) -> Error {
     Error::Failure(format!("cannot drop the privileges: {error}"))
 }
 
-/// Puts the calling thread, which only reads maps, into its sandbox.
+/// Puts the calling thread, which only reads maps, into its sandbox: from then on it opens files as `user`, and has no capability
+/// but those of `keep`.
 ///
 /// # Errors
 /// The kernel refuses a step.

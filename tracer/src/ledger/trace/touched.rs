@@ -82,7 +82,10 @@ pub(super) fn leaving(
 }
 
 impl Tracer {
-    /// Removes these entries, except those that a hook has used since they were read.
+    /// Runs the commands of [`leaving`]: removes the entries, except those that a hook has used since they were read.
+    ///
+    /// # Errors
+    /// A command fails.
     pub(super) fn forget_touched(&self, leaving: &[Command]) -> Result<(), Error> {
         for command in leaving {
             self.session.commands.run(command)?;

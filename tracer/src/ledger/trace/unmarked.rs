@@ -16,6 +16,9 @@ use crate::{
 impl Tracer {
     /// Compares the ledger with the kernel immediately if marks of ended sockets found no room: these sockets would count
     /// as open until the first regular comparison. Each counts as a loss already (`tombstones_full`), so not as drift.
+    ///
+    /// # Errors
+    /// A map cannot be read, a command fails, or a signal asked the program to stop.
     pub(super) fn correct_unmarked(&mut self) -> Result<(), Error> {
         let lost = Loss::ALL.into_iter().zip(self.totals()?.lost);
         if lost.filter(|(loss, _)| *loss == Loss::TombstonesFull).all(|(_, count)| count == 0) {

@@ -17,21 +17,26 @@ pub struct Settings {
     pub netns: u32,
     /// Its name in /run/netns; empty: it has none, or the line does not say it.
     pub name: String,
-    /// First and last port of the range; `None`: the line does not say it.
+    /// First and last port of the range, both inclusive; `None`: the line has no valid range.
     pub range: Option<(u16, u16)>,
-    /// Ports of the range that are never chosen; `None`: the line does not say it.
+    /// Ports of the range that are never chosen; empty: none. `None`: the line does not say it, or it has no valid list or one of
+    /// more than 512 runs.
     pub reserved: Option<Vec<RangeInclusive<u16>>>,
-    /// `None`: the line does not say it.
+    /// Which TIME_WAITs connect() can take over; `None`: the line does not say it.
     pub reuse: Option<Reuse>,
 }
 
 impl Settings {
+    /// Parses a line `netns.settings`.
+    ///
+    /// # Errors
+    /// It is no JSON object, or does not say which namespace it is about.
     pub(in crate::recording) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         Self::in_line(&line).ok_or_else(|| serde::de::Error::missing_field("netns"))
     }
 
-    /// `None`: the line does not say which namespace it is about.
+    /// The settings in a parsed line; `None`: it does not say which namespace it is about.
     pub(super) fn in_line(line: &Map<String, Value>) -> Option<Self> {
         let text = |key| line.get(key).and_then(Value::as_str);
         let reuse =

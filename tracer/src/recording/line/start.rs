@@ -13,6 +13,7 @@ use crate::view::reading::About;
 /// A line `tracer.start`.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
+    /// Texts are cut to 1,024 bytes; one that the line lacks is empty.
     pub about: About,
     /// Whether the stream has `tuple.stats`; `None`: the line does not say it.
     pub stats: Option<bool>,
@@ -29,13 +30,17 @@ pub struct Start {
 /// A line `tracer.degraded`.
 #[derive(Clone, Debug, Default)]
 pub struct Degraded {
-    /// All that does not work as well as it could from this line on, one text each.
+    /// All that does not work as well as it could from this line on, one text each: at most 64, each cut to 1,024 bytes.
     pub now: Vec<String>,
-    /// Which of `now` are new since the line before with such a list.
+    /// Which of `now` are new since the line before with such a list; with the same limits.
     pub added: Vec<String>,
 }
 
 impl Start {
+    /// Parses a line `tracer.start`.
+    ///
+    /// # Errors
+    /// It is no JSON object.
     pub(in crate::recording) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         let text = |key| short(line.get(key).and_then(Value::as_str).unwrap_or_default());
@@ -65,6 +70,10 @@ impl Start {
 }
 
 impl Degraded {
+    /// Parses a line `tracer.degraded`.
+    ///
+    /// # Errors
+    /// It is no JSON object.
     pub(in crate::recording) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         Ok(Self { now: reasons(line.get("degraded")), added: reasons(line.get("degraded.added")) })
@@ -77,6 +86,7 @@ fn reasons(list: Option<&Value>) -> Vec<String> {
     list.filter_map(Value::as_str).take(DEGRADED).map(short).collect()
 }
 
+/// The text, cut between two characters to at most 1,024 bytes.
 pub(super) fn short(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
 }

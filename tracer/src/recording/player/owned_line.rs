@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// A line of a recording, of the kinds that the player uses.
+/// A line of a recording, of the kinds that the player uses: see [`Entry`].
 #[derive(Debug)]
 pub(super) enum OwnedLine {
     Start(Start),
@@ -60,6 +60,7 @@ pub(super) struct OwnedTuple {
 }
 
 impl OwnedLine {
+    /// The line with its own copies of what it borrows. Its names of cgroups, containers and namespaces are kept in `names`.
     pub(super) fn of(entry: Entry<'_>, names: &mut Names) -> Self {
         match entry {
             Entry::Start(start) => Self::Start(start),

@@ -16,7 +16,9 @@ const FAILURES: usize = 20_000;
 pub(super) struct State {
     /// The newest [`FAILURES`] entries since the reading before.
     pub(super) failures: VecDeque<Failure>,
+    /// Failed calls of the whole host so far, by [`Cause`].
     pub(super) failed: [u64; Cause::COUNT],
+    /// Losses so far.
     pub(super) lost: Losses,
     pub(super) self_stats: SelfStats,
     /// Whether the stream has `tuple.stats`; `None`: `tracer.start` did not say it, and there was none so far.
@@ -50,7 +52,7 @@ impl State {
         left_out.map_or(0, |failure| failure.count)
     }
 
-    /// Makes a reading of this state, and begins the next one: without failures, with the same totals.
+    /// Makes a reading of this state, with the time `at`, and begins the next one: without failures, with the same totals.
     pub(super) fn close(&mut self, at: At) -> Snapshot {
         Snapshot {
             reuses: BTreeMap::new(),

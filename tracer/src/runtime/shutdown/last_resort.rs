@@ -26,8 +26,8 @@ pub fn fail_with(code: u8) {
     CODE.store(code, SeqCst);
 }
 
-/// Makes the program end with the exit code of a failure after this time, whatever its threads do. `undoes`: something that the program
-/// made is being undone meanwhile. Uses no heap.
+/// Makes the program end after this time with exit code 1 (or that of [`fail_with`]), whatever its threads do. `undoes`: whether
+/// something that the program made is being undone meanwhile. Uses no heap.
 pub(super) fn end_after(limit: Duration, undoes: bool) {
     UNDOES.store(undoes, SeqCst);
     let time = libc::timeval {

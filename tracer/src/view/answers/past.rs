@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// After this time, what is kept of a tuple is replaced by what was seen since; so it is of the last one or two such times, ms.
+/// Time, in ms, after which the older half of what is kept of a tuple is dropped: what is left is of the last 5 to 10 s.
 const RENEWED_MS: u32 = 5_000;
 /// How long failed bind() calls count, ms.
 const BINDS_MS: u32 = 10_000;
@@ -36,19 +36,20 @@ pub(super) struct Past {
 }
 
 impl Past {
-    /// Of a tuple that was not judged before.
+    /// The past of a tuple that was not judged before. `now_ms`: the time of the reading on the readings' clock, ms; wraps.
     pub(super) fn new(tuple: &Judged, now_ms: u32) -> Self {
         let searches = [tuple.search; 2];
         // Whether these connections were there before is not known.
         Self { searches, close_wait: [0, close_wait(tuple)], since_ms: now_ms }
     }
 
-    /// Whether it is of readings before this time, and not of later ones: a replay can go back.
+    /// Whether it is of readings up to this time (on the readings' clock, ms; wraps), and not of later ones: a replay can go
+    /// back.
     pub(super) const fn is_before(&self, now_ms: u32) -> bool {
         now_ms.wrapping_sub(self.since_ms) < u32::MAX / 2
     }
 
-    /// Adds a reading.
+    /// Adds a reading. `now_ms`: its time on the readings' clock, ms; wraps.
     pub(super) fn add(&mut self, tuple: &Judged, now_ms: u32) {
         let [_, later] = self.searches;
         let restarted = later.iter().zip(tuple.search).any(|(before, now)| now < *before);
@@ -67,7 +68,8 @@ impl Past {
         }
     }
 
-    /// Port searches of the last seconds, by duration.
+    /// Port searches of the last 5 to 10 s before the reading that has `tuple`, by duration; of fewer seconds if the tuple has
+    /// not been judged for as long.
     pub(super) fn searches(&self, tuple: &Judged) -> [u32; SEARCH_BUCKETS] {
         let [before, _] = &self.searches;
         let mut recent = tuple.search;
@@ -77,7 +79,8 @@ impl Past {
         recent
     }
 
-    /// How many connections are in CLOSE_WAIT for seconds.
+    /// The fewest connections that were in CLOSE_WAIT at once in the last 5 to 10 s: so many have been in it for seconds. 0 if
+    /// the tuple has not been judged for 5 s.
     pub(super) fn close_wait(&self) -> u64 {
         let [before, since] = self.close_wait;
         before.min(since)
@@ -96,7 +99,7 @@ pub(super) struct Binds {
 }
 
 impl Binds {
-    /// Adds the failures of a reading.
+    /// Adds the failures of a reading, and drops those that are 10 s old. `now_ms`: its time on the readings' clock, ms; wraps.
     pub(super) fn add(&mut self, failures: &[Failure], now_ms: u32) {
         let old = |at: u32| now_ms.wrapping_sub(at) >= BINDS_MS;
         while self.failed.front().is_some_and(|(at, ..)| old(*at)) {
@@ -144,7 +147,7 @@ impl Binds {
         caller.map(|it| Activity { seconds, failed, caller: Some(it), ..Activity::default() })
     }
 
-    /// The addresses that are not among the judged ones.
+    /// The addresses that are not among the judged ones, each with its failures of the last ten seconds.
     pub(super) fn without(&self, judged: &HashSet<TupleKey>) -> Vec<(TupleKey, Counted)> {
         let others = self.keys().filter(|key| !judged.contains(key));
         let counted = |key: TupleKey| {

@@ -38,6 +38,8 @@ const USAGE_WIDTH: usize = 20;
 /// From this width on there are two columns.
 const WIDE: usize = 120;
 
+/// Draws the details of a tuple into `area`, without the first [`Model::scroll`] lines; at the end, the last line stays at the
+/// bottom.
 pub(super) fn draw(model: &Model, key: &TupleKey, theme: Theme, area: Rect, buffer: &mut Buffer) {
     drawing::scrolled(buffer, area, &lines(model, key, area.width.into(), theme), model.scroll);
 }
@@ -144,7 +146,7 @@ fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// The port range of the tuple's namespace, and what takes ports of it.
+/// The port range of the tuple's namespace, and what takes ports of it, as a line of text.
 pub(super) fn range(limits: Limits) -> String {
     let [all, reserved, bound] =
         [limits.all(), limits.reserved, limits.bound].map(|ports| count(ports.into()));
@@ -154,7 +156,8 @@ pub(super) fn range(limits: Limits) -> String {
     )
 }
 
-/// A saturation with its mark: `46.1 % ~`; below 45 % without one: `12.0 %`.
+/// A saturation (1: full) in per cent, rounded down, with its mark (see [`percent`]): `46.1 % ~`. Below 45 % there is none:
+/// `12.0 %`.
 pub(super) fn percent_and_sign(share: f64) -> String {
     let text = percent(share);
     let number = text.trim_end_matches([' ', '~', '!']);

@@ -34,11 +34,12 @@ const LEAST: usize = 16;
 const ELSEWHERE: &str = "descriptors, connection tracking and NAT, sysctls, listeners and bound ports, FIN_WAIT2, \
     configurations and logs of proxies";
 
+/// Draws the view into `area`, without its first [`Model::scroll`] lines; at the end, the last line stays at the bottom.
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
 }
 
-/// All lines of the view, in `room` columns.
+/// All lines of the view, in `room` columns, but at least 40 (a narrower area cuts them) and at most 100.
 pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> {
     let room = room.clamp(NARROWEST, WIDEST);
     let plain = Style::new();
@@ -124,8 +125,8 @@ fn styled(finding: &Finding, room: usize, theme: Theme) -> Vec<Line<'static>> {
     lines.into_iter().map(|(part, line)| Line::styled(line, style(part))).collect()
 }
 
-/// The root finding about a tuple with its first advice, and the names of its other findings; no lines if there is none with an
-/// advice.
+/// The first finding about a tuple that has an advice, with that advice and, if that has no command, the first that has one; and
+/// the names of its other findings. No lines if no finding has an advice. Columns as in [`lines`].
 pub(super) fn of_tuple(
     model: &Model,
     key: &tracer_common::TupleKey,
@@ -156,7 +157,9 @@ pub(super) fn of_tuple(
     lines
 }
 
-/// An advice in at most `most` lines of `room` columns: a command first if it fits, then the text.
+/// An advice in at most `most` lines of `room` columns. If the command does what the text says and fits, the command, with the
+/// text after it if there is room; else the text, cut to one line, and below it the command of another advice, or one that shows
+/// more, if that fits.
 pub(super) fn short(answer: &Answer, room: usize, most: usize, theme: Theme) -> Vec<Line<'static>> {
     let text = text::line(&answer.text);
     let inner = room.saturating_sub(LABEL);

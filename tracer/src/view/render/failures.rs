@@ -66,6 +66,8 @@ pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> usize {
     entries(model, room, theme).len() + 1
 }
 
+/// Draws the titles and, below them, the list into `area`, without its first [`Model::scroll`] lines; at the end, the last line
+/// stays at the bottom.
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.width);
     let height = usize::from(area.height).saturating_sub(1);

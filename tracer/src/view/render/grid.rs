@@ -13,7 +13,7 @@ pub(super) struct ColumnSpec {
     pub(super) title: String,
     /// If there is no room for all, the column with the largest rank is left out first, that with the smallest never.
     pub(super) rank: u8,
-    /// Least width: narrower it would be useless.
+    /// Least width in columns of the terminal, as all widths here: narrower it would be useless.
     pub(super) least: usize,
     /// Its width if there is room.
     pub(super) usual: usize,
@@ -31,7 +31,8 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// The grid in `room` columns of the terminal. `needed`: the width of each column's widest cell.
+    /// The grid in `room` columns of the terminal. `needed`: the width of each column's widest cell, as [`needed`] returns it. If
+    /// not even the column with the smallest rank has room, the grid is wider.
     pub(super) fn new(columns: Vec<ColumnSpec>, needed: &[usize], room: usize) -> Self {
         // A number must not be cut: it would be another number.
         let least = |(column, need): (&ColumnSpec, &usize)| {
@@ -67,7 +68,7 @@ impl Grid {
         Self { columns, widths }
     }
 
-    /// A row of these cells, each with its style.
+    /// A row of these cells, one for each column, each with its style. Text that is too wide is cut.
     pub(super) fn line(&self, cells: Vec<(String, Style)>) -> Line<'static> {
         let mut spans: Vec<Span<'static>> = Vec::with_capacity(cells.len() * 2);
         for ((column, room), (cell, style)) in self.shown(cells) {
@@ -82,6 +83,7 @@ impl Grid {
         Line::from(spans)
     }
 
+    /// The row of the titles.
     pub(super) fn titles(&self, style: Style) -> Line<'static> {
         self.line(self.columns.iter().map(|column| (column.title.clone(), style)).collect())
     }
@@ -92,7 +94,7 @@ impl Grid {
     }
 }
 
-/// The width of each column's widest cell.
+/// The width of the widest cell of each of this number of columns; 0 without rows.
 pub(super) fn needed<'a>(
     rows: impl Iterator<Item = &'a Vec<String>>,
     columns: usize,

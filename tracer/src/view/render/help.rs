@@ -25,6 +25,7 @@ const WIDE: usize = 110;
 /// Width of the keys, and of the titles of a table's columns, which the help lists with their meanings.
 const KEYS: usize = 11;
 
+/// Draws the help into `area`, without its first `scroll` lines; at the end, the last line stays at the bottom.
 pub(super) fn draw(model: &Model, scroll: usize, theme: Theme, area: Rect, buffer: &mut Buffer) {
     drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), scroll);
 }

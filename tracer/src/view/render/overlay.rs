@@ -13,6 +13,8 @@ use super::{
 };
 use crate::view::{model::Model, theme::Theme};
 
+/// Draws the columns of the view, with their meanings, over the top left of `area`. `at`: index of the marked one, which is
+/// always visible.
 pub(super) fn sort(model: &Model, at: usize, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let columns = model.view.columns();
     let widest = columns.iter().map(|column| width(column.meaning())).max().unwrap_or(0);

@@ -39,7 +39,7 @@ fn eighths(value: f64, top: f64, height: usize) -> usize {
 }
 
 /// As [`bars`], for pairs of a whole and a part of it, which is drawn at the bottom. Each character comes with whether it
-/// belongs to the part.
+/// belongs to the part. Lines from the top, in each a character for each column.
 pub(super) fn stacked(
     points: &[(f64, f64)],
     (width, height): (usize, usize),

@@ -65,6 +65,7 @@ const LOSSES: &[(&str, &str)] = &[
 
 const LABEL: usize = 18;
 
+/// Draws the view into `area`, without its first [`Model::scroll`] lines; at the end, the last line stays at the bottom.
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
 }

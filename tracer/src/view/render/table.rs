@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+/// Draws the titles and the rows of [`Model::list`] into `area`; without a row, why there is none and what to do.
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let columns = Alike::columns(model.list.alike, model.view.columns());
     let rows = &model.list.rows;

@@ -15,6 +15,7 @@ use crate::{
     },
 };
 
+/// Draws the line into the first row of `area`; what there is no room for is left out or cut.
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.width);
     let long = |with_place| {
@@ -49,8 +50,8 @@ fn tabs(model: &Model, theme: Theme, long: bool) -> Vec<Field> {
     vec![tabs]
 }
 
-/// The filters, the grouping, the window and, if `with_place`, the position in the list. A filter is cut to `room`, because it must
-/// be visible that there is one.
+/// The filters, the grouping, the window and, if `with_place`, the position in the list. A filter is cut to `room`, because it
+/// must be visible that there is one.
 fn state(model: &Model, theme: Theme, room: usize, with_place: bool) -> Vec<Field> {
     let mut fields = Vec::new();
     let has_rows = !model.view.columns().is_empty();

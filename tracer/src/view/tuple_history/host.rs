@@ -42,7 +42,8 @@ impl HostRates {
 }
 
 impl Host {
-    /// Adds a reading. `opened`: ports taken since the one before; `failed`: failed calls so far, by cause.
+    /// Adds a reading. `at_ms`: its time on the readings' clock, ms; wraps. `opened`: ports taken since the one before; `failed`:
+    /// failed calls so far, by cause.
     pub(super) fn add(&mut self, at_ms: u32, opened: u64, failed: &[u64; Cause::COUNT]) {
         let before = self.samples.back().map_or(0, |sample| sample.opened);
         if self.samples.len() == KEEP {

@@ -1,4 +1,5 @@
-//! Which tuples are judged as `tracer doctor` does: the worst of them, because to judge all of a hundred thousand would take too long.
+//! Which tuples are judged as `tracer doctor` does: the worst of them, because to judge all of a hundred thousand would take too
+//! long.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
@@ -68,8 +69,8 @@ impl Largest {
 }
 
 impl TupleHistory {
-    /// The tuples that are judged: those of the namespace `own` and those of others that are most likely in trouble, and `also`
-    /// (`None`: no other). The number: how many tuples there are.
+    /// The tuples that are judged, in no order: of the namespace `own` (`None`: not known) those that are most likely in trouble,
+    /// at most [`MOST`]; of all others as many; and `also` (`None`: no other tuple). The number: how many tuples there are.
     pub fn judged(&self, own: Option<u32>, also: Option<TupleKey>) -> (Vec<Judged>, usize) {
         let (mut here, mut elsewhere, mut all) = (Largest::default(), Largest::default(), 0);
         let mut more = None;

@@ -16,9 +16,11 @@ const POINTS: usize = 300;
 pub struct Point {
     /// ms on the readings' clock; wraps.
     pub at_ms: u32,
+    /// Ports in use, those in TIME_WAIT included.
     pub in_use: u32,
+    /// Of these: ports in TIME_WAIT.
     pub time_wait: u32,
-    /// 0: none, or not known.
+    /// Ports that the tuple can hold; 0: none, or not known.
     pub capacity: u32,
     /// Ports taken, per second.
     pub opened: f32,
@@ -55,6 +57,7 @@ impl Plots {
         self.by_key.entry(*key).or_default().watched = self.clock;
     }
 
+    /// The plot of a tuple; `None`: it has none.
     pub(super) fn get(&self, key: &TupleKey) -> Option<&Plot> {
         self.by_key.get(key)
     }

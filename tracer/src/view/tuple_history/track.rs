@@ -166,6 +166,7 @@ impl Track {
         self.in_use == 0 && now_ms.wrapping_sub(self.changed_ms) < keep_ms
     }
 
+    /// Ports in use, those in TIME_WAIT included.
     pub(super) const fn in_use(&self) -> u32 {
         self.in_use
     }
@@ -189,6 +190,7 @@ impl Track {
         self.forecast.change(window.seconds().into())
     }
 
+    /// The tuple as a row of a table, without a cgroup id and a note. `window`: over which rates are taken.
     pub(super) fn row(&self, window: Window, now_ms: u32) -> Row {
         let rates = self.change(window).map(|change| Rates {
             opened: change.opened,
@@ -221,7 +223,7 @@ impl Track {
         }
     }
 
-    /// Whether a call failed for lack of ports in the last ten seconds.
+    /// Whether a port search of connect() failed in the ten seconds before the newest reading.
     pub(super) const fn is_exhausted(&self) -> bool {
         self.forecast.is_exhausted()
     }
@@ -231,7 +233,7 @@ impl Track {
         stats::saturation(self.in_use.into(), self.capacity)
     }
 
-    /// Connections whose SYN was sent again.
+    /// Connections whose SYN was sent again; 0 also if the states are not known.
     pub(super) fn unanswered(&self) -> u64 {
         let read = |it: States| it.read(self.in_use.into(), self.time_wait.into()).unanswered;
         self.states.map_or(0, read)
@@ -248,6 +250,7 @@ impl Track {
         }
     }
 
+    /// All that is known of the tuple. `window`: over which the rates of its row are taken.
     pub(super) fn detail(&self, window: Window, now_ms: u32) -> Detail {
         Detail {
             row: self.row(window, now_ms),

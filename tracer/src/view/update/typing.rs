@@ -11,7 +11,7 @@ use super::{
     Effect, Play, refresh,
 };
 
-/// Handles a key of the modes in which a line is typed; in other modes, does nothing.
+/// Handles a key of the modes in which a line is typed, and returns what the caller has to do next; in other modes, does nothing.
 pub(super) fn pressed(model: &mut Model, key: &KeyEvent) -> Effect {
     let (Mode::Filter { input, error } | Mode::Jump { input, error, .. }) = &mut model.mode else {
         return Effect::None;

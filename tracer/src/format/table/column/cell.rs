@@ -74,6 +74,7 @@ pub(super) fn not_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// The source address; `*`: the row stands for several, or none was chosen.
 pub(super) fn source(row: &Row) -> String {
     match row.key.source {
         Addr::UNSPECIFIED if !row.key.is_of_bind() => "*".to_owned(),
@@ -81,6 +82,7 @@ pub(super) fn source(row: &Row) -> String {
     }
 }
 
+/// The destination with its port; `*`: the row stands for several. For the row of an address, [`BIND`].
 pub(super) fn destination(row: &Row) -> String {
     if row.key.is_of_bind() {
         return BIND.to_owned();
@@ -108,7 +110,8 @@ pub(crate) fn duration(p99: P99) -> String {
     format!("{sign}{}", nanoseconds(p99.ns))
 }
 
-/// A share (1 is all) in per cent, followed by two characters for how bad it is: `!!`, ` !`, ` ~` or spaces.
+/// A share (1 is all) in per cent, rounded down to one decimal, and two characters for how bad it is: `!!` from [`CRITICAL`] on,
+/// ` !` from [`HIGH`], ` ~` from [`SLOW`], else spaces: `46.1 ~`.
 pub(crate) fn percent(share: f64) -> String {
     let sign = match share {
         CRITICAL.. => "!!",
@@ -120,7 +123,7 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}{sign}", (share * 1000.0).floor() / 10.0)
 }
 
-/// A rate per second: with one decimal below 100, and `0` for none at all.
+/// A rate per second: a whole number from 100 on, one decimal below, and `0` for 0.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_owned(),
@@ -129,7 +132,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// A duration in µs or ms, with one decimal below 10.
+/// A duration in µs, from 1 ms on in ms; with one decimal below 10.
 #[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
 pub(crate) fn nanoseconds(ns: u64) -> String {
     match ns {
@@ -140,7 +143,8 @@ pub(crate) fn nanoseconds(ns: u64) -> String {
     }
 }
 
-/// A duration in s, m, h or d (days), with one decimal below 10 s; `>99d` from 100 days on.
+/// A duration: in s below 120 s, with one decimal below 10 s; in m below 2 hours, in h below 48 hours, then in d (days); `>99d`
+/// from 100 days on.
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1}s"),

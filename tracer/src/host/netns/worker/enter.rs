@@ -26,6 +26,9 @@ pub(super) struct OwnNetns {
 
 impl OwnNetns {
     /// Opens the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
     pub(super) fn open() -> io::Result<Self> {
         let file = File::open("/proc/thread-self/ns/net")?;
         Ok(Self { inum: inum(&file.metadata()?)?, file })

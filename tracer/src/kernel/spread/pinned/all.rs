@@ -10,7 +10,7 @@ use crate::kernel::bpffs::Bpffs;
 /// The rules that are pinned in any bpffs that can be opened.
 #[derive(Debug, Default)]
 pub struct All {
-    /// Rules with the maps of this version, by name.
+    /// Rules with the maps of this version: the name of each, and its folder.
     pub rules: Vec<(String, Pins)>,
     /// Rules with the maps of another version.
     pub foreign: Vec<Foreign>,
@@ -21,7 +21,9 @@ pub struct All {
 /// A rule that another version of tracer pinned.
 #[derive(Clone, Debug)]
 pub struct Foreign {
+    /// Name of the rule.
     pub rule: String,
+    /// Version of its maps, in decimal: other than [`LAYOUT`].
     pub layout: String,
     pub pins: Pins,
 }

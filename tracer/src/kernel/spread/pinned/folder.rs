@@ -71,6 +71,7 @@ impl Folder {
         Ok(Self { fd: Arc::new(fd), device: stat.st_dev, path: path.to_owned() })
     }
 
+    /// Its path, for people.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -128,7 +129,10 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Names of the entries of this folder.
+    /// Names of the entries of this folder, in no order.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
     pub(super) fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd)? {
@@ -166,21 +170,35 @@ impl Folder {
         if is == kind.name() { Ok(fd) } else { Err(other()) }
     }
 
+    /// Pins a map or a link under this name.
+    ///
+    /// # Errors
+    /// As bpf(2); `AlreadyExists`: the name is taken.
     pub(super) fn pin(&self, fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         sys::pin(fd, &self.path_of(name))
     }
 
+    /// Renames an entry; one that has the name `to` is replaced.
+    ///
+    /// # Errors
+    /// As renameat(2).
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat(&self.fd, from, &self.fd, to)?)
     }
 
-    /// Removes a pin of this kind; fails if there is none of this name, or something else has the name.
+    /// Removes a pin of this kind.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or as unlinkat(2).
     pub(super) fn remove(&self, name: &OsStr, kind: Kind) -> io::Result<()> {
         drop(self.open(name, kind)?);
         Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
     }
 
-    /// Removes an empty folder.
+    /// Removes the empty folder `name` in this one.
+    ///
+    /// # Errors
+    /// As unlinkat(2): there is none, or it is not empty.
     pub(super) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }

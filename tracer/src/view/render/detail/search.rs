@@ -16,7 +16,8 @@ const NUMBER: usize = 10;
 /// The longest bar is at most this wide.
 const BAR: usize = 40;
 
-/// A title, and one line for each bucket from the first to the last that is not empty; if all are, a line that says so.
+/// How long port searches took, in `room` columns: a title, and one line for each bucket from the first to the last that is not
+/// empty; if all are, a line that says so.
 pub(super) fn lines(
     buckets: &[u32; SEARCH_BUCKETS],
     theme: Theme,

@@ -20,6 +20,7 @@ use crate::view::{
 /// The most rows of each list; below them is how many more there are.
 const SOME: usize = 8;
 
+/// The processes that hold a tuple's ports, and the ports of its namespace that connect() is not given, in `room` columns.
 pub(super) fn lines(
     model: &Model,
     detail: &Detail,
