@@ -172,7 +172,7 @@ pub fn file(path: impl AsRef<Path>) -> Result<String> {
     read(Stream::File, path.as_ref())
 }
 
-/// The text of a file to which the program's stderr was redirected; falsified under a lie. Errors as of [`file`].
+/// The text of a file to which the program's stderr was redirected; falsified under a lie. Errors as of [`file()`].
 pub fn log(path: impl AsRef<Path>) -> Result<String> {
     read(Stream::Stderr, path.as_ref())
 }
