@@ -31,7 +31,9 @@ use crate::harness::{probe::Place, tracer};
 
 /// A test, with the name by which it is selected.
 pub struct Case {
+    /// `GROUP::TEST`, or `GROUP::TEST::BACKEND`.
     pub name: String,
+    /// Runs the test; an error says why it failed.
     pub run: Arc<dyn Fn() -> Result<()> + Send + Sync>,
     /// Why the test is skipped in this run; `None`: it runs.
     pub excuse: Option<String>,

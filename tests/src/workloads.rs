@@ -19,6 +19,7 @@ use crate::harness::{probe, stage::Stage};
 /// A workload: its name, its calls, and when it runs.
 pub struct Workload {
     pub name: &'static str,
+    /// Makes the calls on this stage; an error if a call has not the expected result, or the ledger is not what the kernel has.
     pub play: fn(&mut Stage) -> Result<()>,
     /// The reason why the workload cannot run on this machine; `None` if it can.
     pub excuse: fn() -> Option<String>,

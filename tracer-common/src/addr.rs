@@ -1,6 +1,7 @@
 //! An IP address, in the one form that the ledger uses.
 
-/// An IPv6 address, or an IPv4 address in its v4-mapped form (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
+/// An IPv6 address, or an IPv4 address in its v4-mapped form (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2). The bytes are in network
+/// order.
 ///
 /// A v4-mapped IPv6 socket and an IPv4 socket share one port space in the kernel
 /// (`tcp_v6_connect` hands the former to `tcp_v4_connect`), so they share one key here.
@@ -22,7 +23,8 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
-    /// The first and the last eight bytes of the address, each as a number in host byte order: to compare and mask, not to show.
+    /// The first and the last eight bytes of the address, each loaded as a u64 without a byte swap: to compare for equality and
+    /// mask, not to order or show.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
         let both = u128::from_ne_bytes(self.0);
@@ -37,7 +39,7 @@ impl Addr {
         Self((first as u128 | (second as u128) << 64).to_ne_bytes())
     }
 
-    /// The four bytes of an IPv4 (v4-mapped) address, or `None` for an IPv6 one.
+    /// The four bytes of an IPv4 (v4-mapped) address, in network order; `None`: the address is IPv6.
     #[inline(always)]
     pub const fn to_v4(self) -> Option<[u8; 4]> {
         match self.0 {

@@ -5,15 +5,15 @@ use crate::named::named;
 named! {
     /// The cause of a failure. The value is an array index in the tuple table: append, never reorder.
     pub enum Cause: u8 {
-        /// The port search found no free port for this tuple.
+        /// The port search of connect() found no free port for this tuple (EADDRNOTAVAIL).
         PortsExhausted = 0 => "ports_exhausted",
-        /// bind(address, 0) or listen() found no free port.
+        /// bind(address, 0) or listen() found no free port (EADDRINUSE).
         BindExhausted => "bind_exhausted",
-        /// The socket has a port already and its 4-tuple is taken.
+        /// connect() on a socket that has a port already: its 4-tuple is taken (EADDRNOTAVAIL).
         TupleInUse => "tuple_in_use",
-        /// bind(address, port), or listen() on a bound port: another socket has the port.
+        /// bind(address, port), or listen() on a bound port: another socket has the port (EADDRINUSE).
         PortInUse => "port_in_use",
-        /// bind() to an address that is not on this host.
+        /// bind() to an address that is not on this host (EADDRNOTAVAIL).
         AddressNotLocal => "address_not_local",
         /// EADDRNOTAVAIL before the port search: routing found no source address for the destination. (Before Linux 6.1, also a
         /// cgroup program that denied the connect() with this errno.)

@@ -10,23 +10,27 @@ use crate::{TupleKey, conn_flag};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ConnKey {
+    /// In a key of `BOUND_PORTS`, the kernel address of the `struct sock` if the socket has no cookie.
     pub cookie: u64,
     /// Host byte order.
     pub port: u16,
-    /// Padding, always 0. Two numbers and not an array, which LLVM would set with a call.
+    /// Padding, as is `zero_too`: both are 0 in every key of a map. Two numbers and not an array, which LLVM would set with a
+    /// call.
     pub zero: u16,
+    /// See `zero`.
     pub zero_too: u32,
 }
 
 const _: () = assert!(size_of::<ConnKey>() == 16);
 
 impl ConnKey {
+    /// The key of this cookie and port, host byte order.
     #[inline(always)]
     pub const fn new(cookie: u64, port: u16) -> Self {
         Self { cookie, port, zero: 0, zero_too: 0 }
     }
 
-    /// Whether `cookie` is a cookie. Else it is the kernel address of a listener that has none.
+    /// False: `cookie` is not a cookie, but the kernel address of a listener that has none. True also if `cookie` is 0.
     #[inline(always)]
     pub const fn has_cookie(&self) -> bool {
         self.cookie >> 63 == 0
@@ -97,12 +101,16 @@ impl Conn {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Attempt {
+    /// As far as it is known. Of a bind() only `source` (the address that it asks for) and `netns`, of a listen() only `source`
+    /// (that of the socket) and `netns`. Of a connect() `source` is the address that the socket is bound to (unspecified: none)
+    /// until the port search begins.
     pub tuple: TupleKey,
     pub who: Who,
+    /// The socket's cookie; 0: it has none (a listener).
     pub cookie: u64,
     /// Kernel address of the `struct sock`. Only read with bpf_probe_read_kernel, which fails if the memory is gone.
     pub sk: u64,
-    /// CLOCK_MONOTONIC of the call, ns.
+    /// CLOCK_MONOTONIC of the begin of the call, ns.
     pub begun_ns: u64,
     /// CLOCK_MONOTONIC of the start of connect()'s port search, ns; 0: not begun.
     pub search_ns: u64,
@@ -111,8 +119,10 @@ pub struct Attempt {
     /// The port that the socket has before connect()'s search, or that bind() or listen() asks for, host byte order; 0: none, or
     /// any.
     pub bound_port: u16,
-    /// Which call this is: `Kind::ConnectFailed`, `Kind::BindFailed`, or `Kind::PortAllocated` for listen().
+    /// Which call this is, as a [`Kind`](crate::Kind): `ConnectFailed` for connect(), `BindFailed` for bind(), `PortAllocated`
+    /// for listen().
     pub call: u8,
+    /// Padding, always 0; so is `zero_too`.
     pub zero: u8,
     /// The caller as an owner: [`crate::share::owner`].
     pub owner: u32,

@@ -10,14 +10,14 @@ pub const BOUND: u32 = 1 << 2;
 /// The socket passes the user's filter, so its events are written. (Of an attempt, before its port search: only its caller
 /// passes; the tuple is not known yet.)
 pub const WATCHED: u32 = 1 << 3;
-/// Of an attempt: nothing is left to be recorded about its outcome. That is in the ledger, reported or counted as a loss, or
-/// there is none.
+/// Of an attempt: no hook has to record its outcome any more. The outcome is in the ledger, was reported or counted as a loss, or
+/// there is nothing to record.
 pub const SETTLED: u32 = 1 << 4;
 /// listen() took the port, not bind().
 pub const LISTEN: u32 = 1 << 5;
-/// The spreader chose the source.
+/// The spreader chose the source address.
 pub const SPREAD: u32 = 1 << 6;
-/// The connection was established.
+/// The connection is or was established.
 pub const ESTABLISHED: u32 = 1 << 7;
 /// `BOUND_PORTS` has the port, too: the application bound it, so it counts among the bound ports.
 pub const LISTED: u32 = 1 << 9;
@@ -27,7 +27,8 @@ pub const LISTED: u32 = 1 << 9;
 pub const APART: u32 = 1 << 13;
 /// In [`Bound::flags`](crate::Bound::flags): the kernel chose the port, for bind(address, 0).
 pub const CHOSEN: u32 = 1 << 14;
-/// The connection of a TIME_WAIT had no TCP timestamps, so that the kernel's port search never reuses it.
+/// The connection of a TIME_WAIT had no TCP timestamps, so that the kernel's port search never reuses its port
+/// (`tcp_twsk_unique` in net/ipv4/tcp_ipv4.c).
 pub const NO_STAMP: u32 = 1 << 15;
 /// Of an attempt: it got a port that is not in the ledger (no room, or the map was busy).
 pub const UNCOUNTED: u32 = 1 << 8;
@@ -35,4 +36,5 @@ pub const UNCOUNTED: u32 = 1 << 8;
 pub const DENIED: u32 = 1 << 16;
 /// A number of three bits: the connection's [`PortState`](crate::PortState); 0 in TIME_WAIT.
 pub const STATE: u32 = 7 << STATE_SHIFT;
+/// Number of the lowest bit of [`STATE`].
 pub const STATE_SHIFT: u32 = 10;

@@ -6,7 +6,8 @@ use crate::Addr;
 /// and passes the filter if it passes every kind that has values.
 pub const FILTER_VALUES: usize = 4;
 
-/// An address prefix: `address & mask == network`.
+/// An address prefix: `address & mask == network`. The bits of `network` outside `mask` must be 0, else no address matches. An
+/// IPv4 prefix is v4-mapped, so its mask begins with 96 bits more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Prefix {
@@ -37,9 +38,11 @@ pub struct Ports {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Cgroup {
+    /// cgroup v2 id.
     pub id: u64,
-    /// Depth below the root of the hierarchy, for `bpf_get_current_ancestor_cgroup_id`.
+    /// Depth below the root of the hierarchy (the root's is 0), for `bpf_get_current_ancestor_cgroup_id`.
     pub level: u32,
+    /// Padding, always 0.
     pub zero: u32,
 }
 
@@ -49,10 +52,13 @@ pub struct Cgroup {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Filter {
     pub cgroups: [Cgroup; FILTER_VALUES],
+    /// Names of a thread or of its process, NUL-padded.
     pub comms: [[u8; 16]; FILTER_VALUES],
     pub sources: [Prefix; FILTER_VALUES],
     pub destinations: [Prefix; FILTER_VALUES],
+    /// Processes (tgid) in the initial pid namespace.
     pub pids: [u32; FILTER_VALUES],
+    /// Inode numbers of network namespaces.
     pub netns: [u32; FILTER_VALUES],
     pub destination_ports: [Ports; FILTER_VALUES],
     pub cgroup_count: u8,
@@ -67,6 +73,7 @@ pub struct Filter {
     /// 0: everything passes, and the kernel side reads nothing else of the filter. 1: at least one kind has values, or `family`
     /// is not 0.
     pub active: u8,
+    /// Padding, always 0.
     pub zero: [u8; 7],
 }
 

@@ -30,7 +30,7 @@ impl Halves {
         not_negative((self.0.wrapping_add(1 << 31) >> 32) as u32)
     }
 
-    /// Both counts together; it wraps below 0 while they are below 0 for a moment.
+    /// Both counts together. While that is below 0 for a moment, it wraps: a number near 2^32.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
     pub const fn sum(self) -> u32 {

@@ -26,14 +26,15 @@ named! {
         /// A call's attempt is missing: it was evicted, could not be inserted, or the kernel skipped its hook. The caller is not
         /// known.
         AttemptsFull => "attempts_full",
-        /// The table of tombstones was full while older sockets were being read.
+        /// The table of tombstones was full while older sockets were being read: until the next comparison with the kernel's
+        /// sockets, a port that was released meanwhile can count as held.
         TombstonesFull => "tombstones_full",
         /// A change of a map failed although the map has room, for a passing reason (EBUSY): the next comparison with the
         /// kernel's sockets corrects the ledger.
         MapBusy => "map_busy",
-        /// A kernel structure could not be read.
+        /// A kernel structure could not be read (bpf_probe_read_kernel failed), so that a hook stopped early.
         ReadFailed => "read_failed",
-        /// A socket without a cookie took a port.
+        /// A socket without a cookie took a port by connect(): this port is counted nowhere but here.
         NoCookie => "no_cookie",
         /// One user, or root in one namespace, holds its whole share of the tuple table. The effect is that of
         /// [`Self::TuplesFull`].

@@ -14,7 +14,7 @@ pub enum Op {
     /// Insert a connection that has no entry. If the port has a tombstone, the entry is made to agree with it: it is removed at
     /// once (the port was released), or gets TIME_WAIT or the state that the tombstone says.
     AddConn = 1,
-    /// Remove a connection whose socket the kernel does not have any more.
+    /// Remove a connection that the kernel does not have any more.
     RemoveConn,
     /// Insert a bound or listening port that has no entry.
     AddBound,
@@ -51,15 +51,17 @@ pub enum Op {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Command {
+    /// An [`Op`]. With any other value the command does nothing.
     pub op: u32,
     /// [`crate::conn_flag`] bits of the new entry. For other commands: see [`Op`].
     pub flags: u32,
+    /// The connection or bound port; not used by commands about a tuple. `RemoveTouched`: see [`Op`].
     pub key: ConnKey,
     /// The tuple; for a bound port only its `source` and `netns`.
     pub tuple: TupleKey,
     /// comm of the process that has the socket, if it is known; else zeros.
     pub comm: [u8; 16],
-    /// pid of that process; 0: not known.
+    /// pid of that process in the initial pid namespace; 0: not known.
     pub pid: u32,
     /// uid of the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
     /// `SetState`, `CorrectFast`, `RemoveTouched`: see [`Op`].
@@ -72,9 +74,10 @@ pub struct Command {
 /// Differences that make the counters of a tuple equal to the entries of `CONNS` when they are added.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Correction {
-    /// As userspace read it: if the tuple's `opened` or `released` has changed since, nothing is corrected, unless this is
-    /// [`Correction::ALWAYS`].
+    /// The tuple's `opened`, as userspace read it: if `opened` or `released` has changed since, nothing is corrected, unless this
+    /// is [`Correction::ALWAYS`].
     pub opened: u64,
+    /// The tuple's `released`, as userspace read it.
     pub released: u64,
     /// Difference of the ports in use, TIME_WAIT included.
     pub in_use: i32,
@@ -82,8 +85,9 @@ pub struct Correction {
     pub time_wait: i32,
     /// Difference of the connections that wait for an answer and whose source the spreader chose.
     pub unanswered: i32,
-    /// Differences of [`crate::TupleCount::held`] and `waiting`; their addition wraps.
+    /// Difference of [`crate::TupleCount::held`]; its addition wraps.
     pub held: u64,
+    /// Difference of [`crate::TupleCount::waiting`]; its addition wraps.
     pub waiting: u64,
     /// Difference of [`crate::TupleCount::states`]; its addition wraps.
     pub states: u64,

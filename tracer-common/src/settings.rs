@@ -2,31 +2,53 @@
 
 /// Maps, by their name in the BPF object.
 pub mod map {
+    /// Ring buffer of [`crate::Event`].
     pub const EVENTS: &str = "EVENTS";
+    /// Hash map of [`crate::ConnKey`] to [`crate::Conn`]: the ports that connect() took and that are held.
     pub const CONNS: &str = "CONNS";
+    /// Hash map of [`crate::TupleKey`] to [`crate::TupleCount`].
     pub const TUPLES: &str = "TUPLES";
+    /// Hash map of [`crate::ConnKey`] to [`crate::Bound`]: the ports that bind() and listen() took and that are held.
     pub const BOUND_PORTS: &str = "BOUND_PORTS";
+    /// Array of one value, with the counters of [`crate::share::counters`].
     pub const BOUND_BY_ADDR: &str = "BOUND_BY_ADDR";
+    /// Array of u64 counters, with the indices of [`crate::spread::held`].
     pub const HELD: &str = "HELD";
+    /// Array by port of two u32: [`crate::spread::held::LOOK`] when it was bound, and how many entries of BOUND_PORTS have it.
     pub const BOUND_SINCE: &str = "BOUND_SINCE";
+    /// LRU hash map of the address of a thread's `task_struct` to [`crate::Attempt`].
     pub const ATTEMPTS: &str = "ATTEMPTS";
+    /// Hash map of [`crate::ConnKey`] to u64: what happened to a port while userspace read the older sockets.
     pub const TOMBSTONES: &str = "TOMBSTONES";
+    /// Per-CPU array of one value: the newest release of a time-wait socket (tracepoint backend).
     pub const REARMS: &str = "REARMS";
+    /// Per-CPU array of u64 counters, with the indices of [`crate::loss`].
     pub const STATS: &str = "STATS";
+    /// Array of one [`crate::Filter`].
     pub const FILTER: &str = "FILTER";
+    /// Array of u32, with the index [`super::CONTROL_SEEDING`].
     pub const CONTROL: &str = "CONTROL";
+    /// Array of two [`crate::Rule`], of which one is active.
     pub const RULES: &str = "RULES";
+    /// Array of one u32: the active rule's index in `RULES`, plus 1; 0: there is no rule.
     pub const ACTIVE_RULE: &str = "ACTIVE_RULE";
+    /// Array of one u64: when the agent's lease of the rule ends, CLOCK_MONOTONIC, ns.
     pub const LEASE: &str = "LEASE";
+    /// Per-CPU array of u64: how often each [`crate::spread::Decision`] was taken.
     pub const DECISION_COUNT: &str = "DECISION_COUNT";
+    /// Ring buffer of [`crate::spread::DecisionRecord`].
     pub const DECISION_RING: &str = "DECISION_RING";
+    /// Array of one value with a bit for each port: 1 if the spreader must not bind it.
     pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
+    /// Per-CPU array of one value: the socket that the spreader bound last, and its random numbers.
     pub const LAST_SPREAD: &str = "LAST_SPREAD";
+    /// Array of [`crate::share::Share`].
     pub const SHARES: &str = "SHARES";
+    /// Hash map of a port ([`crate::port_of`]) to [`crate::Touched`].
     pub const TOUCHED: &str = "TOUCHED";
 }
 
-/// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of
+/// Read-only globals, set before the programs are loaded: their names in the BPF object. Offsets are in bytes from the start of
 /// the named structure, resolved from the running kernel's BTF.
 pub mod global {
     /// u32: [`crate::Kind::bit`]s of the events that hooks write.
@@ -35,58 +57,75 @@ pub mod global {
     pub const FILTERED: &str = "FILTERED";
     /// u32: unread bytes in the ring buffer from which on a hook wakes the reader.
     pub const WAKE_AT: &str = "WAKE_AT";
-    /// u32 each: offsets of the fields of `struct sock_common` with these names.
+    /// u32: offset of `struct sock_common.skc_daddr`.
     pub const SKC_DADDR: &str = "SKC_DADDR";
+    /// u32: offset of `struct sock_common.skc_rcv_saddr`.
     pub const SKC_RCV_SADDR: &str = "SKC_RCV_SADDR";
+    /// u32: offset of `struct sock_common.skc_dport`.
     pub const SKC_DPORT: &str = "SKC_DPORT";
+    /// u32: offset of `struct sock_common.skc_num`.
     pub const SKC_NUM: &str = "SKC_NUM";
+    /// u32: offset of `struct sock_common.skc_family`.
     pub const SKC_FAMILY: &str = "SKC_FAMILY";
+    /// u32: offset of `struct sock_common.skc_state`.
     pub const SKC_STATE: &str = "SKC_STATE";
+    /// u32: offset of `struct sock_common.skc_net`.
     pub const SKC_NET: &str = "SKC_NET";
+    /// u32: offset of `struct sock_common.skc_v6_daddr`.
     pub const SKC_V6_DADDR: &str = "SKC_V6_DADDR";
+    /// u32: offset of `struct sock_common.skc_v6_rcv_saddr`.
     pub const SKC_V6_RCV_SADDR: &str = "SKC_V6_RCV_SADDR";
+    /// u32: offset of `struct sock_common.skc_cookie`.
     pub const SKC_COOKIE: &str = "SKC_COOKIE";
-    /// u32 each: offsets of the fields of `struct sock` with these names.
+    /// u32: offset of `struct sock.sk_err`.
     pub const SK_ERR: &str = "SK_ERR";
+    /// u32: offset of `struct sock.sk_protocol`.
     pub const SK_PROTOCOL: &str = "SK_PROTOCOL";
-    /// u32 each: offset of the byte that has `struct sock.sk_userlocks`, and the number of its first bit in that byte.
+    /// u32: offset of the byte of `struct sock` that has the bits `sk_userlocks`.
     pub const SK_USERLOCKS: &str = "SK_USERLOCKS";
+    /// u32: number of the first bit of `sk_userlocks` in that byte.
     pub const SK_USERLOCKS_SHIFT: &str = "SK_USERLOCKS_SHIFT";
-    /// u32: `struct inet_sock.inet_sport`
+    /// u32: offset of `struct inet_sock.inet_sport`.
     pub const INET_SPORT: &str = "INET_SPORT";
-    /// u32: `struct net`, the namespace's inode number (`ns.inum`).
+    /// u32: offset in `struct net` of the namespace's inode number (`ns.inum`).
     pub const NET_INUM: &str = "NET_INUM";
-    /// u32: `struct net`, the namespace's cookie; 0: the kernel has none (before Linux 5.12).
+    /// u32: offset in `struct net` of the namespace's cookie (`net_cookie`); 0: the kernel has none (before Linux 5.12).
     pub const NET_COOKIE: &str = "NET_COOKIE";
-    /// u32: offset of `struct timer_list.function`
+    /// u32: offset of `struct timer_list.function`.
     pub const TIMER_FUNCTION: &str = "TIMER_FUNCTION";
-    /// u32: `struct inet_timewait_sock.tw_timer`
+    /// u32: offset of `struct inet_timewait_sock.tw_timer`.
     pub const TW_TIMER: &str = "TW_TIMER";
-    /// u32: `struct inet_timewait_sock.tw_substate`; 0: not known, and the next two are not either
+    /// u32: offset of `struct inet_timewait_sock.tw_substate`; 0: not known, and neither are `TW_RECENT_STAMP` and
+    /// `TW_ENTRY_STAMP`.
     pub const TW_SUBSTATE: &str = "TW_SUBSTATE";
-    /// u32: `struct tcp_timewait_sock.tw_ts_recent_stamp`
+    /// u32: offset of `struct tcp_timewait_sock.tw_ts_recent_stamp`; 0: not known.
     pub const TW_RECENT_STAMP: &str = "TW_RECENT_STAMP";
-    /// u32: `struct inet_timewait_sock.tw_entry_stamp`; 0: the kernel has none (before Linux 6.14)
+    /// u32: offset of `struct inet_timewait_sock.tw_entry_stamp`; 0: the kernel has none (before Linux 6.14).
     pub const TW_ENTRY_STAMP: &str = "TW_ENTRY_STAMP";
-    /// u32: `struct tcp_sock.rx_opt.ts_recent_stamp`; 0: not known
+    /// u32: offset of `struct tcp_sock.rx_opt.ts_recent_stamp`; 0: not known.
     pub const TP_RECENT_STAMP: &str = "TP_RECENT_STAMP";
     /// u64: address of `tw_timer_handler`; 0: not known.
     pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
-    /// u32 each: `struct task_struct.group_leader` and `comm`; 0: not known
+    /// u32: offset of `struct task_struct.group_leader`; 0: not known.
     pub const TASK_LEADER: &str = "TASK_LEADER";
+    /// u32: offset of `struct task_struct.comm`; 0: not known.
     pub const TASK_COMM: &str = "TASK_COMM";
-    /// u32 each: offset of the byte that has the bit `struct sock.sk_kern_sock`, and a mask of that bit; mask 0: not known.
+    /// u32: offset of the byte that has the bit `struct sock.sk_kern_sock`.
     pub const SK_KERN_SOCK: &str = "SK_KERN_SOCK";
+    /// u32: mask of the bit of `SK_KERN_SOCK`; 0: not known.
     pub const SK_KERN_SOCK_MASK: &str = "SK_KERN_SOCK_MASK";
-    /// u32 each: offset of the byte that has the IP_TRANSPARENT flag in `struct inet_sock`, and a mask of that bit; mask 0: not
-    /// known.
+    /// u32: offset of the byte of `struct inet_sock` that has the IP_TRANSPARENT flag.
     pub const TRANSPARENT: &str = "TRANSPARENT";
+    /// u32: mask of the bit of `TRANSPARENT`; 0: not known.
     pub const TRANSPARENT_MASK: &str = "TRANSPARENT_MASK";
-    /// u32 each: as `TRANSPARENT`, for the IP_BIND_ADDRESS_NO_PORT flag.
+    /// u32: offset of the byte of `struct inet_sock` that has the IP_BIND_ADDRESS_NO_PORT flag.
     pub const NO_PORT: &str = "NO_PORT";
+    /// u32: mask of the bit of `NO_PORT`; 0: not known.
     pub const NO_PORT_MASK: &str = "NO_PORT_MASK";
-    /// u32 each: as `TRANSPARENT`, for the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
+    /// u32: offset of the byte of `struct inet_sock` that has the flag that a TCP_FASTOPEN_CONNECT socket has until its first
+    /// write sends the SYN.
     pub const DEFERRED: &str = "DEFERRED";
+    /// u32: mask of the bit of `DEFERRED`; 0: not known.
     pub const DEFERRED_MASK: &str = "DEFERRED_MASK";
     /// u32: 1 if the spreader is loaded, so that the ledger's hooks also record what it needs: the connections whose
     /// source it chose, how these fare, and how many ports are bound; else 0.
@@ -95,11 +134,13 @@ pub mod global {
     pub const FAIL_FAST: &str = "FAIL_FAST";
     /// u32: 1 if the kernel gives a port that bind() took to no connect() until no socket has it (Linux up to 6.17); else 0.
     pub const BLOCKED_UNTIL_FREE: &str = "BLOCKED_UNTIL_FREE";
-    /// u32 each: how many entries the maps TUPLES, CONNS and BOUND_PORTS may have.
+    /// u32: how many entries the map TUPLES may have.
     pub const MAX_TUPLES: &str = "MAX_TUPLES";
+    /// u32: how many entries the map CONNS may have.
     pub const MAX_CONNS: &str = "MAX_CONNS";
+    /// u32: how many entries the map BOUND_PORTS may have.
     pub const MAX_BINDS: &str = "MAX_BINDS";
-    /// u32: `struct timer_list.expires`
+    /// u32: offset of `struct timer_list.expires`.
     pub const TIMER_EXPIRES: &str = "TIMER_EXPIRES";
 }
 
@@ -112,7 +153,7 @@ pub const LAYOUT: u32 = 14;
 /// How many bytes of `struct sock_common` hooks read at once; every `SKC_*` field must lie within them.
 pub const SOCK_COMMON_LEN: usize = 96;
 
-/// Index in the `CONTROL` map (u32): 1 while userspace reads the sockets that are older than the tracer, so
+/// Index in the `CONTROL` map of a u32 that is 1 while userspace reads the sockets that are older than the tracer, so
 /// that hooks leave tombstones; else 0.
 pub const CONTROL_SEEDING: u32 = 0;
 /// Entries of the `CONTROL` map.

@@ -29,6 +29,7 @@ pub struct Share {
     /// At index 0: the key of the hash, never 0 once it is set. The process that made the map sets it, before anything is
     /// attached. At other indices 0.
     pub key: u64,
+    /// Padding, always 0.
     pub zero: u64,
 }
 
@@ -38,8 +39,11 @@ const _: () = assert!(size_of::<Share>() == 64);
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Table {
+    /// The `TUPLES` map.
     Tuples = 0,
+    /// The `CONNS` map.
     Conns,
+    /// The `BOUND_PORTS` map.
     Binds,
     /// The `TOUCHED` map. Its size is no setting: [`crate::settings::MAX_TOUCHED`].
     Touched,

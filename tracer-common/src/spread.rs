@@ -25,7 +25,8 @@ pub mod rule_flag {
     pub const REBIND: u32 = 1;
     /// Past 45 % of a tuple's ports, bind ports of the second parity.
     pub const FAST_PORTS: u32 = 1 << 1;
-    /// If the pool is known to be full, fail the connect() at once instead of letting the kernel search every port first.
+    /// If the pool is known to be full, fail the connect() at once with EADDRNOTAVAIL instead of letting the kernel search every
+    /// port first.
     pub const FAIL_FAST: u32 = 1 << 2;
     /// Do nothing once the agent's lease has expired.
     pub const LEASED: u32 = 1 << 3;
@@ -125,7 +126,7 @@ pub struct Rule {
     /// Ports of the range that are neither reserved nor taken by bind() or listen(): how many a tuple can hold,
     /// besides those that are bound, and besides `unsure`.
     pub capacity: u32,
-    /// First port of the second parity.
+    /// First port of the second parity, host byte order: the range's second port.
     pub other_low: u16,
     /// 1: the range has an odd number of ports, and the last one, which connect()'s search can skip, is neither reserved nor
     /// bound; else 0.
@@ -135,9 +136,10 @@ pub struct Rule {
     pub half: u32,
     /// Of the ports in `half`: those that are neither reserved nor bound.
     pub other_capacity: u32,
-    /// Candidates are taken `step` apart (coprime with `half`), from `offset` on, so that an observer
-    /// cannot predict the next port from the last one (RFC 6056).
+    /// Candidate n is port number `(n * step + offset) % half` of the second parity, counted from 0. `step` is coprime with
+    /// `half`. So an observer cannot predict the next port from the last one (RFC 6056).
     pub step: u32,
+    /// See `step`.
     pub offset: u32,
     /// N (a power of two), if about 1 in N decisions is recorded; 0: none. Whatever N is, every address that the kernel refused
     /// to bind is recorded, and at most once a second that no address could be chosen. If N is 1, that is recorded each time, and
@@ -152,8 +154,11 @@ pub struct Rule {
     /// growth of `BOUND` minus `BACK` since then is the number of ports in `capacity` that are bound now; the growth of
     /// `RELEASED` is how often a port was released, perhaps one that `capacity` does not count.
     pub bound: u32,
+    /// See `bound`.
     pub released: u32,
+    /// See `bound`.
     pub back: u32,
+    /// Of several that contain an address, the last one decides ([`Destination`]).
     pub destinations: [Destination; DESTINATIONS_MAX],
     pub v4: FamilyPool,
     pub v6: FamilyPool,
@@ -194,6 +199,7 @@ pub enum LeftOut {
 }
 
 impl LeftOut {
+    /// The reason in output and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Failing => "its connections fail where others succeed",
@@ -201,6 +207,7 @@ impl LeftOut {
         }
     }
 
+    /// The reason with this value; `None`: no reason has it, as 0, with which the address is not left out.
     pub fn from_wire(value: u32) -> Option<Self> {
         [Self::Failing, Self::NoRoute].into_iter().find(|reason| *reason as u32 == value)
     }

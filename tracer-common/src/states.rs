@@ -39,8 +39,9 @@ impl PortState {
     }
 }
 
-/// How many ports of a tuple are in each state except `Connecting`: 16 bits for each, so that one addition moves a port
-/// from one state to another, and one load reads all. (A tuple has at most 65,535 ports.)
+/// How many ports of a tuple are in each state except `Connecting`: 16 bits for each, from the lowest on in the order of
+/// [`PortState`]. So one addition moves a port from one state to another, and one load reads all. (A tuple has at most 65,535
+/// ports.)
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct States(pub u64);
@@ -78,7 +79,7 @@ impl States {
     }
 }
 
-/// Ports by the state of the connection that holds them. With those in TIME_WAIT they are all ports in use.
+/// Ports by the state of the connection that holds them ([`PortState`]). With those in TIME_WAIT they are all ports in use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Ports {
     /// SYN_SENT, [`Self::unanswered`] included.
@@ -87,6 +88,7 @@ pub struct Ports {
     pub unanswered: u64,
     pub established: u64,
     pub close_wait: u64,
+    /// FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK.
     pub closing: u64,
 }
 

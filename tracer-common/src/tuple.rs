@@ -113,6 +113,7 @@ pub struct TupleCount {
     pub life: u32,
     /// How often the entry was used since its removal was announced: by hooks, and once by the removal itself.
     pub pins: u32,
+    /// Padding, always 0.
     pub zero: u32,
 }
 

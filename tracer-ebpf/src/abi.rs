@@ -5,8 +5,9 @@ pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const SOCK_STREAM: u32 = 1;
 pub(crate) const IPPROTO_TCP: u32 = 6;
 
-/// What a cgroup hook returns: the call goes on, or fails with EPERM or the errno that the hook set.
+/// What a cgroup hook returns to let the call go on.
 pub(crate) const ALLOW: i32 = 1;
+/// What a cgroup hook returns to fail the call: with the errno that the hook set (bpf_set_retval), else with EPERM.
 pub(crate) const DENY: i32 = 0;
 
 /// Errno values of system calls (errno-base.h and errno.h in include/uapi/asm-generic).

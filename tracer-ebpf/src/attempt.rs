@@ -32,6 +32,7 @@ static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384,
 #[map]
 static LAST_SPREAD: PerCpuArray<LastSpread> = PerCpuArray::with_max_entries(1, 0);
 
+/// The value of LAST_SPREAD on each CPU.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct LastSpread {
@@ -43,7 +44,7 @@ pub(crate) struct LastSpread {
     state: u64,
 }
 
-/// The system call of an attempt.
+/// The system call of an attempt; its value is that of [`Attempt::call`].
 #[derive(Clone, Copy, Eq, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Call {
@@ -59,21 +60,27 @@ fn task() -> u64 {
     unsafe { bpf_get_current_task() }
 }
 
+/// CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn now() -> u64 {
     // SAFETY: takes no argument.
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// What the hook at the begin of a call passes to [`begin`].
+/// What the hook at the begin of a call passes to [`begin`]. Ports are in host byte order.
 pub(crate) struct CallInfo {
     pub(crate) call: Call,
+    /// The socket's cookie; 0: it has none (a listener).
     pub(crate) cookie: u64,
+    /// Kernel address of the `struct sock`.
     pub(crate) sk: u64,
+    /// Inode number of the socket's network namespace.
     pub(crate) netns: u32,
     /// The address that bind() asks for, or that the socket of a listen() or connect() has (unspecified: none yet).
     pub(crate) source: Addr,
+    /// Of a connect(); else unspecified.
     pub(crate) destination: Addr,
+    /// Of a connect(); else 0.
     pub(crate) destination_port: u16,
     /// The local port that bind() or listen() asks for (0: any), or that the socket of a connect() has (0: none).
     pub(crate) port: u16,
@@ -152,13 +159,14 @@ const FACTOR: u64 = 6_364_136_223_846_793_005;
 const INCREMENT: u64 = 1_442_695_040_888_963_407;
 
 impl LastSpread {
+    /// The value on this CPU. Never `None`, but the verifier requires a check of each lookup.
     #[inline(always)]
     pub(crate) fn here() -> Option<*mut Self> {
         LAST_SPREAD.get_ptr_mut(0)
     }
 
-    /// Records that the spreader bound this socket's source, for the ledger's hook, which runs next in the
-    /// same call.
+    /// Records that the spreader bound the source of the socket at kernel address `sk`, for the ledger's hook, which runs next in
+    /// the same call. `this`: from [`Self::here`].
     #[inline(always)]
     pub(crate) fn give(this: *mut Self, sk: u64) {
         // SAFETY: an array map's values are never freed while the program is loaded.
@@ -166,7 +174,8 @@ impl LastSpread {
     }
 
     /// 32 random bits to draw addresses with. They need not be unpredictable, so only the first ones on each CPU are from a
-    /// helper, and the rest are computed. Two calls of which one interrupts the other may get the same bits.
+    /// helper, and the rest are computed. Two calls of which one interrupts the other may get the same bits. `this`: from
+    /// [`Self::here`].
     #[inline(always)]
     pub(crate) fn random(this: *mut Self) -> u32 {
         // SAFETY: as in `give`.
@@ -184,8 +193,8 @@ impl LastSpread {
     }
 }
 
-/// Marks the call that has just begun, if it is a connect() whose source the spreader bound: the spreader's hook ran before, in
-/// the same call.
+/// Marks the call that has just begun with [`conn_flag::SPREAD`], if it is a connect() whose source the spreader bound: the
+/// spreader's hook ran before, in the same call. `Err`: it is, but its attempt was evicted.
 #[inline(always)]
 pub(crate) fn mark_spread(begin: &CallInfo) -> Step {
     if SPREADING.load() != 0 && begin.call == Call::Connect && was_given(begin.sk) {
@@ -194,8 +203,9 @@ pub(crate) fn mark_spread(begin: &CallInfo) -> Step {
     Ok(())
 }
 
-/// Marks the call that has just begun, if it is a connect() that a cgroup program has denied before this one in the same call:
-/// programs of a process's own cgroup run before those of the root, where the ledger's are.
+/// Marks the call that has just begun with [`conn_flag::DENIED`], if it is a connect() that a cgroup program has denied before
+/// this one in the same call: programs of a process's own cgroup run before those of the root, where the ledger's are. Nothing
+/// on kernels where a program cannot read that (FAIL_FAST is 0).
 #[inline(always)]
 pub(crate) fn mark_denied(begin: &CallInfo) {
     // On a kernel without the helper, the verifier prunes this branch (FAIL_FAST is 0).

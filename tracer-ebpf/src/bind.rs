@@ -108,7 +108,8 @@ pub(crate) fn is_listed(key: &ConnKey) -> bool {
     unsafe { BOUND_PORTS.get(key) }.is_some()
 }
 
-/// How many ports bind() and listen() took at this address, or a few more ([`share::counters`]).
+/// How many entries of BOUND_PORTS are at this address of the namespace with inode number `netns`, or a few more
+/// ([`tracer_common::share::counters`]); 0 if no spreader is loaded.
 #[inline(always)]
 pub(crate) fn count(netns: u32, source: &Addr) -> u32 {
     let [first, last] = source.words();
@@ -181,7 +182,8 @@ pub(crate) fn begun(sock: &Sock, wanted_port: u16) -> Step {
     })
 }
 
-/// The socket took a port by bind() or listen(): records and reports it.
+/// The socket took a port by bind() or listen(): records and reports it. `Err`: the port is recorded already, there is no room
+/// for it, or the socket has none or cannot be read. Only for process context.
 #[inline(always)]
 pub(crate) fn took(sock: &Sock, by: PortBy) -> Step {
     let mut bound = Bound::default();
@@ -214,7 +216,8 @@ fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
     Ok(())
 }
 
-/// A time-wait socket takes over the port of a connected socket, and keeps it bound: records that, if the port has an entry.
+/// A time-wait socket takes over the port of a connected socket, and keeps it bound: sets [`conn_flag::TIME_WAIT`] in the port's
+/// entry, if it has one.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey) {
     if let Some(bound) = BOUND_PORTS.get_ptr_mut(key) {
@@ -223,7 +226,8 @@ pub(crate) fn time_wait(key: &ConnKey) {
     }
 }
 
-/// The full socket releases its port: removes the entry, unless a time-wait socket holds the port.
+/// The full socket releases its port: reports that and removes the entry, unless a time-wait socket holds the port. `now`:
+/// CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn released(key: &ConnKey, now: u64) {
     // SAFETY: only read; see `time_wait`.
@@ -245,7 +249,7 @@ pub(crate) fn released_by(sock: &Sock, port: u16) {
     released(&key, now());
 }
 
-/// No socket holds the port any more: reports that and removes the entry.
+/// No socket holds the port any more: reports that and removes the entry, if there is one. `now`: CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn ended(key: &ConnKey, now: u64) {
     // SAFETY: only read; see `time_wait`.
@@ -262,8 +266,9 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
     remove(key);
 }
 
-/// `inet_csk_get_port` returned: records and reports the port, or reports the failure. `result`: 0, or on failure 1 or a
-/// negative errno, depending on the kernel version.
+/// `inet_csk_get_port` returned: records and reports the port, or counts and reports the failure. `wanted_port`: its argument,
+/// host byte order; 0: any port. `result`: 0, or on failure 1 or a negative errno, depending on the kernel version. `Err` also if
+/// neither bind() nor listen() is known to have called it.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     let listening = sock.state() == state::LISTEN;
@@ -320,7 +325,8 @@ pub(crate) fn listen_returned(result: i64) -> Step {
     searched(&Sock::read(sk)?, 0, result as i32)
 }
 
-/// bind() returned. `result`: 0 or a negative errno. Reports a failure that [`searched`] has not reported.
+/// bind() returned. `result`: 0 or a negative errno. Counts and reports a failure that [`searched`] has not. `Err`: the thread
+/// has no attempt of a bind().
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Bind).ok_or(Skip::NotOurs)?;

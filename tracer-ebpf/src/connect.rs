@@ -26,7 +26,8 @@ pub(crate) use changes::{changed, changing, sent_again};
 pub(crate) use report::emit_released;
 
 /// The port search begins: records its time, the tuple (the kernel has chosen its source by now) and the port that the socket
-/// is bound to (0: none), and filters by the tuple.
+/// is bound to (0: none), and filters by the tuple. `Err`: the thread has no attempt of a connect() for this socket, or it is no
+/// IP socket.
 #[inline(always)]
 pub(crate) fn searching(sock: &Sock) -> Step {
     let attempt = attempt::connecting(sock.cookie()).ok_or(Skip::NotOurs)?;
@@ -39,8 +40,9 @@ pub(crate) fn searching(sock: &Sock) -> Step {
     Ok(())
 }
 
-/// A socket holds a port for its tuple: opens an entry of the ledger. `tuple` fills the tuple in where no attempt
-/// has it; in place, because of the BPF stack.
+/// A socket holds a port for its tuple: opens an entry of the ledger and reports that. `tuple` fills the tuple in where no
+/// attempt has it; in place, because of the BPF stack. `Err`: the socket has no cookie, its port is recorded already or finds no
+/// room in the ledger, or `tuple` fails.
 #[inline(always)]
 pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) -> Step {
     if key.cookie == 0 {
@@ -154,7 +156,7 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     Ok(())
 }
 
-/// The port search of this attempt ended without a port: counts and reports that, with the cause.
+/// The port search of this attempt ended without a port: counts and reports that, with the cause. `errno`: positive. Never `Err`.
 #[inline(always)]
 pub(crate) fn search_failed(attempt: &mut Attempt, errno: u16) -> Step {
     let cause = match (errno, attempt.bound_port) {
@@ -165,8 +167,9 @@ pub(crate) fn search_failed(attempt: &mut Attempt, errno: u16) -> Step {
     failed(attempt, cause, errno)
 }
 
-/// The port search ended: records the port, or reports the failure. `result`: of `inet_hash_connect` or `inet6_hash_connect`, 0
-/// or a negative errno.
+/// The port search ended: records the port, or counts and reports the failure. `result`: of `inet_hash_connect` or
+/// `inet6_hash_connect`, 0 or a negative errno. `Err`: as of [`acquired`], or of a failed search, the thread has no attempt of a
+/// connect() for this socket.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
     if result == 0 {

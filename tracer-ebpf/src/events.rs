@@ -23,10 +23,12 @@ pub(crate) fn wanted(kind: Kind) -> bool {
     EVENT_MASK.load() & kind.bit() != 0
 }
 
-/// An event's values, as a hook has them; 0 where it sets none.
+/// An event's values, as a hook has them; 0 where it sets none. Fields without a comment are those of [`Event`].
 pub(crate) struct Detail<'a> {
     pub(crate) kind: Kind,
+    /// CLOCK_MONOTONIC, ns.
     pub(crate) now: u64,
+    /// The event's cookie and local port. A key without a cookie gives cookie 0.
     pub(crate) key: ConnKey,
     pub(crate) tuple: &'a TupleKey,
     pub(crate) who: &'a Who,
@@ -42,6 +44,7 @@ pub(crate) struct Detail<'a> {
 }
 
 impl<'a> Detail<'a> {
+    /// An event with these values, and 0 in all other fields.
     #[inline(always)]
     pub(crate) fn new(
         kind: Kind,
@@ -68,7 +71,8 @@ impl<'a> Detail<'a> {
     }
 }
 
-/// Whether an event of a failure with this cause is within its owner's rate. If not, counts it as lost.
+/// Whether an event of a failure with this cause is within its owner's rate ([`share::may_report`]). If not, counts it as lost.
+/// `now`: CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
     let rate = match cause {
@@ -83,7 +87,8 @@ pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
     may
 }
 
-/// Writes one event, or counts a loss if the ring is full. The caller has checked [`wanted`] and the filter.
+/// Writes one event, or counts a loss if the ring is full. The caller has checked [`wanted`], the filter and, for a failure,
+/// [`may_report`].
 #[inline(always)]
 pub(crate) fn emit(detail: &Detail<'_>) {
     let seq = stats::next_seq();

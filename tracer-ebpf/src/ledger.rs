@@ -179,8 +179,8 @@ unsafe fn remember(count: *mut TupleCount, who: &Who) {
     }
 }
 
-/// Counts a failed connect(). If this makes the tuple's entry, it is in `owner`'s share. `Err`: the tuple has no entry, and none
-/// can be made.
+/// Counts a failed connect(). If this makes the tuple's entry, it is in `owner`'s share. `errno`: positive; 0: none. `now`:
+/// CLOCK_MONOTONIC, ns. `Err`: the tuple has no entry, and none can be made.
 #[inline(always)]
 pub(crate) fn fail(
     key: &TupleKey,
@@ -221,8 +221,8 @@ fn get_mut(key: &ConnKey) -> Option<*mut Conn> {
     CONNS.get_ptr_mut(key)
 }
 
-/// Releases a port: removes its entry and counts that. `Err`: there is no entry (of several callers for one key, one succeeds),
-/// or the map is busy. While older sockets are being read, marks the port in any case.
+/// Releases a port at `now` (CLOCK_MONOTONIC, ns): removes its entry and counts that. `Err`: there is no entry (of several
+/// callers for one key, one succeeds), or the map is busy. While older sockets are being read, marks the port in any case.
 ///
 /// A caller that writes an event about the entry does so before it calls this: a removed element may be another port's at
 /// once, and a copy would take a fifth of the BPF stack.
@@ -274,8 +274,8 @@ fn ended_before_established(flags: u32) -> bool {
     flags & (conn_flag::SPREAD | conn_flag::ESTABLISHED) == conn_flag::SPREAD
 }
 
-/// A time-wait socket takes over a held port: records and counts that, and returns the entry. `None`: there is no such
-/// entry, or it is in TIME_WAIT already. `stamp`: [`conn_flag::NO_STAMP`] or 0.
+/// A time-wait socket takes over a held port at `now` (CLOCK_MONOTONIC, ns): records and counts that, and returns the entry.
+/// `None`: there is no such entry, or it is in TIME_WAIT already. `stamp`: [`conn_flag::NO_STAMP`] or 0.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static Conn> {
     let conn = CONNS.get_ptr_mut(key)?;

@@ -1,5 +1,6 @@
 //! Read-only globals that userspace sets before it loads the programs: the offsets of the running
-//! kernel's fields (from its BTF), and the settings. The verifier sees constants.
+//! kernel's fields (from its BTF), and the settings. The verifier sees constants. What each one means is in
+//! [`tracer_common::settings::global`].
 
 use aya_ebpf::Global;
 

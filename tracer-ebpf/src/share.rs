@@ -15,7 +15,8 @@ use crate::{
 #[map]
 static SHARES: Array<Share> = Array::with_max_entries(SLOTS, 0);
 
-/// The owner for this user in this network namespace: two packed indices of SHARES ([`share::owner`]).
+/// The owner for this user (uid, or [`share::UNKNOWN_USER`]) in this network namespace (inode number): two packed indices of
+/// SHARES ([`share::owner`]).
 #[inline(always)]
 pub(crate) fn owner(netns: u32, user: u32) -> u32 {
     owner_of(netns, user)
@@ -55,7 +56,8 @@ pub(crate) fn add(owner: u32, table: Table, change: u64) {
 }
 
 /// Whether an owner may have one more event at this rate; if so, charges it: to the user over all namespaces, and for root and
-/// unknown users to the owner in this namespace. Calls on several CPUs at once may get a few events charged as one.
+/// unknown users to the owner in this namespace. Calls on several CPUs at once may get a few events charged as one. `now`:
+/// CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn may_report(owner: u32, rate: Rate, now: u64) -> bool {
     charge(owner, now, rate.interval_ns(), rate.burst_ns(), rate as u32) != 0

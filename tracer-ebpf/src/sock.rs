@@ -135,6 +135,7 @@ impl TcpSock {
         self.bit(&TRANSPARENT, &TRANSPARENT_MASK)
     }
 
+    /// Kernel address of the socket.
     #[inline(always)]
     pub(crate) fn at(self) -> u64 {
         self.0 as u64
@@ -241,6 +242,7 @@ pub(crate) struct Sock {
 }
 
 impl Sock {
+    /// Copies the `struct sock_common` at this address. `Err`: it cannot be read, which is a loss.
     #[inline(always)]
     pub(crate) fn read(at: Address) -> Step<Self> {
         // SAFETY: the helper checks the address itself.
@@ -266,6 +268,7 @@ impl Sock {
             .map_err(|_| Skip::Lost(Loss::ReadFailed))
     }
 
+    /// Kernel address of the socket.
     #[inline(always)]
     pub(crate) fn at(&self) -> u64 {
         self.at as u64
@@ -283,17 +286,20 @@ impl Sock {
         self.field(&SKC_NUM)
     }
 
+    /// The TCP state ([`state`]).
     #[inline(always)]
     pub(crate) fn state(&self) -> u8 {
         self.field(&SKC_STATE)
     }
 
-    /// Whether this is a TCP socket: other sockets reach the same hooks, too (MPTCP state changes, UDP post_bind).
+    /// Whether this is a TCP socket: other sockets reach the same hooks, too (MPTCP state changes, UDP post_bind). `Err`: the
+    /// protocol cannot be read, which is a loss.
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> Step<bool> {
         Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP as u16)
     }
 
+    /// The socket's cookie and local port, each 0 where it has none.
     #[inline(always)]
     pub(crate) fn key(&self) -> ConnKey {
         ConnKey::new(self.cookie(), self.port())
@@ -301,7 +307,7 @@ impl Sock {
 
     /// The key of the port that the socket holds, or held until a moment ago: `inet_sport` stays
     /// when `inet_put_port` clears the local port. It also stays when the socket is used again, so the
-    /// port is a held one only if `CONNS` has an entry for it.
+    /// port is a held one only if `CONNS` has an entry for it. `Err`: `inet_sport` cannot be read, which is a loss.
     #[inline(always)]
     pub(crate) fn last_key(&self) -> Step<ConnKey> {
         let port = match self.port() {
@@ -317,7 +323,7 @@ impl Sock {
         no_stamp(self.at, &TW_RECENT_STAMP)
     }
 
-    /// The errno that ended the connection (`sk_err`), positive; 0: none.
+    /// The errno that ended the connection (`sk_err`), positive; 0: none. `Err`: it cannot be read, which is a loss.
     #[inline(always)]
     pub(crate) fn error(&self) -> Step<u16> {
         let error: i32 = self.far_field(&SK_ERR)?;
@@ -325,21 +331,22 @@ impl Sock {
     }
 
     /// Whether the SYN is still unsent because it waits for the first write (TCP_FASTOPEN_CONNECT). False if the flag's offset is
-    /// not known.
+    /// not known. `Err`: the flag cannot be read, which is a loss.
     #[inline(always)]
     pub(crate) fn is_deferred(&self) -> Step<bool> {
         let flags: u8 = self.far_field(&DEFERRED)?;
         Ok(u32::from(flags) & DEFERRED_MASK.load() != 0)
     }
 
-    /// Whether the socket keeps its port when the connection ends: bind() named that port (SOCK_BINDPORT_LOCK).
+    /// Whether the socket keeps its port when the connection ends: bind() named that port (SOCK_BINDPORT_LOCK). `Err`: the flag
+    /// cannot be read, which is a loss.
     #[inline(always)]
     pub(crate) fn keeps_port(&self) -> Step<bool> {
         let locks: u8 = self.far_field(&SK_USERLOCKS)?;
         Ok((locks >> (SK_USERLOCKS_SHIFT.load() & 7)) & SOCK_BINDPORT_LOCK != 0)
     }
 
-    /// Inode number of the socket's network namespace.
+    /// Inode number of the socket's network namespace. `Err`: it cannot be read, which is a loss.
     #[inline(always)]
     pub(crate) fn netns(&self) -> Step<u32> {
         let net: Address = self.field(&SKC_NET);
@@ -365,7 +372,7 @@ impl Sock {
         self.read_ends(tuple)
     }
 
-    /// Fills in addresses and destination port of a tuple that has its namespace already. `Err`: not an IP socket.
+    /// Fills in the addresses and the destination port of a tuple that has its namespace already. `Err`: not an IP socket.
     #[inline(always)]
     pub(crate) fn read_ends(&self, tuple: &mut TupleKey) -> Step {
         tuple.destination = match self.field::<u16>(&SKC_FAMILY) {

@@ -21,11 +21,13 @@ fn add(index: u32) {
     }
 }
 
+/// Adds 1 to this total.
 #[inline(always)]
 pub(crate) fn count(stat: Stat) {
     add(stat as u32);
 }
 
+/// Counts one loss of this kind.
 #[inline(always)]
 pub(crate) fn lost(loss: Loss) {
     add(loss.index());

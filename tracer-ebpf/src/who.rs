@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_common::Who;
 
-/// The current task as a caller. Only valid in process context.
+/// The current task as a caller; `comm` is all 0 if the kernel does not give it. Only valid in process context.
 #[inline(always)]
 pub(crate) fn current() -> Who {
     let pid_tgid = bpf_get_current_pid_tgid();

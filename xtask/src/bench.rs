@@ -97,18 +97,21 @@ impl Plan {
     }
 }
 
-/// The programs that are run.
+/// Paths of the programs that are run.
 pub(crate) struct Programs {
     pub(crate) tracer: PathBuf,
+    /// `connect-load`.
     pub(crate) load: PathBuf,
+    /// `spread-bench`.
     pub(crate) spread: PathBuf,
+    /// `view-bench`.
     pub(crate) view: PathBuf,
     /// The folder for the tools' output.
     pub(crate) scratch: PathBuf,
 }
 
 /// Measures, prints the tables and, if `--write` was given, writes them into [`DOCUMENT`]. Fails if this process is not root,
-/// or another bench runs.
+/// another bench runs, or a build or a measurement fails.
 pub(crate) fn bench(options: &Options) -> Result<()> {
     ensure!(
         exec::is_root(),

@@ -16,7 +16,8 @@ const TARGET: &str = "bpfel-unknown-none";
 const RUSTFLAGS: &str =
     r#"-Cdebuginfo=2 -Clink-arg=--btf -Ctarget-cpu=v3 --cfg=bpf_target_arch="x86_64""#;
 
-/// Builds the BPF object, then `tracer`, optimized if `release`. Returns the path of the `tracer` binary.
+/// Builds the BPF object, then `tracer`, optimized if `release`. Returns the path of the `tracer` binary. Fails if the toolchain
+/// is not complete, or a build fails.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
     object()?;
     let mut command = workspace::cargo("build");
@@ -31,7 +32,7 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
     Ok(workspace::target().join(profile).join("tracer"))
 }
 
-/// Builds the BPF object, always optimized. Fails if the toolchain is not complete.
+/// Builds the BPF object, always optimized. Fails if the toolchain is not complete, or the build fails.
 pub(crate) fn object() -> Result<()> {
     let toolchain = setup::toolchain()
         .context("no complete eBPF toolchain; `cargo xtask setup` installs what is missing")?;
@@ -63,7 +64,7 @@ pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
 }
 
 /// Sets the variable by which `tracer`'s build script finds the object, if cargo's target directory is not the workspace's
-/// `target`.
+/// `target`. Returns `command`.
 pub(crate) fn embed(command: &mut Command) -> &mut Command {
     let target = workspace::target();
     if target != workspace::root().join("target") {

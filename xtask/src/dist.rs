@@ -16,6 +16,7 @@ const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "tracer.bash"), ("fish", "tracer.fish"), ("zsh", "_tracer")];
 
 /// Makes the folder `target/dist` anew, with the static binary, man page, completions, licences and checksums. Prints its path.
+/// Fails if the build fails, or a file cannot be made.
 pub(crate) fn dist() -> Result<()> {
     let built = program()?;
     let dist = workspace::target().join("dist");
@@ -42,7 +43,8 @@ pub(crate) fn dist() -> Result<()> {
     Ok(())
 }
 
-/// Builds the static binary as it is released, and returns its path.
+/// Builds the static binary as it is released, and returns its path. Fails if the BPF toolchain is not complete, or a build
+/// fails.
 pub(crate) fn program() -> Result<PathBuf> {
     build::object()?;
     let mut command = workspace::cargo("build");

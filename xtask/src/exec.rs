@@ -37,7 +37,7 @@ pub(crate) fn probe(command: &mut Command) -> Option<String> {
     output(command).ok()
 }
 
-/// Whether this process runs as root.
+/// Whether this process runs as root; false also if `id` cannot be run.
 pub(crate) fn is_root() -> bool {
     probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
 }

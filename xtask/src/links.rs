@@ -22,7 +22,7 @@ struct Link {
 }
 
 /// All Markdown documents that git tracks or would add, and the paths from the root of all files of which that is true,
-/// documents or not.
+/// documents or not. Fails if git fails or lists no document, or a document cannot be read.
 pub(crate) fn documents() -> Result<(Documents, BTreeSet<String>)> {
     let mut list = Command::new("git");
     list.current_dir(workspace::root()).args(["ls-files", "-z", "--cached", "--others"]);

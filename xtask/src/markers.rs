@@ -20,7 +20,7 @@ pub(crate) fn missing(document: &str, name: &str) -> String {
 }
 
 /// Writes `part` between the markers of `document`, a path from the root. Fails if the document does not have the
-/// markers.
+/// markers, or cannot be read or written.
 pub(crate) fn write(document: &str, name: &str, part: &str) -> Result<()> {
     let path = workspace::root().join(document);
     let text =

@@ -9,7 +9,7 @@ pub(crate) const DOCUMENT: &str = "README.md";
 
 const KERNELS: &str = "kernels";
 
-/// Writes the table of kernels between its markers.
+/// Writes the table of kernels between its markers. Fails if README.md does not have them, or cannot be read or written.
 pub(crate) fn write() -> Result<()> {
     markers::write(DOCUMENT, KERNELS, &kernels::table())
 }

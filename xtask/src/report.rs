@@ -26,10 +26,12 @@ pub(crate) struct Suite {
     more: usize,
     /// What else the reader should know, such as a guest that was booted twice.
     pub(crate) notes: Vec<String>,
+    /// How long the runner ran.
     pub(crate) seconds: u64,
 }
 
 impl Suite {
+    /// A suite without results.
     pub(crate) fn new(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
     }

@@ -9,7 +9,7 @@ use crate::{
     setup::{self, What},
 };
 
-/// Replaces this process by `tracer`, so that signals and the terminal go to it. Returns only on an error.
+/// Sets up, builds, and replaces this process by `tracer`, so that signals and the terminal go to it. Returns only on an error.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     setup::setup(What::Build)?;
     let tracer = build::build(true)?;

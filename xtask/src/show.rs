@@ -20,7 +20,8 @@ pub(crate) fn demo() -> Result<()> {
     Err(Error::new(command.exec()).context(format!("cannot run `{}`", exec::show(&command))))
 }
 
-/// Runs `show picture`, which writes the picture of README.md.
+/// Runs `show picture`, which writes the picture of README.md. Fails if this process is not root, a program is missing, or a
+/// build or `show` fails.
 pub(crate) fn picture() -> Result<()> {
     let mut command = show("make the picture")?;
     let folder = workspace::root().join("tracer/doc");

@@ -28,7 +28,7 @@ pub(crate) fn root() -> &'static Path {
     manifest.parent().unwrap_or(manifest)
 }
 
-/// Cargo's target directory: `CARGO_TARGET_DIR`, or `target` in the workspace.
+/// Cargo's target directory: `CARGO_TARGET_DIR` (from the root if it is relative), or `target` in the workspace.
 pub(crate) fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),

@@ -48,6 +48,7 @@ pub(super) enum Choice {
 /// What a dialer does: where it connects to, how it chooses the source address, and what becomes of the connections.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
+    /// The server to connect to.
     pub(super) peer: SocketAddr,
     /// The number of the server's listening descriptor in this process. With [`Life::Churn`] and [`Life::Alternate`], the dialer
     /// duplicates it to accept the connections, and close both ends.
@@ -60,7 +61,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A plan of a program that does not choose its source address.
+    /// A plan of a program that does not choose its source address, with an empty pool.
     pub(super) fn new(server: &Server, life: Life) -> Self {
         let listener = server.listener.as_fd().as_raw_fd();
         let (peer, choice) = (server.address, Choice::Nothing);
@@ -86,6 +87,7 @@ pub(super) struct Made {
     pub(super) cpu: u64,
 }
 
+/// A client process; killed on drop, which ends its connections.
 pub(super) struct Dialer {
     process: Process,
     stdin: ChildStdin,
@@ -93,6 +95,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
+    /// Starts the process in the caller's network namespace; it makes no connection yet.
     pub(super) fn spawn(plan: &Plan) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["dial", &plan.peer.to_string()]);
@@ -119,7 +122,7 @@ impl Dialer {
         self.end()
     }
 
-    /// As [`Self::dial`], but does not wait: [`Self::end`] does, and returns the result.
+    /// As [`Self::dial`], but does not wait: [`Self::end`] does, and returns the result. An error if the process has ended.
     pub(super) fn begin(&mut self, count: u64) -> Result<()> {
         Ok(writeln!(self.stdin, "{count}")?)
     }

@@ -46,6 +46,8 @@ const SCENARIOS: [Scenario; 5] = [
     Scenario { name: "8 processes at once", processes: 8, ..STEADY },
 ];
 
+/// Fills pools of each of [`Size::pools`] in each scenario, by each policy. Returns the table, and judges the targets, which are
+/// for `tracer spread`.
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let mut text = format!(
         "Ports in use at the first EADDRNOTAVAIL, of all of a pool of 1 address and more ({PORTS} ports each):\n\n| |"

@@ -36,6 +36,7 @@ impl Point {
     }
 }
 
+/// Times connect() at each of [`POINTS`], without and with `tracer spread`. Returns the table, and judges the targets.
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let mut alone: [Point; POINTS.len()] = Default::default();
     let mut spread = alone.clone();

@@ -7,6 +7,7 @@ use std::fmt::Write;
 pub(super) struct Targets(Vec<(String, String, bool)>);
 
 impl Targets {
+    /// Adds a line to the table: what is required, what was measured, and whether that meets it.
     pub(super) fn judge(&mut self, target: String, measured: String, met: bool) {
         self.0.push((target, measured, met));
     }

@@ -36,6 +36,7 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// For the tables of the document.
     pub const FULL: Self = Self { seconds: 60, keys: 30 };
     /// A quick run, which shows only that everything works.
     pub const QUICK: Self = Self { seconds: 5, keys: 6 };

@@ -27,8 +27,11 @@ use crate::harness::{
     },
 };
 
+/// Exit code of tracer if its command line is wrong.
 pub(super) const USAGE: i32 = 2;
+/// Exit code of tracer if privileges are missing, or the kernel refuses something in spite of them.
 pub(super) const NO_PRIVILEGE: i32 = 77;
+/// Exit code of tracer if its configuration is wrong, for example if a value cannot be used here.
 pub(super) const BAD_CONFIG: i32 = 78;
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
@@ -138,7 +141,7 @@ impl Wrong {
     }
 }
 
-/// Checks for one of these exit codes, one error on stderr with all of `words`, and nothing on stdout.
+/// Checks for one of these exit codes, one error on stderr with all of `words`, and nothing on stdout; else an error.
 pub(super) fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
     ensure!(codes.contains(&ended.code()), "exit code {}, not {codes:?}: {ended:?}", ended.code());
     ensure!(ended.stderr.starts_with("error: "), "stderr is {:?}", ended.stderr);
@@ -287,6 +290,7 @@ fn advised_capabilities() -> Result<()> {
     Ok(())
 }
 
+/// Runs a copy of tracer to its end, within [`START_LIMIT`], as user 65534 (`nobody`), in the caller's network namespace.
 pub(super) fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
     run_copy_as_nobody(arguments, |_| Ok(()))
 }

@@ -40,22 +40,28 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
+/// The proxy's address.
 pub(crate) const PROXY: &str = "10.2.0.1";
+/// The upstream's address.
 pub(crate) const UPSTREAM: &str = "10.2.0.2";
+/// The port on which the upstream listens.
 pub(crate) const UPSTREAM_PORT: u64 = 8081;
 
 /// The two namespaces, with an nginx as the upstream.
 pub(crate) struct Scene {
+    /// The proxy's namespace, in which the test starts the proxy.
     pub(crate) proxy: NetNs,
     ports: u64,
+    /// For the configurations and logs of both.
     pub(crate) folder: TempDir,
     upstream: Process,
+    /// The namespace of the upstream and of the clients.
     pub(crate) upstream_netns: NetNs,
 }
 
 impl Scene {
-    /// Makes the namespaces, and starts the upstream. `ports`: how many source ports the proxy has. `serve`: nginx directives for
-    /// the upstream's `server` block.
+    /// Makes the namespaces, and starts the upstream. `ports`: how many source ports the proxy has, from 40000 on. `serve`: nginx
+    /// directives for the upstream's `server` block. An error if nginx does not start.
     pub(crate) fn new(ports: u64, serve: &str) -> Result<Self> {
         let proxy = NetNs::new()?;
         let upstream_netns = NetNs::new()?;
@@ -70,8 +76,8 @@ impl Scene {
         Ok(Self { proxy, ports, folder, upstream, upstream_netns })
     }
 
-    /// Waits until the proxy listens on these ports, as /proc/net/tcp shows, at most 10 s (longer in a guest). A connection to
-    /// find that out would be in the proxy's log.
+    /// Waits until the proxy listens on these ports, as /proc/net/tcp shows; an error if it does not within 10 s (longer in a
+    /// guest). A connection to find that out would be in the proxy's log.
     pub(crate) fn wait_for_listeners(&self, ports: &[u16]) -> Result<()> {
         let listening = |port: &u16| format!(":{port:04X} 00000000:0000 0A");
         wait_for("the proxy to listen", Duration::from_secs(10), || {
@@ -80,15 +86,15 @@ impl Scene {
         })
     }
 
-    /// Ends the upstream, so that its logs are complete.
+    /// Ends the upstream, so that its logs are complete; an error if it does not end within 10 s (longer in a guest).
     pub(crate) fn end_upstream(&mut self) -> Result<()> {
         self.upstream.signal(Signal::TERM)?;
         self.upstream.wait(Duration::from_secs(10))?;
         Ok(())
     }
 
-    /// Runs wrk against the proxy, with `connections` connections for `seconds` seconds, from the other namespace, which has
-    /// enough ports.
+    /// Runs wrk against port 8080 of the proxy, with `connections` connections for `seconds` seconds, from the other namespace,
+    /// which has enough ports. An error if wrk fails, but not if requests do.
     pub(crate) fn load(&self, connections: u32, seconds: u32) -> Result<()> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080/page");
@@ -99,8 +105,9 @@ impl Scene {
         Ok(())
     }
 
-    /// Runs `work` once wrk, with this many connections and these options, has loaded the proxy for a second, and ends wrk after
-    /// it: however slow the machine is, the proxy is under load until then.
+    /// Runs `work` once wrk, with this many connections and these options, has loaded port 8080 of the proxy for a second, and
+    /// ends wrk after it: however slow the machine is, the proxy is under load until then. An error if `work` fails, or wrk has
+    /// ended before (it runs for 100 s).
     pub(crate) fn while_loaded<T>(
         &self,
         connections: u32,
@@ -178,7 +185,8 @@ pub(crate) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<Stri
     Ok(path.to_str().context("path is not UTF-8")?.to_owned())
 }
 
-/// Starts nginx in the caller's namespace, and waits until it listens: it writes its pid file after that.
+/// Starts nginx with the configuration of [`nginx_config`] at this path in the caller's namespace, and waits until it listens: it
+/// writes its pid file after that. An error if it does not within 10 s (longer in a guest).
 pub(crate) fn start_nginx(config: &str) -> Result<Process> {
     let pid = config.replace(".conf", ".pid");
     let process = Process::spawn(Command::new("nginx").args(["-c", config]))?;

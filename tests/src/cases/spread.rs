@@ -82,6 +82,7 @@ const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 
 /// A process in its own cgroup, and the name of a rule for that cgroup, which [`Self::spread_in`] starts.
 pub(super) struct Application {
+    /// The rule's name.
     pub(super) rule: Rule,
     /// The process that makes the sockets, which the test then connects: a socket belongs to the cgroup of its maker.
     pub(super) app: Maker,
@@ -89,6 +90,7 @@ pub(super) struct Application {
 }
 
 impl Application {
+    /// Makes the cgroup, and starts the process in it, in this network namespace. No rule is active yet.
     pub(super) fn new(netns: &NetNs) -> Result<Self> {
         let rule = Rule::new();
         let cgroup = Cgroup::new(rule.name())?;
@@ -97,7 +99,7 @@ impl Application {
     }
 
     /// Starts `tracer spread` for its cgroup in this namespace, with this pool. The rule is released when this agent ends, unless
-    /// `arguments` have `--on-exit` or `--detach`.
+    /// `arguments` have `--on-exit` or `--detach`. Errors as of [`Spread::start`].
     pub(super) fn spread_in(
         &self,
         netns: &NetNs,
@@ -114,7 +116,7 @@ impl Application {
         netns.run(|| Spread::start(&self.rule, &all))
     }
 
-    /// Opens a connection of the application.
+    /// Opens a connection of the application; an error, which names the destination, if connect() fails.
     pub(super) fn connect(&self, peer: SocketAddr) -> Result<Sock> {
         let sock = self.app.tcp(peer)?;
         sock.connect(peer).with_context(|| format!("connect to {peer}"))?;
@@ -137,6 +139,7 @@ impl Deref for Host {
 }
 
 impl Host {
+    /// Makes the namespace, with [`PORTS`] ports, and the application.
     pub(super) fn new() -> Result<Self> {
         let stage = Stage::new(&[])?;
         for address in POOL {
@@ -159,7 +162,8 @@ impl Host {
         Ok(host)
     }
 
-    /// A listener with a queue for all connections, so that none has to be accepted.
+    /// A listener at this address (`IP:PORT`) with a queue for all connections, so that none has to be accepted. Errors as of
+    /// [`Stage::server`].
     pub(super) fn server(&mut self, address: &str) -> Result<Server> {
         let server = self.stage.server(address)?;
         server.listener.listen(65_535)?;
@@ -184,7 +188,7 @@ impl Host {
     }
 }
 
-/// The source address of a socket; an IPv4 address for a v4-mapped one.
+/// The source address of a socket, falsified if `TRACER_TEST_LIE` asks for that; an IPv4 address for a v4-mapped one.
 pub(super) fn source(sock: &Sock) -> Result<IpAddr> {
     let peer = sock.peer().ok().map(|peer| peer.ip().to_canonical());
     Ok(lie::source(sock.local()?.ip().to_canonical(), peer))

@@ -82,7 +82,7 @@ impl Map {
         anyhow::bail!("the map changes too fast to be read")
     }
 
-    /// The value at a key, as bytes; `None` if the map has no such key.
+    /// The value at a key, as bytes; `None` if the map has no such key. The key must have the map's size in bytes (not checked).
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size];
         let found =
@@ -96,11 +96,16 @@ impl Map {
         }
     }
 
+    /// Inserts or replaces an entry.
+    ///
+    /// # Errors
+    /// The key or the value has not the map's size in bytes, or the kernel refuses, for example because the map is full.
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
         ensure!(key.len() == self.key_size && value.len() == self.value_size, "sizes");
         self.element(MAP_UPDATE_ELEM, address(key.as_ptr()), address(value.as_ptr()))
     }
 
+    /// Removes an entry; an error if the map has no such key. The key must have the map's size in bytes (not checked).
     pub fn remove(&self, key: &[u8]) -> Result<()> {
         self.element(MAP_DELETE_ELEM, address(key.as_ptr()), 0)
     }
@@ -222,7 +227,7 @@ fn name_of(object: &OwnedFd, at: usize) -> Result<String> {
 }
 
 /// What one port adds to its tuple's counter [`HELD`]: 1 if the port is odd, 2³² if it is even (`Halves::one` of
-/// tracer-common). `key` is the port's key in the map CONNS; byte 8 of it is the lower byte of the port.
+/// tracer-common). `key` is the port's key in the map CONNS, 16 bytes; byte 8 of it is the lower byte of the port.
 pub fn one(key: &[u8]) -> u64 {
     if key[8] & 1 != 0 { 1 } else { 1 << 32 }
 }

@@ -20,42 +20,46 @@ use anyhow::{Context, Result, ensure};
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
+    /// A cgroup named `NAME-PID` with the id of this process. An error if cgroup2 is not mounted, or the cgroup cannot be made,
+    /// for example because it exists.
     pub fn new(name: &str) -> Result<Self> {
         let path = mount_point()?.join(format!("{name}-{}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
-    /// A cgroup named as container engines name theirs: 64 hexadecimal digits.
+    /// A cgroup named as container engines name theirs: 64 hexadecimal digits. Errors as of [`Self::new`].
     pub fn container() -> Result<Self> {
         let path = mount_point()?.join(format!("{:064x}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
-    /// A cgroup named as systemd names the one of a service: `NAME-PID.service`.
+    /// A cgroup named as systemd names the one of a service: `NAME-PID.service`. Errors as of [`Self::new`].
     pub fn unit(name: &str) -> Result<Self> {
         let path = mount_point()?.join(format!("{name}-{}.service", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
+    /// The cgroup's folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Moves a process into this cgroup. Sockets that it makes afterwards belong to the cgroup, too.
+    /// Moves a process into this cgroup; an error if there is no such process. Sockets that it makes afterwards belong to the
+    /// cgroup, too.
     pub fn add(&self, process: u32) -> Result<()> {
         Ok(fs::write(self.0.join("cgroup.procs"), process.to_string())?)
     }
 
     /// Number of BPF programs that are attached to this cgroup itself, not to one above it, for bind() and connect(), IPv4 and
-    /// IPv6. A program that is attached for two of these four counts twice.
+    /// IPv6. A program that is attached for two of these four counts twice. More than 64 for one of them are an error.
     pub fn attached(&self) -> Result<usize> {
         Ok(self.programs()?.len())
     }
 
-    /// Ids of the BPF programs that [`Self::attached`] counts.
+    /// Ids of the BPF programs that [`Self::attached`] counts. Errors as there.
     pub fn programs(&self) -> Result<Vec<u32>> {
         const BIND4: u32 = 8;
         const CONNECT6: u32 = 11;
@@ -93,7 +97,7 @@ fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
 }
 
 /// How long all runs of the BPF program with this id took together, ns; the kernel counts only while the sysctl
-/// `kernel.bpf_stats_enabled` is 1.
+/// `kernel.bpf_stats_enabled` is 1. An error if there is no such program.
 pub fn run_time_ns(program: u32) -> Result<u64> {
     const PROG_GET_FD_BY_ID: libc::c_long = 13;
     // The first fields of `union bpf_attr`: the program's id, the next program's id, flags.

@@ -32,7 +32,7 @@ pub struct Foreign(Vec<PathBuf>);
 
 impl Foreign {
     /// Attaches the program to the cgroup, and pins it and its link in each of these folders. There must be at least one, and
-    /// each must be in a bpffs: only the pins keep the program attached after this call.
+    /// each must be in a bpffs: only the pins keep the program attached after this call. An error if the kernel refuses a step.
     pub fn attach(cgroup: &Cgroup, folders: &[&Path]) -> Result<Self> {
         let program = load(&ALLOW)?;
         let link = link(&program, cgroup)?;
@@ -70,7 +70,8 @@ pub struct Binder {
 }
 
 impl Binder {
-    /// Attaches the program to the cgroup. Its pool has `count` addresses: `10.1.1.1` to `10.1.1.200`, then `10.1.2.1` and so on.
+    /// Attaches the program to the cgroup. Its pool has `count` addresses, at least one: `10.1.1.1` to `10.1.1.200`, then
+    /// `10.1.2.1` and so on. An error if the kernel refuses the program or the link.
     pub fn attach(cgroup: &Cgroup, count: u32) -> Result<Self> {
         let alu32 = |code: u8, registers: u8, number: u32| {
             let [a, b, c, d] = number.to_le_bytes();
@@ -116,11 +117,13 @@ pub fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_lon
     Ok(result)
 }
 
+/// A descriptor that [`bpf`] has just returned, closed on drop. Nothing else may own it (not checked).
 pub fn owned(fd: libc::c_long) -> Result<OwnedFd> {
     // SAFETY: bpf(2) has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })
 }
 
+/// The pointer's address, as a field of `union bpf_attr` has it.
 pub fn address<T: ?Sized>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }

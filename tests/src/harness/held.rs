@@ -45,7 +45,7 @@ impl Held {
     /// process) has waited for it, and the process does not end before: so this waits for the threads, too.
     ///
     /// # Errors
-    /// The process has not ended within `limit`.
+    /// The process has not ended within `limit` (see [`Place::limit`](super::probe::Place::limit)).
     pub fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
         let ended = wait_for("the process to end", limit, || {
             // The main thread's id is the process's: `try_wait` below waits for that one.

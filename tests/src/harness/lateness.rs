@@ -16,6 +16,7 @@ pub struct Lateness {
 }
 
 impl Lateness {
+    /// Starts the thread, which runs until [`Self::end`].
     pub fn measure() -> Self {
         const NAP: Duration = Duration::from_millis(2);
         let over = Arc::<AtomicBool>::default();

@@ -123,8 +123,9 @@ pub enum Stream {
     File,
 }
 
-/// A pipe from a child process, with the stream by which its text is falsified.
+/// A pipe from a child process.
 pub trait Pipe {
+    /// What the child writes to it, which decides how the text is falsified.
     const STREAM: Stream;
 }
 
@@ -166,12 +167,12 @@ fn with_a_gap(text: &str) -> String {
     lines.filter(|(number, _)| *number != middle).map(|(_, line)| line).collect()
 }
 
-/// The text of a file that the program wrote; falsified under a lie.
+/// The text of a file that the program wrote; falsified under a lie. An error if the file cannot be read, or is not UTF-8.
 pub fn file(path: impl AsRef<Path>) -> Result<String> {
     read(Stream::File, path.as_ref())
 }
 
-/// The text of a file to which the program's stderr was redirected; falsified under a lie.
+/// The text of a file to which the program's stderr was redirected; falsified under a lie. Errors as of [`file()`].
 pub fn log(path: impl AsRef<Path>) -> Result<String> {
     read(Stream::Stderr, path.as_ref())
 }
@@ -181,7 +182,7 @@ fn read(stream: Stream, path: &Path) -> Result<String> {
     Ok(text(stream, read.with_context(|| format!("cannot read {}", path.display()))?))
 }
 
-/// Parses a line of JSON that the program wrote; falsified under a lie.
+/// Parses a line of JSON that the program wrote; falsified under a lie. An error if it is not JSON.
 pub fn line(line: &str) -> Result<Value> {
     let read = lie().map_or_else(|| line.to_owned(), |lie| json::text(lie, line));
     serde_json::from_str(&read).with_context(|| format!("bad line {read:?}"))

@@ -43,7 +43,7 @@ pub struct Maker {
 }
 
 impl Maker {
-    /// Starts the helper in the caller's network namespace, and moves it to the cgroup.
+    /// Starts the helper in the caller's network namespace, and moves it to the cgroup. An error if either fails.
     pub fn spawn(cgroup: &Cgroup) -> Result<Self> {
         let (line, helper_end) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -53,16 +53,18 @@ impl Maker {
         Ok(Self { process, line: Mutex::new(line) })
     }
 
+    /// The helper's process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// A TCP socket of the family of `like`.
+    /// A TCP socket of the family of `like`. Errors as of [`Self::make`].
     pub fn tcp(&self, like: SocketAddr) -> Result<Sock> {
         self.make(Kind::Tcp, like.is_ipv6())
     }
 
-    /// A socket of this kind, IPv6 or IPv4. An error, which names the errno, if the kernel does not give it to the helper.
+    /// A socket of this kind, IPv6 or IPv4. An error if the kernel does not give it to the helper (the text has the errno), or
+    /// the helper has ended.
     pub fn make(&self, kind: Kind, v6: bool) -> Result<Sock> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         line.write_all(&[kind as u8, u8::from(v6)])?;

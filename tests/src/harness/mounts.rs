@@ -19,6 +19,7 @@ use tempfile::TempDir;
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
+    /// Mounts a tmpfs of this many KiB. Only root can.
     pub fn new(kib: u32) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let options = std::ffi::CString::new(format!("size={kib}k"))?;
@@ -27,6 +28,7 @@ impl SmallDisk {
         Ok(Self(folder))
     }
 
+    /// The folder on which it is mounted.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -66,7 +68,8 @@ impl Drop for SmallDisk {
 }
 
 /// Runs `work` with mounts as under `ip netns exec`: in a new mount namespace whose /sys is a fresh sysfs, without cgroup2, bpffs
-/// and tracefs below it. Processes that `work` spawns are in that namespace, too.
+/// and tracefs below it. Processes that `work` spawns are in that namespace, too. An error if a mount fails, or `work` does; a
+/// panic of `work` is propagated.
 pub fn with_bare_sys<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {

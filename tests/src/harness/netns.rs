@@ -40,7 +40,7 @@ pub struct NetNs {
 }
 
 impl NetNs {
-    /// Makes a new namespace. Needs `CAP_SYS_ADMIN`, and `ip` (iproute2 or busybox) for `lo`.
+    /// Makes a new namespace. Needs `CAP_SYS_ADMIN`, and `ip` (iproute2 or busybox) for `lo`; an error without them.
     pub fn new() -> Result<Self> {
         let made = thread::spawn(|| -> Result<OwnedFd> {
             // SAFETY: CLONE_NEWNET does not unshare the descriptor table: no descriptor of another thread is affected.
@@ -92,12 +92,14 @@ impl NetNs {
         })
     }
 
-    /// Moves the calling thread into this namespace for good: only for threads that do nothing else afterwards.
+    /// Moves the calling thread into this namespace for good: only for threads that do nothing else afterwards. An error without
+    /// `CAP_SYS_ADMIN`.
     pub fn enter(&self) -> rustix::io::Result<()> {
         move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
     }
 
-    /// Gives the namespace a name in /run/netns, as `ip netns attach` does, until the returned guard is dropped.
+    /// Gives the namespace a name in /run/netns, as `ip netns attach` does, until the returned guard is dropped. An error if the
+    /// file cannot be made or mounted on.
     pub fn name(&self, name: &str) -> Result<Named> {
         let folder = Path::new("/run/netns");
         fs::create_dir_all(folder).context("cannot make /run/netns")?;
@@ -109,7 +111,8 @@ impl NetNs {
         Ok(named)
     }
 
-    /// Writes a sysctl of this namespace: `name` is below `/proc/sys/net`.
+    /// Writes a sysctl of this namespace: `name` is below `/proc/sys/net`. An error if there is no such sysctl, or the kernel
+    /// refuses the value.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{name}");
         self.run(|| fs::write(&path, value)).with_context(|| format!("cannot write {path}"))
@@ -129,8 +132,8 @@ impl NetNs {
 
     /// Joins this namespace and `other` by a veth pair, whose ends are both named `t0`.
     ///
-    /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length. Waits until IPv6
-    /// addresses that are given with `nodad` can be used.
+    /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length, and perhaps more words
+    /// for `ip addr add`. Waits until IPv6 addresses that are given with `nodad` can be used.
     ///
     /// # Errors
     /// `ip` cannot be run or fails, or such an address cannot be used within 20 s.
@@ -175,6 +178,7 @@ pub fn of_socket(socket: impl AsFd) -> Result<OwnedFd> {
 pub struct Named(PathBuf);
 
 impl Named {
+    /// Its file, `/run/netns/NAME`.
     pub fn path(&self) -> &Path {
         &self.0
     }

@@ -16,6 +16,7 @@ use crate::harness::{lie, netns::NetNs, tuple::Tuple};
 /// Sockets of one tuple.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Sockets {
+    /// Number of sockets, time-wait sockets included; falsified if `TRACER_TEST_LIE` asks for that.
     pub in_use: u64,
     /// How many of `in_use` are time-wait sockets (whose substate may be FIN_WAIT2).
     pub time_wait: u64,
@@ -28,7 +29,8 @@ pub struct Sockets {
 /// All tuples that have a socket at one moment.
 pub type Table = BTreeMap<Tuple, Sockets>;
 
-/// Reads the outgoing sockets of a namespace: those that do not listen, and whose local port is not one of `servers`.
+/// Reads the outgoing sockets of a namespace: those that do not listen, and whose local port is not one of `servers`. An error if
+/// a file cannot be read, or a line of it is not understood.
 pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
     netns.run(|| {
         let mut table = Table::new();

@@ -54,23 +54,24 @@ pub struct Outsider {
 }
 
 impl Outsider {
-    /// Starts an outsider with its own user namespace, in the caller's network namespace.
+    /// Starts an outsider with its own user namespace, in the caller's network namespace. Errors as of [`Self::spawn_with`].
     pub fn spawn() -> Result<Self> {
         Self::spawn_with(Spaces::User)
     }
 
-    /// Starts an outsider with these new namespaces.
+    /// Starts an outsider with these new namespaces. An error if it cannot give up root or make them.
     pub fn spawn_with(spaces: Spaces) -> Result<Self> {
         let mut helper = Helper::spawn(&["outsider", spaces.word()])?;
         helper.ready().context("the outsider did not start")?;
         Ok(Self { helper })
     }
 
+    /// The outsider's process id.
     pub fn id(&self) -> u32 {
         self.helper.id()
     }
 
-    /// Runs an operation to its end and returns its numbers.
+    /// Runs an operation, a line of words, to its end and returns its numbers.
     ///
     /// # Errors
     /// The kernel refused it, or the outsider ended.
@@ -95,7 +96,8 @@ impl Outsider {
         }
     }
 
-    /// Starts an operation without waiting for its end: [`Self::end`] or [`Self::answer`] waits for it.
+    /// Starts an operation without waiting for its end: [`Self::end`] or [`Self::answer`] waits for it. An error if the outsider
+    /// has ended.
     pub fn begin(&mut self, operation: &str) -> Result<()> {
         self.helper.send(operation)
     }
@@ -121,7 +123,7 @@ impl Outsider {
         Ok(Answer::Refused(Errno::from_raw_os_error(errno.parse()?), text.to_owned()))
     }
 
-    /// Kills the outsider (SIGKILL), even during an operation.
+    /// Kills the outsider (SIGKILL), even during an operation, and waits for its end. Errors as of [`Helper::kill`].
     pub fn kill(self) -> Result<()> {
         self.helper.kill()
     }

@@ -3,13 +3,19 @@
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-/// Capabilities, by their numbers in include/uapi/linux/capability.h.
+/// Number of CAP_DAC_READ_SEARCH (include/uapi/linux/capability.h).
 pub const DAC_READ_SEARCH: u32 = 2;
+/// Number of CAP_NET_ADMIN.
 pub const NET_ADMIN: u32 = 12;
+/// Number of CAP_SYS_PTRACE.
 pub const SYS_PTRACE: u32 = 19;
+/// Number of CAP_SYS_ADMIN.
 pub const SYS_ADMIN: u32 = 21;
+/// Number of CAP_SYS_RESOURCE.
 pub const SYS_RESOURCE: u32 = 24;
+/// Number of CAP_PERFMON.
 pub const PERFMON: u32 = 38;
+/// Number of CAP_BPF.
 pub const BPF: u32 = 39;
 
 /// The capabilities without which tracer does not start.
@@ -45,7 +51,8 @@ const LAST: u32 = 63;
 /// Each number that a capability can have.
 pub const ALL: std::ops::RangeInclusive<u32> = 0..=LAST;
 
-/// Makes the command run as root of a new user namespace: it has every capability there, and none outside of it.
+/// Makes the command run as root of a new user namespace: it has every capability there, and none outside of it. Starting it
+/// fails if the kernel refuses the namespace. Returns `command`.
 pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
         // SAFETY: takes a number only.
@@ -58,7 +65,7 @@ pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(unshare) }
 }
 
-/// Makes a command of root run with these capabilities only.
+/// Makes a command of root run with these capabilities only, by their numbers. Returns `command`.
 pub fn only(command: &mut Command, kept: impl Into<Vec<u32>>) -> &mut Command {
     let kept = kept.into();
     let drop_others = move || {

@@ -10,7 +10,9 @@ use crate::harness::lie;
 /// Where the tests run (`TRACER_TEST_ENV`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Place {
+    /// On this machine's own kernel.
     Host,
+    /// In an emulated guest.
     Vm,
 }
 
@@ -27,11 +29,13 @@ impl Place {
     }
 }
 
+/// The reason to skip a test, if the kernel has no IPv6; else `None`.
 pub fn no_ipv6() -> Option<String> {
     let there = Path::new("/proc/net/tcp6").exists();
     (!there).then(|| "this kernel has no IPv6".to_owned())
 }
 
+/// The reason to skip a test, if MPTCP is missing, switched off or refused here; else `None`.
 pub fn no_mptcp() -> Option<String> {
     let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled");
     if !enabled.is_ok_and(|text| text.trim() == "1") {
@@ -109,6 +113,7 @@ pub fn one_cpu() -> Option<String> {
     (cpus < 2).then(|| "this machine has one CPU".to_owned())
 }
 
+/// The reason to skip a test, if this process cannot make an io_uring; else `None`.
 pub fn no_io_uring() -> Option<String> {
     let error = io_uring::IoUring::new(2).err()?;
     Some(format!("io_uring is not to be had: {error}"))

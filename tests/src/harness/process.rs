@@ -51,6 +51,7 @@ pub fn reset_signals() {
 /// A child process; killed and reaped on drop.
 #[derive(Debug)]
 pub struct Process {
+    /// Its pipes can be taken from here.
     pub child: Child,
     name: String,
     /// Whether the command is the program under test, or starts it.
@@ -58,6 +59,7 @@ pub struct Process {
 }
 
 impl Process {
+    /// Starts a command; an error, which names the program, if it cannot be started.
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         // The program is recognized by its file name, because a test may run a copy of it.
@@ -75,6 +77,7 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends a signal; an error if the process has ended and was reaped.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         signal_id(self.id(), signal)
     }
@@ -134,7 +137,7 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts `kernel-tests helper ARGUMENTS` in the caller's namespaces.
+    /// Starts `kernel-tests helper ARGUMENTS` in the caller's namespaces; an error if it cannot be started.
     pub fn spawn(arguments: &[&str]) -> Result<Self> {
         let program = env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
@@ -171,12 +174,12 @@ impl Helper {
         Ok(counts.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
     }
 
-    /// Starts the helper's next step; [`Self::ready`] waits for its end.
+    /// Starts the helper's next step; [`Self::ready`] waits for its end. An error if the helper has ended.
     pub fn go(&mut self) -> Result<()> {
         self.send("go")
     }
 
-    /// Writes a line to the helper's stdin.
+    /// Writes a line to the helper's stdin; an error if the helper has ended.
     pub fn send(&mut self, line: &str) -> Result<()> {
         let stdin = self.process.child.stdin.as_mut().context("no stdin")?;
         Ok(stdin.write_all(format!("{line}\n").as_bytes())?)
@@ -186,20 +189,22 @@ impl Helper {
         self.process.id()
     }
 
-    /// Waits for a helper that ends by itself, at most 10 s (see [`Place::limit`]), whatever its exit status. Its stdin stays
-    /// open, because children that it left behind read from it.
+    /// Waits for a helper that ends by itself, at most 10 s (see [`Place::limit`]), whatever its exit status; an error if it has
+    /// not ended by then. Its stdin stays open, because children that it left behind read from it.
     pub fn wait(&mut self) -> Result<()> {
         self.process.wait(Duration::from_secs(10)).map(drop)
     }
 
-    /// Closes the helper's stdin, and waits for its end, at most 10 s (see [`Place::limit`]), whatever its exit status.
+    /// Closes the helper's stdin, and waits for its end, at most 10 s (see [`Place::limit`]), whatever its exit status; an error
+    /// if it has not ended by then.
     pub fn end(mut self) -> Result<()> {
         drop(self.process.child.stdin.take());
         self.process.wait(Duration::from_secs(10))?;
         Ok(())
     }
 
-    /// Kills the helper (SIGKILL), and waits for its end, at most 10 s (see [`Place::limit`]).
+    /// Kills the helper (SIGKILL), and waits for its end, at most 10 s (see [`Place::limit`]); an error if it has not ended by
+    /// then.
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;
         self.process.wait(Duration::from_secs(10))?;

@@ -53,7 +53,8 @@ struct Modes {
 }
 
 impl Pty {
-    /// Starts a new terminal of this size, and on it the program of `command` with its arguments and environment.
+    /// Starts a new terminal of this size, and on it the program of `command` with its arguments and environment, and `TERM` set
+    /// to `xterm-256color`. An error if there is no terminal to be had, or setsid(1) cannot be started.
     pub fn spawn(command: &Command, size: Size) -> Result<Self> {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&controller)?;
@@ -100,7 +101,7 @@ impl Pty {
         })
     }
 
-    /// Presses keys, as the bytes that a terminal sends for them.
+    /// Presses keys, as the bytes that a terminal sends for them. An error after [`Self::close`].
     pub fn press(&mut self, keys: &str) -> Result<()> {
         let controller = self.controller.as_mut().context("the terminal is gone")?;
         Ok(controller.write_all(keys.as_bytes())?)
@@ -131,15 +132,18 @@ impl Pty {
         wait_for(what, limit, shown).with_context(|| format!("the screen:\n{}", self.text()))
     }
 
+    /// Changes the size of the terminal: the program gets SIGWINCH. An error after [`Self::close`].
     pub fn resize(&mut self, size: Size) -> Result<()> {
         lock(&self.screen).screen_mut().set_size(size.1, size.0);
         set_size(self.controller.as_ref().context("the terminal is gone")?, size)
     }
 
+    /// Sends the program a signal. Errors as of [`Process::signal`].
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
+    /// The program's process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -154,6 +158,7 @@ impl Pty {
         }
     }
 
+    /// Waits for the program's end, as [`Process::wait`]; an error has the text of the screen, too.
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.process.wait(limit).with_context(|| format!("the screen:\n{}", self.text()))
     }

@@ -51,6 +51,7 @@ impl Sock {
         Ok(sock)
     }
 
+    /// Calls connect(); the result is falsified if `TRACER_TEST_LIE` asks for that.
     pub fn connect(&self, peer: SocketAddr) -> Result<()> {
         lie::connected(connect(&self.0, &peer))
     }
@@ -68,14 +69,17 @@ impl Sock {
         listen(&self.0, backlog)
     }
 
+    /// Accepts one connection. A blocking socket waits for one; a non-blocking one fails with EAGAIN if there is none.
     pub fn accept(&self) -> Result<Self> {
         accept_with(&self.0, SocketFlags::CLOEXEC).map(Self::from)
     }
 
+    /// The socket's own address; unspecified and port 0 where it has none yet.
     pub fn local(&self) -> Result<SocketAddr> {
         SocketAddr::try_from(getsockname(&self.0)?)
     }
 
+    /// The peer's address; ENOTCONN if the socket is not connected.
     pub fn peer(&self) -> Result<SocketAddr> {
         let peer = getpeername(&self.0)?.ok_or(Errno::NOTCONN)?;
         SocketAddr::try_from(peer)
@@ -89,11 +93,12 @@ impl Sock {
         shutdown(&self.0, Shutdown::Both)
     }
 
+    /// Sends, and returns how many bytes were taken, which may be fewer than all. EPIPE instead of SIGPIPE if the peer is gone.
     pub fn send(&self, data: &[u8]) -> Result<usize> {
         send(&self.0, data, SendFlags::NOSIGNAL)
     }
 
-    /// sendto() with `MSG_FASTOPEN`: connects and sends in one call.
+    /// sendto() with `MSG_FASTOPEN`: connects and sends in one call. Returns how many bytes were taken.
     pub fn send_fast_open(&self, data: &[u8], peer: SocketAddr) -> Result<usize> {
         let flags = SendFlags::NOSIGNAL | SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32);
         sendto(&self.0, data, flags, &peer)
@@ -124,7 +129,7 @@ impl Sock {
         sockopt::socket_error(&self.0).ok()?.err()
     }
 
-    /// Sets TCP_USER_TIMEOUT: how long sent data, and a SYN, may stay without an answer.
+    /// Sets TCP_USER_TIMEOUT, in whole milliseconds: how long sent data, and a SYN, may stay without an answer.
     pub fn set_user_timeout(&self, limit: Duration) -> Result<()> {
         sockopt::set_tcp_user_timeout(&self.0, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))
     }

@@ -38,10 +38,13 @@ pub const CLIENT: &str = "10.1.0.2";
 /// What the kernel and the tracers must have for one tuple.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
+    /// Ports in use, those in TIME_WAIT included.
     pub in_use: u64,
+    /// How many of `in_use` are in TIME_WAIT.
     pub time_wait: u64,
     /// Ports that were taken since the tracer started; `None` if the workload cannot know it: any number is then right.
     pub opened: Option<u64>,
+    /// Failed connect() calls by the name of the cause; a cause that is absent must not occur.
     pub failures: BTreeMap<String, u64>,
 }
 
@@ -51,11 +54,13 @@ impl Expected {
         Self { in_use, time_wait, ..Self::default() }
     }
 
+    /// The same, with this number of ports taken since the tracer started.
     #[must_use]
     pub fn opened(self, opened: u64) -> Self {
         Self { opened: Some(opened), ..self }
     }
 
+    /// The same, with this number of failed calls of this cause.
     #[must_use]
     pub fn failed(mut self, cause: &str, count: u64) -> Self {
         self.failures.insert(cause.to_owned(), count);
@@ -78,7 +83,8 @@ pub struct Stage {
 
 impl Stage {
     /// Makes a namespace with the two addresses on `lo`. [`Self::watch`] or [`Self::watch_shared`] then has it watched by a
-    /// tracer of each of these backends. The backend `none` is no tracer: the workload is then compared with the kernel only.
+    /// tracer of each of these backends. The backend `none` is no tracer: the workload is then compared with the kernel only. An
+    /// error if the namespace cannot be made.
     pub fn new(backends: &[String]) -> Result<Self> {
         let netns = NetNs::new()?;
         for address in [SERVER, CLIENT] {
@@ -91,14 +97,15 @@ impl Stage {
         Ok(Self { netns, servers, backends, watches, drifts, _inhabitant: inhabitant })
     }
 
-    /// Starts the tracers, and waits until they have attached.
+    /// Starts the tracers, and waits until they have attached. An error, which names the backend, if one does not start.
     pub fn watch(&mut self) -> Result<()> {
         let watches = self.start_watches()?;
         self.add_watches(watches);
         Ok(())
     }
 
-    /// Has this stage watched by the tracers that the whole run shares.
+    /// Has this stage watched by the tracers that the whole run shares, and starts those that do not run. An error if one does
+    /// not start.
     pub fn watch_shared(&mut self) -> Result<()> {
         self.netns.keep()?;
         for backend in &self.backends {
@@ -109,7 +116,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the tracers; the stage compares them with the kernel only after [`Self::add_watches`].
+    /// Starts the tracers and waits until they have attached, but the stage compares them with the kernel only after
+    /// [`Self::add_watches`]. Returns each with its backend. Errors as of [`Self::watch`].
     pub fn start_watches(&self) -> Result<Vec<(String, Watch)>> {
         let start = |backend: &String| -> Result<_> {
             let watch = Watch::start(backend, &[]).with_context(|| format!("backend {backend}"))?;
@@ -126,6 +134,7 @@ impl Stage {
         })
     }
 
+    /// Has the stage compare these tracers, each with its backend, with the kernel.
     pub fn add_watches(&mut self, watches: Vec<(String, Watch)>) {
         let own = |(backend, watch)| (backend, shared::Shared::from(watch), 0);
         self.watches.extend(watches.into_iter().map(own));
@@ -143,7 +152,8 @@ impl Stage {
         self.servers.insert(port);
     }
 
-    /// A new listener on this address, with a queue of 4,096 connections. [`Self::oracle`] leaves its port out.
+    /// A new listener on this address (`IP:PORT`), with a queue of 4,096 connections. [`Self::oracle`] leaves its port out. An
+    /// error if the address is not in the namespace, or taken.
     pub fn server(&mut self, address: &str) -> Result<Server> {
         let address: SocketAddr = address.parse()?;
         self.add_server(address.port());
@@ -160,7 +170,7 @@ impl Stage {
     /// A server whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT. Returned with the connection
     /// that fills the queue, which must stay open.
     ///
-    /// The connection that fills the queue comes from 127.0.0.1, which is another tuple.
+    /// The connection that fills the queue comes from 127.0.0.1, which is another tuple. Errors as of [`Self::server`].
     pub fn black_hole(&mut self, address: &str) -> Result<(Server, Sock)> {
         let address: SocketAddr = address.parse()?;
         self.add_server(address.port());
@@ -200,7 +210,7 @@ impl Stage {
         self.oracle()
     }
 
-    /// The kernel's own table of outgoing sockets now.
+    /// The kernel's own table of outgoing sockets now. Errors as of [`oracle::read`].
     pub fn oracle(&self) -> Result<Table> {
         oracle::read(&self.netns, &self.servers)
     }
@@ -333,7 +343,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The tuple of connections from `source` to this server.
+    /// The tuple of connections from `source` to this server; an error if `source` is no IP address.
     pub fn tuple_from(&self, source: &str) -> Result<Tuple> {
         let source: IpAddr = source.parse()?;
         Ok(Tuple::new(source, self.address))
@@ -345,14 +355,14 @@ impl Server {
         Tuple::new(self.address.ip(), self.address)
     }
 
-    /// A connected pair: (client, accepted).
+    /// A connected pair: (client, accepted). An error if connect() or accept() fails. Must be called in the server's namespace.
     pub fn pair(&self) -> Result<(Sock, Sock)> {
         let client = Sock::connected(self.address)?;
         let accepted = self.listener.accept()?;
         Ok((client, accepted))
     }
 
-    /// `count` connected pairs: (clients, accepted).
+    /// `count` connected pairs: (clients, accepted), as of [`Self::pair`].
     pub fn pairs(&self, count: usize) -> Result<(Vec<Sock>, Vec<Sock>)> {
         (0..count).map(|_| self.pair()).collect()
     }

@@ -1,8 +1,8 @@
 //! No socket is closed while a program starts.
 //!
-//! Between fork() and the end of exec(), a child holds copies of all descriptors of this process: FD_CLOEXEC acts at exec(). If the test
-//! closes a socket meanwhile, the child's copy keeps it open until exec(). So if a test closes first the client's end of a
-//! connection, then the server's, the kernel may close the server's end first: TIME_WAIT is then on the wrong side.
+//! Between fork() and the end of exec(), a child holds copies of all descriptors of this process: FD_CLOEXEC acts at exec(). If
+//! the test closes a socket meanwhile, the child's copy keeps it open until exec(). So if a test closes first the client's end of
+//! a connection, then the server's, the kernel may close the server's end first: TIME_WAIT is then on the wrong side.
 #![expect(
     unsafe_code,
     reason = "a descriptor is dropped while a lock is held; a child waits between fork() and exec()"
@@ -31,8 +31,8 @@ use rustix::{
 /// The limit of open files of the tests' program.
 const MOST_FILES: u64 = 16_384;
 
-/// How long the start of a program may take. No start lasts as long, even on a busy machine; a thread with a descriptor table of its own
-/// (`CLONE_FILES`) would copy the write end of the pipe that [`start`] waits for, and keep it.
+/// How long the start of a program may take. No start lasts as long, even on a busy machine; a thread with a descriptor table of
+/// its own (`CLONE_FILES`) would copy the write end of the pipe that [`start`] waits for, and keep it.
 const LONGEST_START: Duration = Duration::from_mins(1);
 
 /// What programs and sockets do now.
@@ -44,8 +44,8 @@ struct Turns {
     closing: usize,
 }
 
-/// Programs that start exclude sockets that are closed. A socket waits for one start at most, however many programs wait to start: a lock
-/// that prefers writers would stop all sockets while other tests start programs all the time.
+/// Programs that start exclude sockets that are closed. A socket waits for one start at most, however many programs wait to
+/// start: a lock that prefers writers would stop all sockets while other tests start programs all the time.
 static TURNS: Mutex<Turns> = Mutex::new(Turns { starts: false, closing: 0 });
 static CHANGED: Condvar = Condvar::new();
 
@@ -146,7 +146,7 @@ pub fn output(command: &mut Command) -> io::Result<Output> {
     start(command)?.wait_with_output()
 }
 
-/// Makes a command's child wait for this long before it runs the program.
+/// Makes a command's child wait for this long before it runs the program; [`start`] waits as long. Returns `command`.
 pub fn late(command: &mut Command, time: Duration) -> &mut Command {
     let wait = move || {
         thread::sleep(time);

@@ -74,7 +74,7 @@ pub fn mono_ns() -> u64 {
     u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or_default()
 }
 
-/// The result of a run of the program.
+/// The result of a run of the program. All of it is falsified if `TRACER_TEST_LIE` asks for that.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -105,9 +105,11 @@ pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result
     Ok(Ended { status, stdout: finish(stdout), stderr: finish(stderr) })
 }
 
+/// The thread that [`collect`] started.
 pub(crate) type Collected = thread::JoinHandle<String>;
 
-/// Reads a pipe to its end on a new thread, so that the writer never blocks; [`finish`] returns the text (empty without a pipe).
+/// Reads a pipe to its end on a new thread, so that the writer never blocks; [`finish`] returns the text (empty without a pipe),
+/// falsified if `TRACER_TEST_LIE` asks for that.
 pub(crate) fn collect<P: Pipe + Read + Send + 'static>(pipe: Option<P>) -> Collected {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -118,6 +120,7 @@ pub(crate) fn collect<P: Pipe + Read + Send + 'static>(pipe: Option<P>) -> Colle
     })
 }
 
+/// Waits for the end of the pipe, and returns the text.
 pub(crate) fn finish(collected: Collected) -> String {
     collected.join().unwrap_or_default()
 }

@@ -13,6 +13,7 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// The tuple of this source and destination; v4-mapped addresses become IPv4 addresses.
     pub fn new(source: IpAddr, destination: SocketAddr) -> Self {
         let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
         Self { source: source.to_canonical(), destination }

@@ -72,6 +72,8 @@ pub struct Driver {
 }
 
 impl Driver {
+    /// Makes two servers on `port`, at 10.1.0.1 and fd00:1::1. On `port` + 1000 nobody may listen. An error if a server cannot be
+    /// made.
     pub fn new(seed: u64, port: u16) -> Result<Self> {
         let serve = |ip: &str| -> Result<Server> {
             let address = SocketAddr::new(ip.parse()?, port);

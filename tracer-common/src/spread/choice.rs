@@ -222,7 +222,8 @@ pub trait Rounds {
     fn run(count: u32, step: impl FnMut(u32) -> bool);
 }
 
-/// Draws a slot by 16 random bits, and returns the index of its address in `side.addresses`.
+/// Draws a slot by `random`, which must be below 2^16, and returns the index of its address in `side.addresses`. The pool must
+/// have an address.
 #[inline(always)]
 pub fn draw(side: &FamilyPool, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]

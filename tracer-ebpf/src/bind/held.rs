@@ -86,7 +86,7 @@ pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
     same
 }
 
-/// The counters of HELD that the spreader's choice needs.
+/// The counters of HELD that the spreader's choice needs, each modulo 2^32.
 pub(crate) struct Held {
     /// See [`index::BOUND`].
     pub(crate) bound: u32,
@@ -99,6 +99,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Reads the counters, one after the other: hooks on other CPUs can change them in between.
     #[inline(always)]
     pub(crate) fn now() -> Self {
         Self {

@@ -17,31 +17,35 @@ use crate::{
     words,
 };
 
+/// connect() on an AF_INET socket begins.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Connect, address4(&ctx)));
     ALLOW
 }
 
+/// connect() on an AF_INET6 socket begins.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Connect, address6(&ctx)));
     ALLOW
 }
 
+/// bind() of an AF_INET socket begins.
 #[cgroup_sock_addr(bind4)]
 pub(crate) fn bind4(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Bind, address4(&ctx)));
     ALLOW
 }
 
+/// bind() of an AF_INET6 socket begins.
 #[cgroup_sock_addr(bind6)]
 pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Bind, address6(&ctx)));
     ALLOW
 }
 
-/// The port in the call's sockaddr, host byte order.
+/// The port in the call's sockaddr, host byte order; 0: none.
 #[inline(always)]
 pub(super) fn port(ctx: &SockAddrContext) -> u16 {
     // SAFETY: the context is valid for the program's run.

@@ -38,12 +38,14 @@ fn searching(sk: Address) -> Step {
     connect::searching(&Sock::read(sk)?)
 }
 
+/// The port search of a connect() ended (IPv4).
 #[fexit(function = "inet_hash_connect")]
 pub(crate) fn fexit_inet_hash_connect(ctx: FExitContext) -> i32 {
     settle(searched(ctx.arg(1), ctx.arg(2)));
     0
 }
 
+/// The port search of a connect() ended (IPv6).
 #[fexit(function = "inet6_hash_connect")]
 pub(crate) fn fexit_inet6_hash_connect(ctx: FExitContext) -> i32 {
     settle(searched(ctx.arg(1), ctx.arg(2)));

@@ -2,6 +2,8 @@
 //! it takes the socket from the attempt that the call's first hook recorded. The kernel can miss return
 //! probes (it runs a bounded number at a time): for connect(), the probes on `tcp_connect` and `tcp_set_state` then report
 //! the same.
+//!
+//! The signatures of the kernel's functions are in the fexit backend.
 
 use aya_ebpf::{
     macros::{kprobe, kretprobe},
@@ -29,12 +31,14 @@ fn attempted(call: Call) -> Step<Address> {
     Ok(attempt.sk as Address)
 }
 
+/// The port search of a connect() begins (IPv4).
 #[kprobe]
 pub(crate) fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
     settle(searching(&ctx));
     0
 }
 
+/// The port search of a connect() begins (IPv6).
 #[kprobe]
 pub(crate) fn kprobe_inet6_hash_connect(ctx: ProbeContext) -> u32 {
     settle(searching(&ctx));
@@ -46,12 +50,14 @@ fn searching(ctx: &ProbeContext) -> Step {
     connect::searching(&Sock::read(argument(ctx, 1)?)?)
 }
 
+/// The port search of a connect() ended (IPv4).
 #[kretprobe]
 pub(crate) fn kretprobe_inet_hash_connect(ctx: RetProbeContext) -> u32 {
     settle(searched(ctx.ret()));
     0
 }
 
+/// The port search of a connect() ended (IPv6).
 #[kretprobe]
 pub(crate) fn kretprobe_inet6_hash_connect(ctx: RetProbeContext) -> u32 {
     settle(searched(ctx.ret()));
@@ -85,6 +91,7 @@ pub(crate) fn kretprobe_inet_stream_connect(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// The port search of a bind() or listen() begins.
 #[kprobe]
 pub(crate) fn kprobe_inet_csk_get_port(ctx: ProbeContext) -> u32 {
     settle(getting_port(&ctx));
@@ -97,24 +104,28 @@ fn getting_port(ctx: &ProbeContext) -> Step {
     bind::searching(&Sock::read(argument(ctx, 0)?)?, wanted_port)
 }
 
+/// The port search of a bind() or listen() ended.
 #[kretprobe]
 pub(crate) fn kretprobe_inet_csk_get_port(ctx: RetProbeContext) -> u32 {
     settle(bind::search_returned(ctx.ret()));
     0
 }
 
+/// bind() returns (IPv4).
 #[kretprobe]
 pub(crate) fn kretprobe_inet_bind(ctx: RetProbeContext) -> u32 {
     settle(bind::returned(i64::from(ctx.ret::<i32>())));
     0
 }
 
+/// bind() returns (IPv6).
 #[kretprobe]
 pub(crate) fn kretprobe_inet6_bind(ctx: RetProbeContext) -> u32 {
     settle(bind::returned(i64::from(ctx.ret::<i32>())));
     0
 }
 
+/// A socket is about to change its state: it still has the old one, and its port.
 #[kprobe]
 pub(crate) fn kprobe_tcp_set_state(ctx: ProbeContext) -> u32 {
     settle(set_state(&ctx));
@@ -144,6 +155,7 @@ fn time_wait_begun(ctx: &ProbeContext) -> Step {
     time_wait::begun(&sock.key(), sock.no_stamp())
 }
 
+/// A time-wait socket ends: called once for each.
 #[kprobe]
 pub(crate) fn kprobe_inet_twsk_kill(ctx: ProbeContext) -> u32 {
     settle(time_wait_ended(&ctx));

@@ -60,13 +60,14 @@ fn connecting(ctx: &SockOpsContext) -> Step {
     connect::acquired(key, |tuple| Sock::read(sk as Address)?.read_tuple(tuple))
 }
 
-/// bind() took its port (Linux 4.17 and later). The context is the socket itself.
+/// bind() of an AF_INET socket took its port (Linux 4.17 and later). The context is the socket itself.
 #[cgroup_sock(post_bind4)]
 pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
     settle(bound(&ctx));
     1
 }
 
+/// As [`post_bind4`], for an AF_INET6 socket.
 #[cgroup_sock(post_bind6)]
 pub(crate) fn post_bind6(ctx: SockContext) -> i32 {
     settle(bound(&ctx));

@@ -20,8 +20,8 @@ fn is_nowhere(cause: u32) -> bool {
     matches!(cause, UNREACHABLE | TIMED_OUT | NO_SOURCE | NO_ANSWER)
 }
 
-/// Counts a connect() that failed before it held a port, if the spreader chose its source and it had no answer. `flags`: of
-/// its attempt.
+/// Counts a connect() that failed before it held a port in [`TupleCount::nowhere`](tracer_common::TupleCount::nowhere), if the
+/// spreader chose its source and it had no answer. `flags`: of its attempt.
 #[inline(always)]
 pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
     if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32) {
@@ -33,7 +33,8 @@ pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
     }
 }
 
-/// As [`nowhere`], for a connection that holds a port; returns 1 if it counted, else 0. Not inlined, as [`super::move_on`].
+/// As [`nowhere`], for a connection that holds a port; returns 1 if it counted, else 0. `cause`: a [`Cause`]. Not inlined, as
+/// [`super::move_on`].
 #[inline(never)]
 pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
     let Some(conn) = get(&ConnKey::new(cookie, port)) else { return 0 };
@@ -47,7 +48,7 @@ pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
 }
 
 /// Sets why the spreader does not choose a source towards a destination ([`LeftOut`](tracer_common::spread::LeftOut); 0: it
-/// may). True if that changed; false also if there is no entry to reset, or none can be made.
+/// may). True if that changed; false also if there is no entry to reset, or none can be made. `now`: CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
     if why == 0 && known(key).is_none() {

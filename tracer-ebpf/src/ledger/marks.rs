@@ -19,7 +19,8 @@ static TOMBSTONES: HashMap<ConnKey, u64> = HashMap::with_max_entries(65_536, 0);
 #[map]
 static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 
-/// A value of TOMBSTONES.
+/// What hooks record about a port while older sockets are being read, as a value of TOMBSTONES; the other values are states
+/// ([`mark_state`]).
 #[derive(Clone, Copy, Eq, PartialEq)]
 #[repr(u64)]
 pub(crate) enum Mark {
@@ -53,7 +54,8 @@ pub(crate) fn mark(key: &ConnKey, mark: Mark) {
 /// The mark of a state ([`tracer_common::PortState`]) is this number plus the state.
 const STATE: u64 = 16;
 
-/// As [`mark`], for a connection's new state; returns 1 if it is marked, else 0. Not inlined, as [`super::move_on`].
+/// As [`mark`], for a connection's new state ([`tracer_common::PortState`]); returns 1 if it is marked, else 0. Unlike [`mark`],
+/// it takes a port 0, too. Not inlined, as [`super::move_on`].
 #[inline(never)]
 pub(crate) fn mark_state(cookie: u64, port: u16, state: u32) -> u32 {
     let marked = TOMBSTONES.insert(ConnKey::new(cookie, port), STATE + u64::from(state), 0);
@@ -63,7 +65,7 @@ pub(crate) fn mark_state(cookie: u64, port: u16, state: u32) -> u32 {
     u32::from(marked.is_ok())
 }
 
-/// The state that a port was marked with; `None`: it has no mark, or one that is no state.
+/// The state ([`tracer_common::PortState`]) that a port was marked with; `None`: it has no mark, or one that is no state.
 #[inline(always)]
 pub(crate) fn marked_state(key: &ConnKey) -> Option<u32> {
     // SAFETY: as in `is_marked`.

@@ -33,19 +33,21 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The hook's context, valid while the program runs.
     #[inline(always)]
     pub(crate) fn raw(&self) -> *mut bpf_sock_addr {
         self.ctx.sock_addr
     }
 
+    /// The socket of the call; not NULL.
     #[inline(always)]
     pub(super) fn sk(&self) -> *mut bpf_sock {
         // SAFETY: the context is valid for the program's run, and has a socket.
         unsafe { (*self.raw()).__bindgen_anon_1.sk }
     }
 
-    /// The tuple of a connect(). Its source is not chosen yet: the destination's address is in its place, because LLVM
-    /// would write zeros with a loop.
+    /// The tuple of a connect() in the namespace with inode number `netns`. Its source is not chosen yet: the destination's
+    /// address is in its place, because LLVM would write zeros with a loop.
     #[inline(always)]
     pub(super) fn key(&self, netns: u32) -> TupleKey {
         TupleKey {
@@ -63,6 +65,7 @@ impl Call<'_> {
         if self.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 }
     }
 
+    /// Whether this is a TCP socket; false for MPTCP.
     #[inline(always)]
     pub(super) fn is_tcp(&self) -> bool {
         // SAFETY: as in `sk`.

@@ -44,7 +44,7 @@ fn is_a_second_later() -> bool {
     }
 }
 
-/// A decision as it is recorded. Addresses by reference, because of the BPF stack.
+/// A decision as it is recorded: the fields are those of [`DecisionRecord`]. Addresses by reference, because of the BPF stack.
 pub(super) struct Choice<'a> {
     pub(super) chosen: &'a Addr,
     pub(super) original: &'a Addr,
@@ -54,6 +54,7 @@ pub(super) struct Choice<'a> {
 }
 
 /// Records 1 in `rule.sample` decisions (a power of two; 0: none), and in any case that the kernel refused to bind the address.
+/// `random`: 32 random bits, of which the lowest decide.
 #[inline(always)]
 pub(super) fn chosen(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
     let unusual = choice.decision == Decision::Refused;

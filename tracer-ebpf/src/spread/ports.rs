@@ -32,8 +32,8 @@ const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 
-/// Binds the socket to this source; port 0: connect() chooses one for the 4-tuple. False: the kernel
-/// refused, which leaves the socket as it was, or without a source.
+/// Binds the socket to this source (the unspecified address: to none). `port`: host byte order; 0: connect() chooses one for the
+/// 4-tuple. False: the kernel refused, which leaves the socket as it was, or without a source.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
     bind_once(call.raw(), call.form == SockFamily::V4, address.words(), port)
@@ -71,8 +71,9 @@ fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
     unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
 }
 
-/// Searches for a free port, and binds it with the address if it is of the second parity and the rule allows that.
-/// Returns `FastPort` and the port, or why none was bound and 0; `LeastUsed`: connect() finds a port itself.
+/// Searches for a free port for `key`, whose source is the chosen address, and binds it with that address if it is of the second
+/// parity and the rule allows that. Returns [`Decision::FastPort`] and the port, host byte order, or 0 and why no port was bound;
+/// [`Decision::LeastUsed`]: connect() finds a port itself.
 #[inline(always)]
 pub(crate) fn find(
     call: &Call<'_>,

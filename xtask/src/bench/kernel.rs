@@ -15,17 +15,21 @@ use super::{
     tool::{Running, Tool},
 };
 
-/// What the kernel counted for one BPF program over all rounds.
+/// What the kernel counted for the BPF programs of one name over all rounds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counted {
+    /// The program's name; its tag if that is not known.
     pub(crate) name: String,
+    /// Number of runs.
     pub(crate) runs: f64,
+    /// Time of all runs, ns.
     pub(crate) ns: f64,
 }
 
 /// What the kernel counted for all tools.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cost {
+    /// The programs of each tool that was measured, without [`Tool::Empty`].
     pub(crate) tools: BTreeMap<Tool, Vec<Counted>>,
     /// Number of connections that each tool saw, over all rounds.
     pub(crate) connects: f64,
@@ -37,6 +41,7 @@ pub(crate) struct Cost {
 /// What a tool's BPF programs cost for each connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct PerConnect {
+    /// Number of runs of all programs.
     pub(crate) runs: f64,
     /// Time as counted, ns.
     pub(crate) raw: f64,
@@ -55,7 +60,8 @@ impl Cost {
     }
 }
 
-/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process.
+/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process. Sets
+/// `kernel.bpf_stats_enabled` while it runs. Fails if a tool or the load fails.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,

@@ -26,12 +26,14 @@ pub(crate) struct Load {
     pub(crate) elapsed: f64,
     /// CPU time of all client processes, ns.
     pub(crate) cpu: f64,
-    /// Duration of connect(), ns: half of the calls took less than `p50`, and 99 of 100 less than `p99`.
+    /// Duration of connect(), ns: half of the calls took less.
     pub(crate) p50: f64,
+    /// Duration of connect(), ns: 99 of 100 calls took less.
     pub(crate) p99: f64,
 }
 
 impl Generator {
+    /// Starts `program`, which must be `connect-load`. Fails if it cannot be run.
     pub(crate) fn start(program: &Path) -> Result<Self> {
         let mut process = Command::new(program)
             .arg("serve")
@@ -44,7 +46,8 @@ impl Generator {
         Ok(Self { process, commands, answers })
     }
 
-    /// Has `clients` processes make `connects` connections together.
+    /// Has `clients` processes make `connects` connections together, after a warm-up. Fails if the load generator has ended or
+    /// fails.
     pub(crate) fn load(&mut self, clients: u32, connects: u32) -> Result<Load> {
         let numbers = self.ask(&format!("load {clients} {connects}"))?;
         ensure!(numbers.len() == 5, "the load generator answered {numbers:?}");
@@ -52,7 +55,8 @@ impl Generator {
         Ok(Load { connects: f64::from(connects), made, elapsed, cpu, p50, p99 })
     }
 
-    /// Makes one refused connection to each of `tuples` addresses; returns the time for all of them, ns.
+    /// Makes one refused connection to each of `tuples` addresses; returns the time for all of them, ns. Fails if the load
+    /// generator has ended or fails.
     pub(crate) fn refuse(&mut self, tuples: u32) -> Result<f64> {
         self.ask(&format!("refuse {tuples}"))?.first().copied().context("no answer")
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context as _, Result};
 
 /// CPU time of all threads that the process has now, ns; from schedstat, because utime and stime of /proc/PID/stat count in
-/// steps of 10 ms. The time of threads that have ended is not in it.
+/// steps of 10 ms. The time of threads that have ended is not in it. Fails if the process has ended.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let tasks = format!("/proc/{pid}/task");
     let mut sum = 0;
@@ -17,7 +17,8 @@ pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// CPU time of the process in the kernel, in clock ticks of 10 ms: precise enough for long work only.
+/// CPU time of the process in the kernel, in clock ticks of 10 ms: precise enough for long work only. Fails if the process has
+/// ended.
 pub(crate) fn system_ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -33,6 +34,7 @@ fn parse_system_ticks(stat: &str) -> Option<u64> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) rss: u64,
+    /// The part of `rss` that is anonymous memory.
     pub(crate) anon: u64,
     /// The part of `rss` that is mapped BPF ring buffers.
     pub(crate) ring: u64,
@@ -45,6 +47,7 @@ impl Memory {
     }
 }
 
+/// The process's resident memory now. Fails if the process has ended.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     let read = |name: &str| {
         let path = format!("/proc/{pid}/{name}");
@@ -74,12 +77,15 @@ fn kib(line: &str, name: &str) -> Option<u64> {
 /// What the kernel has counted for one BPF program; it counts only while `kernel.bpf_stats_enabled` is 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Program {
+    /// The kernel's hash of the program's code, 16 hexadecimal digits.
     pub(crate) tag: String,
+    /// Number of runs.
     pub(crate) runs: u64,
+    /// Time of all runs, ns.
     pub(crate) ns: u64,
 }
 
-/// The BPF programs that a process has open, by id.
+/// The BPF programs that a process has open, by id. Fails if the process has ended.
 pub(crate) fn programs(pid: u32) -> Result<BTreeMap<u32, Program>> {
     let dir = format!("/proc/{pid}/fdinfo");
     let mut found = BTreeMap::new();

@@ -19,7 +19,7 @@ const TICK_NS: f64 = 10e6;
 /// Longest time to wait for one step of the measurement.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// Time to write one JSON line, ns, as the example `line_cost` measures it.
+/// Time to write one JSON line, ns, as the example `line_cost` measures it. Fails if that cannot be built or run.
 pub(crate) fn line_cost() -> Result<f64> {
     let mut command = workspace::cargo("run");
     command.args(["--release", "--quiet", "--package", "tracer", "--example", "line_cost"]);
@@ -35,6 +35,7 @@ fn parse_line_cost(text: &str) -> Option<f64> {
 /// What reading the table costs: `tracer tuples --interval` with one tuple in its output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
+    /// Number of tuples in the table.
     pub(crate) tuples: u32,
     /// CPU time of one reading and its output, ns.
     pub(crate) cpu: f64,
@@ -58,8 +59,8 @@ impl Reading {
     }
 }
 
-/// Fills the table with refused connections and measures [`READINGS`] readings, or a few more. Fails if it waits longer than
-/// [`LIMIT`] for a step.
+/// Fills the table with refused connections and measures [`READINGS`] readings, or a few more: the figures are means over these.
+/// Fails if it waits longer than [`LIMIT`] for a step, or tracer or the load generator fails.
 pub(crate) fn tuples(
     plan: &Plan,
     programs: &Programs,

@@ -20,6 +20,7 @@ pub(crate) struct Sample {
     pub(crate) tool: Tool,
     /// Position in the run, from 0. The turns before and after a tool's turn are without a tool.
     pub(crate) turn: u32,
+    /// Number of client processes of the load.
     pub(crate) clients: u32,
     pub(crate) load: Load,
     /// CPU time of the tool's process, ns; 0 without a tool.
@@ -30,17 +31,20 @@ pub(crate) struct Sample {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ToolRun {
     pub(crate) tool: Tool,
+    /// After the last load of the round.
     pub(crate) memory: Memory,
     pub(crate) ended: Ended,
 }
 
+/// Everything that the timed rounds measured, in the order of time.
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
     pub(crate) loads: Vec<Sample>,
     pub(crate) runs: Vec<ToolRun>,
 }
 
-/// Measures every round: each tool once, with a turn without a tool before and after it.
+/// Measures every round: each of `tools` once, with a turn without a tool before and after it. Panics if there is no tool other
+/// than [`Tool::None`]. Fails if a tool or the load fails.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,

@@ -7,7 +7,8 @@ use anyhow::Result;
 use super::{Options, Programs};
 use crate::exec;
 
-/// Runs `spread-bench`, and returns the tables.
+/// Runs `spread-bench`, and returns the tables, after a line that begins with `machine` ([`super::machine::describe`]). Fails if
+/// `spread-bench` fails.
 pub(crate) fn measure(options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     eprintln!("spreading");
     let mut command = Command::new(&programs.spread);

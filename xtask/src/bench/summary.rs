@@ -8,30 +8,34 @@ use super::{
     tool::Tool,
 };
 
-/// Medians over the rounds, of one tool with one number of clients.
+/// Medians over the rounds, of one tool with one number of clients; 0 where nothing was measured.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
     /// Connections a second.
     pub(crate) rate: f64,
-    /// The median and the 99th percentile of the duration of connect(), ns.
+    /// The median of the duration of connect(), ns.
     pub(crate) p50: f64,
+    /// The 99th percentile of the duration of connect(), ns.
     pub(crate) p99: f64,
-    /// Ratio of `rate` to its mean in the loads without a tool just before and after; 1 if there is no such load. The
-    /// other ratios are made in the same way.
+    /// Ratio of `rate` to its mean in the loads without a tool just before and after; 1 if there is no such load.
     pub(crate) rate_ratio: f64,
+    /// As `rate_ratio`, of `p50`.
     pub(crate) p50_ratio: f64,
+    /// As `rate_ratio`, of `p99`.
     pub(crate) p99_ratio: f64,
-    /// CPU time of the clients per connection, ns, and its ratio.
+    /// CPU time of the clients per connection, ns.
     pub(crate) load_cpu: f64,
+    /// As `rate_ratio`, of `load_cpu`.
     pub(crate) load_cpu_ratio: f64,
     /// CPU time of the tool's process per connection, ns.
     pub(crate) tool_cpu: f64,
 }
 
+/// The figures of one tool.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) tool: Tool,
-    /// In the order of [`CLIENTS`].
+    /// For each number of client processes, in the order of [`CLIENTS`].
     pub(crate) figures: [Figures; CLIENTS.len()],
     /// What the tool's BPF programs cost; `None` without a tool.
     pub(crate) kernel: Option<PerConnect>,
@@ -51,19 +55,25 @@ impl Row {
     }
 }
 
+/// The figures of the tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
+    /// The tools that were measured, in the order of [`Tool::ALL`].
     pub(crate) rows: Vec<Row>,
+    /// Time to write one JSON line, ns.
     pub(crate) line_ns: f64,
+    /// CPU time of one reading of a table with `tuples` tuples, ns.
     pub(crate) reading_ns: f64,
     /// The part of `reading_ns` in the kernel.
     pub(crate) reading_system_ns: f64,
+    /// Number of tuples in the table that was read.
     pub(crate) tuples: u32,
     /// Counted time of one run of an empty program, ns; `None`: not known.
     pub(crate) empty_ns: Option<f64>,
 }
 
 impl Summary {
+    /// Computes the figures. `line_ns`: time to write one JSON line, ns.
     pub(crate) fn new(samples: &Samples, cost: &Cost, reading: &Reading, line_ns: f64) -> Self {
         let measured = |tool: &Tool| samples.loads.iter().any(|sample| sample.tool == *tool);
         let rows = Tool::ALL.into_iter().filter(measured).map(|tool| {
@@ -87,6 +97,7 @@ impl Summary {
         }
     }
 
+    /// The tool's figures; `None`: it was not measured.
     pub(crate) fn row(&self, tool: Tool) -> Option<&Row> {
         self.rows.iter().find(|row| row.tool == tool)
     }

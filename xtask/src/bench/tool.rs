@@ -43,8 +43,11 @@ pub(crate) enum Tool {
     Default,
     /// `tracer record --events all`.
     All,
+    /// `tcplife` of bcc's libbpf-tools, which prints a line for each connection that ended.
     Tcplife,
+    /// `tcpstates` of bcc's libbpf-tools, which prints a line for each change of a TCP state.
     Tcpstates,
+    /// bpftrace with [`EACH_CONNECT`].
     Bpftrace,
     /// A BPF program that does nothing, loaded by bpftrace. What `kernel.bpf_stats_enabled` counts for a run of it is the cost of
     /// measuring, which is subtracted from the times of the other tools.
@@ -56,6 +59,7 @@ impl Tool {
     pub(crate) const ALL: [Self; 6] =
         [Self::None, Self::Default, Self::All, Self::Tcplife, Self::Tcpstates, Self::Bpftrace];
 
+    /// The tool's name in the tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -86,6 +90,7 @@ impl Tool {
         }
     }
 
+    /// Whether the tool is in PATH or a system directory; true also for tracer and for no tool.
     pub(crate) fn is_installed(self) -> bool {
         matches!(self, Self::None | Self::Default | Self::All) || self.path().is_some()
     }
@@ -188,7 +193,7 @@ impl Running {
     }
 
     /// Waits until the tool has processed what it has seen and is idle, at most [`REST_LIMIT`]; a tool that is still busy then is
-    /// no error.
+    /// no error. Fails if the tool has ended.
     pub(crate) fn rest(&self) -> Result<()> {
         let deadline = Instant::now() + REST_LIMIT;
         let mut before = process::cpu_ns(self.pid())?;
@@ -249,7 +254,7 @@ fn ended(is_tracer: bool, output: &[u8], errors: &[u8]) -> Ended {
     Ended { lines: lines(output), lost }
 }
 
-/// Number of complete lines.
+/// Number of complete lines, each of which ends with a newline.
 pub(crate) fn lines(text: &[u8]) -> u64 {
     text.split(|byte| *byte == b'\n').count() as u64 - 1
 }

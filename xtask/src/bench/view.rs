@@ -7,8 +7,9 @@ use anyhow::Result;
 use super::{Options, Programs};
 use crate::{dist, exec};
 
-/// Runs `view-bench` with the program as it is released, and returns the tables. (A build that is not optimized as a whole
-/// would have other figures.)
+/// Runs `view-bench` with the program as it is released, and returns the tables, after a line that begins with `machine`
+/// ([`super::machine::describe`]). (A build that is not optimized as a whole would have other figures.) Fails if the build or
+/// `view-bench` fails.
 pub(crate) fn measure(options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     eprintln!("the view");
     let released = dist::program()?;

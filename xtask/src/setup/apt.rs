@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::exec;
 
-/// Updates the package lists.
+/// Updates the package lists. Fails if apt-get does.
 pub(crate) fn update() -> Result<()> {
     exec::run(apt_get().arg("update"))
 }

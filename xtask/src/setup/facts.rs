@@ -11,7 +11,7 @@ use crate::{exec, workspace};
 
 use super::Way;
 
-/// The version of bpf-linker that is installed if none fits.
+/// The version of bpf-linker that the set-up builds if no installed one fits.
 pub(crate) const LINKER: &str = "0.13.0";
 
 /// LLVM versions with which this bpf-linker can be built.
@@ -26,13 +26,15 @@ pub(crate) struct Facts {
     pub(crate) installer: Installer,
     /// Whether `apt-get update` ran in this set-up.
     pub(crate) updated: bool,
-    /// The Rust release of the distribution's package with core for BPF; `None` if there is no such package.
+    /// The Rust release (major, minor) of the distribution's package with core for BPF; `None` if there is no such package.
     pub(crate) candidate: Option<(u32, u32)>,
     /// `/usr/bin/rustc`, if there is `/usr/bin/cargo`, too; `None`: one of them is missing, or does not work.
     pub(crate) distribution: Option<Compiler>,
+    /// Whether rustup is installed.
     pub(crate) rustup: bool,
     /// rustup's nightly; `None`: it is not installed, or does not work.
     pub(crate) nightly: Option<Compiler>,
+    /// Each bpf-linker that was found: first those that an earlier set-up built, then those in PATH and of cargo.
     pub(crate) linkers: Vec<Linker>,
     /// LLVM versions whose development files are installed.
     pub(crate) llvm_dev: Vec<u32>,
@@ -43,16 +45,19 @@ pub(crate) struct Facts {
 /// Whether packages can be installed here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Installer {
+    /// There is no apt-get.
     #[default]
     None,
     /// There is apt-get, but this process is not root.
     NotRoot,
+    /// There is apt-get, and this process is root.
     Apt,
 }
 
 /// A Rust compiler, and whether it can build for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiler {
+    /// Its Rust release (major, minor).
     pub(crate) release: (u32, u32),
     /// The major version of its LLVM.
     pub(crate) llvm: u32,
@@ -64,6 +69,7 @@ pub(crate) struct Compiler {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Linker {
     pub(crate) path: PathBuf,
+    /// Its version (major, minor).
     pub(crate) version: (u32, u32),
     /// The major version of the LLVM library that it loads; `None` if LLVM is linked statically, or `ldd` fails.
     pub(crate) llvm: Option<u32>,

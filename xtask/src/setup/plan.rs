@@ -14,6 +14,7 @@ const OLDEST_LINKER: (u32, u32) = (0, 13);
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
+    /// Nothing is missing.
     Ready(Toolchain),
     Step(Step),
     /// This program cannot install what is missing; the text says what to do.
@@ -23,11 +24,13 @@ pub(crate) enum Next {
 /// One step of the set-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// Update apt's package lists.
     AptUpdate,
+    /// Install these packages with apt.
     Apt(Vec<String>),
-    /// rustup's nightly with the source of core.
+    /// Install rustup's nightly with the source of core.
     Nightly,
-    /// bpf-linker against the distribution's LLVM of this major version.
+    /// Build bpf-linker with the distribution's LLVM of this major version.
     Linker {
         llvm: u32,
     },
@@ -121,6 +124,7 @@ impl Step {
         matches!(self, Self::AptUpdate | Self::Apt(_))
     }
 
+    /// What the step does, as a message for the user.
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::AptUpdate => "something is missing; reading the package lists".to_owned(),
@@ -155,7 +159,7 @@ fn linker_command(llvm: &str, root: &str) -> String {
     )
 }
 
-/// The commands that need root, for a user to run when this program is not root.
+/// `apt-get update` and the commands of the step after it, for a user to run when this program is not root.
 pub(crate) fn commands(facts: &Facts) -> Vec<String> {
     let facts = Facts { updated: true, ..facts.clone() };
     let mut commands = Step::AptUpdate.commands();

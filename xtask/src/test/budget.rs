@@ -24,6 +24,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// No part has ended; the first begins now.
     pub(crate) fn new() -> Self {
         Self { began: Instant::now(), ended: Vec::new() }
     }
@@ -34,6 +35,7 @@ impl Parts {
         self.began = Instant::now();
     }
 
+    /// A line for each part that has ended, after a line with the columns: its seconds and its budget.
     pub(crate) fn table(&self) -> String {
         table(&self.ended)
     }

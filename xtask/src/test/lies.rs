@@ -31,7 +31,8 @@ struct Shown {
 }
 
 /// Tries every test whose name contains one of `filters`, or all tests if there are no filters. Fails if a test passes
-/// with every lie and is not among [`EXCEPTIONS`], or if one of these exceptions is no test that runs here.
+/// with every lie and is not among [`EXCEPTIONS`], if one of these exceptions is no test that runs here, or if the runner cannot
+/// be run.
 pub(super) fn test(payload: &Payload, filters: &[String]) -> Result<()> {
     let start = Instant::now();
     let names = names(payload)?;

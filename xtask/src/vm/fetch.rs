@@ -20,13 +20,14 @@ pub(crate) fn home() -> PathBuf {
     workspace::target().join("vm")
 }
 
-/// The folder with the unpacked packages of this kernel, which are fetched if it does not exist yet.
+/// The folder with the unpacked packages of this kernel, which are fetched if it does not exist yet. Fails if no suite has the
+/// packages, or apt fails.
 pub(crate) fn kernel(kernel: &Kernel) -> Result<PathBuf> {
     unpacked(&format!("kernels/{}", kernel.version), kernel.suites, kernel.packages)
         .with_context(|| format!("kernel {} cannot be fetched", kernel.version))
 }
 
-/// The path of a statically linked busybox, which is fetched if it is not there yet.
+/// The path of a statically linked busybox, which is fetched if it is not there yet. Fails if apt does.
 pub(crate) fn busybox() -> Result<PathBuf> {
     let dir = unpacked("busybox", &["bookworm", "trixie"], &["busybox-static"])
         .context("busybox cannot be fetched")?;
@@ -38,7 +39,7 @@ pub(crate) fn busybox() -> Result<PathBuf> {
 }
 
 /// The folder with an unpacked QEMU and the packages that it needs and this machine does not have. They are not installed,
-/// because that could remove other packages, such as a QEMU tool of another version.
+/// because that could remove other packages, such as a QEMU tool of another version. Fails if apt does.
 pub(crate) fn qemu() -> Result<PathBuf> {
     unpacked_by("qemu", &[&release()?], |apt| {
         let mut plan = apt.command("apt-get");

@@ -21,9 +21,10 @@ pub(crate) const ALIVE: &str = "@@ alive";
 /// its applets instead of programs in PATH.
 const PROGRAMS: [&str; 3] = ["usr/bin/ip", "usr/bin/ss", "bin/sh"];
 
-/// The programs that the host's and the guests' tests need, and the runner's arguments.
+/// The paths of the programs that the host's and the guests' tests need, and the runner's arguments.
 pub(crate) struct Payload {
     pub(crate) tracer: PathBuf,
+    /// `kernel-tests`.
     pub(crate) runner: PathBuf,
     /// A program without shared libraries, which the tests run.
     pub(crate) dialer: PathBuf,
@@ -33,7 +34,7 @@ pub(crate) struct Payload {
     pub(crate) args: Vec<String>,
 }
 
-/// Builds the guest's root file system.
+/// The guest's root file system, as a cpio archive that the kernel unpacks. Fails if a program or a module is missing.
 pub(crate) fn initramfs(
     kernel: &Kernel,
     depth: Depth,

@@ -47,7 +47,8 @@ impl Initramfs {
         self.entry(path.as_ref(), DEVICE, &[], (major, minor))
     }
 
-    /// Adds a program of this machine, and the shared libraries that it needs, at the paths where it looks for them.
+    /// Adds the program `from` of this machine, and the shared libraries that it needs, at the paths where it looks for them.
+    /// Fails if one of them cannot be read.
     pub(crate) fn program(&mut self, path: impl AsRef<Path>, from: &Path) -> Result<()> {
         let read =
             |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));

@@ -1,6 +1,6 @@
 //! The list of kernels on which `tracer` is tested; README.md's table is made from it.
 
-/// A backend of `tracer`.
+/// A backend of `tracer`: the kind of BPF programs with which it traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Fexit,
@@ -151,7 +151,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
     },
 ];
 
-/// The matrix as README.md's table.
+/// The matrix as README.md's table, in Markdown.
 pub(crate) fn table() -> String {
     let rows = KERNELS.iter().map(|kernel| {
         let forced: Vec<&str> = kernel.backends.iter().map(|backend| backend.name()).collect();

@@ -14,6 +14,7 @@ const COMMON: [&str; 6] = ["veth", "dummy", "tun", "tcp_diag", "udp_diag", "nf_c
 
 /// The unpacked packages of one kernel.
 pub(crate) struct Tree {
+    /// The file of the kernel image.
     pub(crate) vmlinuz: PathBuf,
     /// The file of each module, by its name with underscores.
     modules: BTreeMap<String, PathBuf>,

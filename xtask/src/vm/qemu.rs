@@ -28,7 +28,8 @@ pub(crate) enum Emulator {
 }
 
 impl Emulator {
-    /// The QEMU that is installed, or else the one in `target/vm`, which is fetched if it is not there yet.
+    /// The QEMU that is installed, or else the one in `target/vm`, which is fetched if it is not there yet. Fails if it cannot be
+    /// fetched.
     pub(crate) fn find() -> Result<Self> {
         match exec::which(PROGRAM) {
             Some(path) => Ok(Self::Installed(path)),
@@ -87,7 +88,7 @@ pub(crate) struct Files<'a> {
 }
 
 /// Boots the guest, and waits for its end; ends it if it hangs or runs for too long. Calls `line` with each line that the guest's
-/// script or the test runner prints.
+/// script or the test runner prints. Fails if QEMU cannot be run, or one of the files cannot be read or written.
 pub(crate) fn boot(
     emulator: &Emulator,
     files: &Files<'_>,

@@ -3,7 +3,9 @@
 /// Addresses of archives, in the order in which to try them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Archives {
+    /// Those with a suite that has the name of a release.
     pub(crate) main: Vec<String>,
+    /// Those with a suite `NAME-security`.
     pub(crate) security: Vec<String>,
 }
 
@@ -58,7 +60,7 @@ impl Archives {
         archives
     }
 
-    /// The addresses for a suite.
+    /// The addresses at which to look for this suite, which need not have it; empty if the apt sources have none.
     pub(crate) fn of(&self, suite: &str) -> &[String] {
         if suite.ends_with("-security") { &self.security } else { &self.main }
     }

@@ -30,6 +30,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// The median (of an even number of times, the upper of the two in the middle) and the largest of these times, µs.
     pub(super) fn new(mut times: Vec<u64>) -> Self {
         times.sort_unstable();
         let at = |index: usize| times.get(index).copied().unwrap_or_default();
@@ -38,7 +39,7 @@ impl Keys {
 }
 
 /// Measures what the program on this terminal costs from now on, for this number of seconds, which must not be 0 (not checked).
-/// The memory is that at the end.
+/// The memory is that at the end. An error if the program has ended.
 pub(super) fn of(pty: &Pty, seconds: u32) -> Result<Cost> {
     let now = || -> Result<_> { Ok((Instant::now(), times(pty.id())?, pty.written())) };
     let (began, before, written) = now()?;

@@ -1,5 +1,5 @@
-//! The system calls of `tracer doctor`, as strace shows them: it writes no file, runs no program, and talks to the kernel and to the
-//! statistics sockets of HAProxy only.
+//! The system calls of `tracer doctor`, as strace shows them: it writes no file, runs no program, and talks to the kernel and to
+//! the statistics sockets of HAProxy only.
 
 use std::{
     fs::{self, File},
@@ -25,7 +25,8 @@ const CALLS: &str = "open,openat,openat2,creat,execve,execveat,connect,sendto,se
     renameat2,mkdir,mkdirat,rmdir,mknod,mknodat,symlink,symlinkat,link,linkat,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,\
     truncate,ftruncate,setxattr,fsetxattr,mount,umount2,kill,tkill,tgkill,pidfd_send_signal,ptrace";
 
-/// Runs doctor under strace where a HAProxy with a statistics socket runs, and an nginx.
+/// Runs doctor under strace where a HAProxy with a statistics socket runs, and an nginx: each call must be one of those that read
+/// only.
 pub(super) fn reads_only() -> Result<()> {
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
     let folder = scene.folder.path();

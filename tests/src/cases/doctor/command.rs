@@ -18,7 +18,8 @@ use crate::harness::{
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Whatever goes wrong is 3, because a monitoring system takes 1 and 2 for verdicts.
+/// Whatever goes wrong in doctor has exit code 3, because a monitoring system takes 1 and 2 for verdicts. Wrong usage of another
+/// command has 2.
 pub(super) fn exit_codes() -> Result<()> {
     let mut ended = Process::spawn(&mut Command::new("true"))?;
     ended.wait(LIMIT)?;

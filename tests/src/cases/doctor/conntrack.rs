@@ -160,8 +160,8 @@ pub(super) fn snat_shared_with_own_connections() -> Result<()> {
     Ok(())
 }
 
-/// A namespace has as many entries as the host's limit allows each namespace. No other namespace is touched: the limit is compared
-/// with the count of each.
+/// A namespace has as many entries as the host's limit allows each namespace. No other namespace is touched: the limit is
+/// compared with the count of each.
 pub(super) fn conntrack_full() -> Result<()> {
     let netns = NetNs::new()?;
     nft(&netns, "add table ip f")?;

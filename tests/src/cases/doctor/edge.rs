@@ -18,16 +18,22 @@ const THERE: &str = "10.2.0.2/24";
 
 /// Two namespaces that a veth pair joins; the upstream listens in the second one.
 pub(in crate::cases) struct Edge {
+    /// The host with few source ports.
     pub(in crate::cases) here: NetNs,
+    /// The namespace of the upstream.
     pub(in crate::cases) there: NetNs,
+    /// The upstream's socket.
     pub(in crate::cases) listener: Sock,
+    /// The upstream's address, 10.2.0.2:8081.
     pub(in crate::cases) upstream: SocketAddr,
 }
 
 /// What a load did.
 #[derive(Clone, Default)]
 pub(in crate::cases) struct Load {
+    /// Number of connect() calls that succeeded.
     pub(in crate::cases) opened: u64,
+    /// Number of connect() calls that failed.
     pub(in crate::cases) failed: u64,
     /// How long it went on, in seconds.
     pub(in crate::cases) seconds: f64,
@@ -44,8 +50,8 @@ impl fmt::Debug for Load {
 }
 
 impl Load {
-    /// The lowest and the highest rate of calls, in calls per second, of all intervals of this many seconds while the load ran. The rate
-    /// is not even: after a pause, the load makes the calls that it has missed.
+    /// The lowest and the highest rate of calls, in calls per second, of all intervals of this many seconds (at most the whole
+    /// load) while the load ran. The rate is not even: after a pause, the load makes the calls that it has missed.
     pub(in crate::cases) fn rates(&self, seconds: f64) -> (f64, f64) {
         let length = seconds.min(self.seconds);
         // An interval with the fewest or the most calls begins at a call, or ends at one.
@@ -67,7 +73,8 @@ impl Load {
 }
 
 impl Edge {
-    /// A host with this many source ports, from 40000 on.
+    /// A host with this many source ports, at least one, from 40000 on, and its upstream. An error if one of the namespaces
+    /// cannot be made.
     pub(in crate::cases) fn new(ports: u16) -> Result<Self> {
         let (here, there) = (NetNs::new()?, NetNs::new()?);
         here.veth(&[HERE], &there, &[THERE])?;
@@ -77,14 +84,14 @@ impl Edge {
         Ok(Self { here, there, listener, upstream })
     }
 
-    /// Another upstream, at this port.
+    /// Another upstream, at this port of the same address: its address, and its socket. An error if the port is taken.
     pub(in crate::cases) fn another(&self, port: u16) -> Result<(SocketAddr, Sock)> {
         let address = SocketAddr::new(self.upstream.ip(), port);
         let listener = self.there.run(|| listen(address, 4_096))?;
         Ok((address, listener))
     }
 
-    /// Opens this many connections: the ends of this host, and those of the upstream.
+    /// Opens this many connections to the upstream. Returns pairs: this host's end, and the upstream's. An error if one fails.
     pub(in crate::cases) fn open(&self, count: usize) -> Result<Vec<(Sock, Sock)>> {
         self.here.run(|| {
             let pair = |_| Ok((Sock::connected(self.upstream)?, self.listener.accept()?));
@@ -92,7 +99,8 @@ impl Edge {
         })
     }
 
-    /// Opens this many connections and closes this host's ends first, so that their ports are in TIME_WAIT.
+    /// Opens this many connections and closes this host's ends first, so that their ports are in TIME_WAIT. An error if one
+    /// fails.
     pub(in crate::cases) fn leave_time_waits(&self, count: usize) -> Result<()> {
         for (here, there) in self.open(count)? {
             drop(here);
@@ -101,7 +109,8 @@ impl Edge {
         Ok(())
     }
 
-    /// Opens connections to `peer` at this rate, one after the other, each closed at once by this host, while `work` runs.
+    /// Opens connections to `peer`, whose socket is `listener`, at this rate, one after the other, each closed at once by this
+    /// host, while `work` runs. Returns the result of `work` and what the load did; an error only if `work` fails.
     pub(in crate::cases) fn under_load<T: Send>(
         &self,
         (peer, listener): (SocketAddr, &Sock),
@@ -137,13 +146,13 @@ impl Edge {
         })
     }
 
-    /// The listener of the first upstream.
+    /// The first upstream, as [`Self::under_load`] takes it: its address, and its socket.
     pub(in crate::cases) fn first(&self) -> (SocketAddr, &Sock) {
         (self.upstream, &self.listener)
     }
 }
 
-/// A socket of the calling thread's namespace that listens at this address.
+/// A socket of the calling thread's namespace that listens at this address; an error if the address is taken or not there.
 pub(in crate::cases) fn listen(address: SocketAddr, backlog: i32) -> Result<Sock> {
     let listener = Sock::tcp(address)?;
     listener.bind(address)?;
@@ -151,14 +160,15 @@ pub(in crate::cases) fn listen(address: SocketAddr, backlog: i32) -> Result<Sock
     Ok(listener)
 }
 
-/// Begins to connect, from the calling thread's namespace, and does not wait for an answer.
+/// Begins to connect, from the calling thread's namespace, and does not wait for an answer. Returns the socket, which is
+/// non-blocking; an error if connect() fails at once.
 pub(in crate::cases) fn begin(peer: SocketAddr) -> Result<Sock> {
     let sock = Sock::tcp(peer)?;
     begin_with(&sock, peer)?;
     Ok(sock)
 }
 
-/// Begins to connect this socket, and does not wait for an answer.
+/// As [`begin`], with this socket, which is made non-blocking.
 pub(in crate::cases) fn begin_with(sock: &Sock, peer: SocketAddr) -> Result<()> {
     sock.set_nonblocking()?;
     match sock.connect(peer) {

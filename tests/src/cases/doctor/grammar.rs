@@ -1,14 +1,15 @@
-//! A strict reader of what a monitoring plug-in prints, by the Monitoring Plugins Development Guidelines ("Plugin Output for Nagios",
-//! "Performance data", "Threshold and ranges"). It shares no code with the program.
+//! A strict reader of what a monitoring plug-in prints, by the Monitoring Plugins Development Guidelines ("Plugin Output for
+//! Nagios", "Performance data", "Threshold and ranges"). It shares no code with the program.
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A number after the `|`.
+/// A number after the `|`: `LABEL=VALUE UNIT` in the grammar's terms.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Number {
     pub(super) label: String,
     /// `None`: `U`, not known.
     pub(super) value: Option<f64>,
+    /// As printed, such as `%` or `s`; empty: none.
     pub(super) unit: String,
 }
 
@@ -17,13 +18,15 @@ pub(super) struct Number {
 pub(super) struct Report {
     /// `OK`, `WARNING`, `CRITICAL` or `UNKNOWN`.
     pub(super) state: String,
+    /// The text of the first line, after the state.
     pub(super) text: String,
+    /// The performance data, in their order.
     pub(super) numbers: Vec<Number>,
     /// The lines after the first.
     pub(super) more: String,
 }
 
-/// Reads the whole output of the service `TRACER`.
+/// Reads the whole output of the service `TRACER`; an error says where it breaks the guidelines.
 pub(super) fn read(output: &str) -> Result<Report> {
     let (first, more) = output.split_once('\n').context("no line end")?;
     ensure!(!more.contains('|'), "a second `|` begins performance data: {more}");

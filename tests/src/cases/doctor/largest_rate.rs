@@ -18,8 +18,8 @@ use crate::{
 const PORTS: u16 = 1000;
 /// Calls per second of the load for which the number of addresses is printed.
 const WANTED: u32 = 50;
-/// How long the loads go on: a TIME_WAIT lasts 60 s and up to a step of the kernel's timer (2.05 s with 250 ticks a second, 5.12 s with
-/// 100), and until two steps have passed, the ports of a whole TIME_WAIT are not in use at the same time.
+/// How long the loads go on: a TIME_WAIT lasts 60 s and up to a step of the kernel's timer (2.05 s with 250 ticks a second,
+/// 5.12 s with 100), and until two steps have passed, the ports of a whole TIME_WAIT are not in use at the same time.
 const TIME: Duration = Duration::from_secs(70);
 
 /// Calls to one upstream at one rate; each connection is closed at once by this host.
@@ -63,8 +63,8 @@ impl Load {
     }
 }
 
-/// Makes the calls of all loads when they are due, for [`TIME`]: those of the first `plain` loads from this host's address, those of
-/// the others by the application.
+/// Makes the calls of all loads when they are due, for [`TIME`]: those of the first `plain` loads from this host's address, those
+/// of the others by the application.
 fn run(here: &NetNs, loads: &mut [Load], plain: usize, application: &Application) -> Result<()> {
     here.run(|| {
         let end = Instant::now() + TIME;
@@ -84,8 +84,8 @@ fn run(here: &NetNs, loads: &mut [Load], plain: usize, application: &Application
     })
 }
 
-/// A full tuple of 1,000 ports: within 2 % of the largest rate that is printed, calls begin to fail; with as many addresses as the
-/// advice asks for, within 10 % of the rate that it promises; and the load is then below 45 % of each address.
+/// A full tuple of 1,000 ports: within 2 % of the largest rate that is printed, calls begin to fail; with as many addresses as
+/// the advice asks for, within 10 % of the rate that it promises; and the load is then below 45 % of each address.
 pub(super) fn largest_rate() -> Result<()> {
     let edge = Edge::new(PORTS)?;
     edge.leave_time_waits(usize::from(PORTS))?;

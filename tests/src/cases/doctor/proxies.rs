@@ -198,7 +198,8 @@ pub(super) fn log_that_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Writes a log of nginx with these lines, as they were written this long ago, in a container's log, which has UTC.
+/// Writes a log of nginx with these lines, as they were written `before_s` seconds ago, in a container's log, which has UTC. An
+/// error if the file cannot be written, or date(1) cannot be run.
 pub(super) fn write_log(path: &Path, before_s: u64, lines: &[&str]) -> Result<()> {
     let at = SystemTime::now() - Duration::from_secs(before_s);
     let since = at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();

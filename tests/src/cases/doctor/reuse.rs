@@ -75,8 +75,8 @@ fn start_haproxy(scene: &Scene, reuse: &str) -> Result<Process> {
     Ok(haproxy)
 }
 
-/// Clients that send one request each: with `http-reuse safe` none of their requests finds an open connection, with `always` nearly
-/// all do. HAProxy resets its connections, so that no port stays behind.
+/// Clients that send one request each: with `http-reuse safe` none of their requests finds an open connection, with `always`
+/// nearly all do. HAProxy resets its connections, so that no port stays behind.
 pub(super) fn haproxy_reuse() -> Result<()> {
     for (reuse, scenario) in [("safe", "haproxy_reuses_nothing"), ("always", "haproxy_reuses_all")]
     {

@@ -1,6 +1,6 @@
-//! Scenarios side by side: each in a network namespace of its own, all of them looked at by the same two runs of `tracer doctor`, one
-//! for those that are unwell and one for those that are healthy. A third run looks again once the commands that the first one printed
-//! have been executed.
+//! Scenarios side by side: each in a network namespace of its own, all of them looked at by the same two runs of `tracer doctor`,
+//! one for those that are unwell and one for those that are healthy. A third run looks again once the commands that the first one
+//! printed have been executed.
 
 mod networks;
 mod nodeports;
@@ -159,7 +159,7 @@ fn while_active<T: Send>(scenes: &[Scene], work: impl FnOnce() -> Result<T> + Se
     })
 }
 
-/// The tests: one for each scenario that is looked at side by side.
+/// The tests, name and function: one for each scenario that is looked at side by side.
 pub(super) fn tests() -> impl Iterator<Item = (String, impl Fn() -> Result<()> + Send + Sync)> {
     makers().map(|(name, _)| (format!("scenes::{name}"), || check(name)))
 }
@@ -174,7 +174,7 @@ fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The run that looks at the healthy scenes only ends with 0.
+/// One run of `tracer doctor` over all healthy scenes ends with exit code 0.
 pub(super) fn healthy() -> Result<()> {
     let found = &outcomes()?.healthy;
     ensure!(found.exit_but_for_the_range() == 0, "it ends with {}: {found:?}", found.exit);

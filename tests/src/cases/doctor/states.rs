@@ -52,7 +52,7 @@ pub(super) fn full_of_time_waits() -> Result<()> {
     })
 }
 
-/// 80 % is a warning, and 79 % is none.
+/// A tuple with 80 % of its ports in use is a warning, and one with 79 % is none.
 pub(super) fn nearly_full() -> Result<()> {
     let edge = Edge::new(100)?;
     let _held = edge.open(79)?;

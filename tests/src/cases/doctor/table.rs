@@ -13,8 +13,8 @@ use crate::harness::tracer::doctor::{Diagnosis, Finding};
 /// A situation that a test makes, and what `tracer doctor` must say about it.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
-    /// The findings above `info` that nothing explains, `small_range` excepted: the first one has to be the first of the diagnosis,
-    /// the others may be missing. Empty: the scenario is healthy.
+    /// The findings above `info` that nothing explains, `small_range` excepted: the first one has to be the first of the
+    /// diagnosis, the others may be missing. Empty: the scenario is healthy.
     pub(super) roots: &'static [&'static str],
     /// Findings that must be there and are only good to know.
     pub(super) infos: &'static [&'static str],
@@ -107,8 +107,8 @@ fn all_found() -> MutexGuard<'static, BTreeMap<&'static str, Diagnosis>> {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Checks what was found in a scenario, and notes it for the table. `small_range` counts only in the scenario that is about it: all
-/// the others make their range small.
+/// Checks what was found in a scenario, and notes it for the table. `small_range` counts only in the scenario that is about it:
+/// all the others make their range small.
 ///
 /// # Errors
 /// There is no such scenario, it yields the root of another one, or not what it must yield.
@@ -172,7 +172,7 @@ fn mark(found: &Diagnosis, id: &str) -> char {
     if of_id().next().is_some() { 'i' } else { ABSENT }
 }
 
-/// The ids of findings, as the documentation has them.
+/// The ids of findings, in the order of the table in tracer/doc/doctor.md.
 pub(super) fn documented() -> Vec<&'static str> {
     const PAGE: &str = include_str!("../../../../tracer/doc/doctor.md");
     let rest = PAGE.split_once("\n## Findings").map_or("", |(_, rest)| rest);

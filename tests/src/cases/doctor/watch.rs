@@ -59,8 +59,8 @@ pub(super) fn an_incident() -> Result<()> {
     Ok(())
 }
 
-/// A signal ends it with the exit code of the last round, a closed stdout too, both without a word; and a signal in the first round
-/// ends that round.
+/// A signal ends it with the exit code of the last round, a closed stdout too, both without a word; and a signal in the first
+/// round ends that round.
 pub(super) fn its_end() -> Result<()> {
     let edge = Edge::new(20)?;
     edge.leave_time_waits(20)?;

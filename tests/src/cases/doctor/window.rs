@@ -19,11 +19,11 @@ use crate::harness::{
 
 const WINDOW: &[&str] = &["--window", "2"];
 
-/// How far a rate that was measured may be from the rates that the load counted, because the window may be longer by the time that it
-/// takes to begin and to end it.
+/// How far a rate that was measured may be from the rates that the load counted, because the window may be longer by the time
+/// that it takes to begin and to end it.
 const EXACT: f64 = 0.05;
 
-/// An error if the finding does not have the rate of this load.
+/// An error if `connects_per_s` of the finding is not a rate that this load had, within [`EXACT`].
 pub(super) fn has_rate(found: &Diagnosis, finding: &Finding, load: &Load) -> Result<()> {
     let (lowest, highest) = load.rates(found.window_s);
     let seen = finding.number("connects_per_s")?;

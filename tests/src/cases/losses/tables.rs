@@ -86,6 +86,7 @@ fn lost_in(recording: &Recording, table: &str) -> Result<u64> {
     Ok(lost(recording, &format!("{table}_full"))? + lost(recording, &format!("{table}_share"))?)
 }
 
+/// 1,500 connections and a table of 1,024: those that are counted and those that are lost add up.
 pub(super) fn conns_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -97,6 +98,7 @@ pub(super) fn conns_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "conns")?, 1500, others)
 }
 
+/// 100 tuples and a table of 64: those that are counted and those that are lost add up.
 pub(super) fn tuples_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -24,14 +24,15 @@ pub(super) fn granted(result: rustix::io::Result<()>, full: Errno) -> Result<boo
     }
 }
 
-/// A socket bound to this address and port (0: one that the kernel chooses); `None` if bind() fails with EADDRINUSE.
+/// A socket bound to this address and port (0: one that the kernel chooses); `None` if bind() fails with EADDRINUSE. Any other
+/// failure is an error.
 pub(super) fn bound(at: SocketAddr) -> Result<Option<Sock>> {
     let sock = Sock::tcp(at)?;
     Ok(granted(sock.bind(at), Errno::ADDRINUSE)?.then_some(sock))
 }
 
 /// A connected pair (client, accepted). The client has the address `from`, and a port that connect() chose; `None` if no port is
-/// left (EADDRNOTAVAIL).
+/// left (EADDRNOTAVAIL). Any other failure is an error.
 pub(super) fn connected(from: &str, server: &Server) -> Result<Option<(Sock, Sock)>> {
     let from = SocketAddr::new(from.parse()?, 0);
     let sock = Sock::tcp(from)?;
@@ -43,6 +44,7 @@ pub(super) fn connected(from: &str, server: &Server) -> Result<Option<(Sock, Soc
     Ok(Some((sock, server.listener.accept()?)))
 }
 
+/// Closes the socket with an RST: its port is free without TIME_WAIT.
 pub(super) fn reset(sock: Sock) -> Result<()> {
     sock.set_reset_on_close()?;
     drop(sock);
@@ -75,7 +77,7 @@ pub(super) fn churn(from: &str, server: &Server, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Opens connections until no port is left, and resets them all. Returns how many there were.
+/// Opens connections from the address `from` until no port is left, and resets them all. Returns how many there were.
 pub(super) fn fill(from: &str, server: &Server) -> Result<u64> {
     let mut pairs = Vec::new();
     while let Some(pair) = connected(from, server)? {

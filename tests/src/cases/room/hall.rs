@@ -22,7 +22,9 @@ use crate::{
     workloads::random::Random,
 };
 
+/// The port range of the namespace.
 pub(super) const RANGE: RangeInclusive<u16> = 40_000..=40_199;
+/// The addresses for clients and bound sockets.
 pub(super) const ADDRESSES: [&str; 3] = ["10.1.0.2", "10.1.0.3", "10.1.0.4"];
 /// After this time the tracer has read a change of the port range, which it does once a second, and counts all ports by the new
 /// range. An earlier comparison could succeed by chance, with numbers from before the change.
@@ -31,6 +33,8 @@ const SETTLED: Duration = Duration::from_millis(1500);
 /// ([`Place::limit`]).
 const LIMIT: Duration = Duration::from_secs(8);
 
+/// The namespace with two servers (0 and 1), its tracer, and the sockets that the test has opened. A failed call is an error,
+/// unless a function says something else.
 pub(super) struct Hall {
     stage: Stage,
     watch: Watch,
@@ -42,6 +46,7 @@ pub(super) struct Hall {
 }
 
 impl Hall {
+    /// Makes the namespace, with tcp_tw_reuse off, and starts the tracer with this backend.
     pub(super) fn new(backend: &str) -> Result<Self> {
         let mut stage = Stage::new(&[])?;
         for address in &ADDRESSES[1..] {
@@ -60,7 +65,8 @@ impl Hall {
         self.stage.netns.run(work)
     }
 
-    /// Opens a connection whose port connect() chooses; nothing happens if no port is left.
+    /// Opens a connection from the address `from` to a server (0 or 1), whose port connect() chooses; nothing happens if no port
+    /// is left.
     pub(super) fn connect(&mut self, from: &str, server: usize) -> Result<()> {
         let pair = self.run(|| connected(from, &self.servers[server]))?;
         self.pairs.extend(pair);
@@ -103,6 +109,7 @@ impl Hall {
         Ok(())
     }
 
+    /// As [`Self::bind`], and listens; nothing happens either if listen() finds the port taken.
     pub(super) fn listen(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| -> Result<_> {
@@ -125,6 +132,7 @@ impl Hall {
         (!self.pairs.is_empty()).then(|| self.pairs.swap_remove(usize::try_from(at).unwrap_or(0)))
     }
 
+    /// Closes a random connection, the client's end first, so that its port is in TIME_WAIT; nothing without a connection.
     #[expect(clippy::unnecessary_wraps, reason = "as every other operation")]
     pub(super) fn close_into_time_wait(&mut self, random: &mut Random) -> Result<()> {
         if let Some((client, accepted)) = self.take_pair(random) {
@@ -134,6 +142,7 @@ impl Hall {
         Ok(())
     }
 
+    /// Resets a random connection: its port is free without TIME_WAIT. Nothing without a connection.
     pub(super) fn close_one(&mut self, random: &mut Random) -> Result<()> {
         let Some((client, accepted)) = self.take_pair(random) else { return Ok(()) };
         reset(client)?;
@@ -141,6 +150,7 @@ impl Hall {
         Ok(())
     }
 
+    /// Closes a random bound or listening socket; nothing without one.
     #[expect(clippy::unnecessary_wraps, reason = "as every other operation")]
     pub(super) fn unbind_one(&mut self, random: &mut Random) -> Result<()> {
         if !self.bound.is_empty() {
@@ -150,6 +160,7 @@ impl Hall {
         Ok(())
     }
 
+    /// Closes all bound and listening sockets.
     pub(super) fn unbind_all(&mut self) {
         self.bound.clear();
     }
@@ -162,20 +173,24 @@ impl Hall {
         }
     }
 
+    /// The local ports of the open connections' clients.
     pub(super) fn connected_ports(&self) -> Vec<u16> {
         self.pairs.iter().filter_map(|(client, _)| Some(client.local().ok()?.port())).collect()
     }
 
+    /// One of [`Self::connected_ports`], at random; `None` if there is none.
     pub(super) fn a_connected_port(&self, random: &mut Random) -> Option<u16> {
         let at = random.below(self.pairs.len().max(1) as u64);
         let (client, _) = self.pairs.get(usize::try_from(at).ok()?)?;
         Some(client.local().ok()?.port())
     }
 
+    /// Sets net.ipv4.ip_local_reserved_ports, such as `40010-40013,40020`; empty: none are reserved.
     pub(super) fn reserve(&mut self, ports: &str) -> Result<()> {
         self.stage.netns.sysctl("ipv4/ip_local_reserved_ports", &format!("{ports}\n"))
     }
 
+    /// Sets net.ipv4.ip_local_port_range: `FIRST LAST`.
     pub(super) fn set_range(&mut self, range: &str) -> Result<()> {
         self.stage.netns.sysctl("ipv4/ip_local_port_range", range)
     }
@@ -288,7 +303,8 @@ impl Hall {
         Ok(wrong)
     }
 
-    /// Checks a tuple's ports in use, capacity and saturation in the next reading.
+    /// Checks that the tuple from the address `from` to a server (0 or 1) has these ports in use and this capacity in the next
+    /// reading, and the saturation that follows from them (1 for a capacity of 0); else an error.
     pub(super) fn expect(
         &mut self,
         from: &str,
@@ -313,7 +329,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Checks that the tuple's row in the next reading has these numbers of ports of the range that are (reserved, bound).
+    /// Checks that the tuple's row in the next reading has these numbers of ports of the range that are (reserved, bound); else
+    /// an error.
     pub(super) fn expect_taken(
         &mut self,
         from: &str,

@@ -132,6 +132,7 @@ fn check_full(host: &Host, pool: &[&str], destination: SocketAddr, each: u64) ->
 }
 
 /// Opens `count` connections of this process, which is not in the rule's cgroup, and binds them to the source `address` itself.
+/// An error if one fails.
 pub(super) fn others(
     host: &Host,
     address: &str,

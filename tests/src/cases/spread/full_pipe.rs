@@ -23,6 +23,7 @@ pub(in crate::cases) struct FullPipe {
 }
 
 impl FullPipe {
+    /// Makes the FIFO, empty, in a new folder.
     pub(in crate::cases) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("lines");
@@ -33,6 +34,7 @@ impl FullPipe {
         Ok(Self { folder, reader })
     }
 
+    /// The FIFO's path.
     pub(in crate::cases) fn path(&self) -> PathBuf {
         self.folder.path().join("lines")
     }

@@ -50,6 +50,7 @@ impl Shared {
 }
 
 impl Load {
+    /// Starts a load in the host's namespace: connections of a new process in the host's cgroup to three servers.
     pub(super) fn start(host: &Host) -> Result<Self> {
         Self::start_in(host, &host.stage.netns)
     }
@@ -77,13 +78,13 @@ impl Load {
         Ok(Self { shared, thread, app })
     }
 
-    /// The process that makes the sockets.
+    /// Id of the process that makes the sockets.
     pub(super) fn process(&self) -> u32 {
         self.app.id()
     }
 
-    /// Waits until the load has made `count` more connections. Returns how many come from each source; they can be a few more
-    /// than `count`. An error if the load has ended, or after 20 s (longer in a guest).
+    /// Waits until the load has made `count` more connections. Returns how many come from each source, without sources of none;
+    /// they can be a few more than `count`. An error if the load has ended, or after 20 s (longer in a guest).
     pub(super) fn more(&self, count: u64) -> Result<Tally> {
         // The call that is under way now may have begun before a change that the test made: it is not counted.
         let sum = || self.shared.tally().values().sum::<u64>();

@@ -30,6 +30,7 @@ fn tuples(line: &str, netns: u64) -> Result<Vec<Value>> {
     Ok(tuples.iter().filter(|it| it["netns"].as_u64() == Some(netns)).cloned().collect())
 }
 
+/// `top` without a terminal prints as many readings as `-n` says, and the second one has the ports that the kernel has.
 pub(super) fn is_what_the_kernel_has() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
@@ -48,6 +49,7 @@ pub(super) fn is_what_the_kernel_has() -> Result<()> {
     Ok(())
 }
 
+/// CSV has its heading once, columns have it with each reading, a filter hides rows, and a wrong filter is refused.
 pub(super) fn has_its_forms() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;

@@ -9,9 +9,9 @@ use crate::harness::{tracer::watch::Counts, tuple::Tuple};
 /// How many connect() calls had which result, as the callers got it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Outcome {
-    /// Calls that took a port; `None` if not known.
+    /// Calls that took a port, those that were answered by an RST included; `None` if not known.
     pub opened: Option<u64>,
-    /// How many of the calls that took a port were answered by an RST.
+    /// How many of `opened` were answered by an RST.
     pub refused: u64,
     /// Calls that failed with EADDRNOTAVAIL: no port was free, or the 4-tuple existed already.
     pub not_available: u64,

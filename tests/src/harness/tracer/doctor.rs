@@ -25,17 +25,19 @@ const SCHEMA: &str = include_str!("../../../../tracer/schema/doctor-v1.json");
 /// What `tracer doctor -o json` printed, with the keys that tests look at.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Diagnosis {
+    /// `healthy`, `warning`, `critical` or `unknown`.
     pub verdict: String,
+    /// The exit code for that verdict: 0, 1, 2 or 3.
     pub exit: i32,
     /// How long the hooks watched, in seconds; 0 if they did not.
     pub window_s: f64,
-    /// Share of its ports that the fullest tuple has in use.
+    /// Share of its ports that the fullest tuple has in use, from 0 to 1 (above 1 after the range shrank).
     pub saturation: f64,
     pub checks: Vec<Check>,
     pub findings: Vec<Finding>,
     /// With `--watch`: its number, from 1 on.
     pub round: Option<u64>,
-    /// With `--watch`: findings that are solved.
+    /// With `--watch`: findings that are solved: missing for the second round in a row.
     #[serde(rename = "findings.solved", default)]
     pub solved: Vec<Missed>,
     /// With `--watch`: findings that are missing for the first time.
@@ -53,9 +55,13 @@ pub struct Missed {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Check {
     pub id: String,
+    /// Whether nothing can be called healthy without it.
     pub core: bool,
+    /// `ok`, `finding` or `not_made`.
     pub status: String,
+    /// Why it was not made.
     pub why: Option<String>,
+    /// What it needs, for example a capability.
     pub needs: Option<String>,
 }
 
@@ -63,39 +69,49 @@ pub struct Check {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Finding {
     pub id: String,
-    /// Source address and destination of the tuple that it is about; `None`: it is not about a tuple.
+    /// Source address of the tuple that it is about; `None`: it is not about a tuple, as in `peer` and `port`.
     #[serde(rename = "network.local.address")]
     pub local: Option<String>,
+    /// Destination address of the tuple.
     #[serde(rename = "network.peer.address")]
     pub peer: Option<String>,
+    /// `info`, `warning` or `critical`.
     pub severity: String,
+    /// `measured`, `inferred` or `possible`.
     pub certainty: String,
     /// Inode number of the network namespace that it is about.
     pub netns: Option<u64>,
-    /// The process that it is about.
+    /// Id of the process that it is about.
     #[serde(rename = "process.pid")]
     pub pid: Option<u32>,
+    /// What was found, for people.
     pub what: String,
+    /// The numbers by their keys.
     pub evidence: Map<String, Value>,
     pub why: Option<String>,
+    /// Id of the finding that explains this one.
     pub consequence_of: Option<String>,
-    /// With `--watch`, from the second round on.
+    /// With `--watch`, from the second round on: `new`, `worse`, `better` or `same`, compared with the last round.
     pub change: Option<String>,
-    /// The destination of its tuple.
+    /// Destination port of the tuple.
     #[serde(rename = "network.peer.port")]
     pub port: Option<u16>,
+    /// Id of the container in which its processes run.
     #[serde(rename = "container.id")]
     pub container: Option<String>,
+    /// The best first.
     pub advice: Vec<Advice>,
 }
 
 /// One thing to do, with the keys that tests look at.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Advice {
+    /// What to do, for people.
     #[serde(rename = "do")]
     pub what: String,
+    /// The command to type; `None`: there is none.
     pub command: Option<String>,
-    /// By how much the largest rate grows.
+    /// By which factor the largest rate of calls grows; `None`: not known.
     #[serde(rename = "gain.factor")]
     pub factor: Option<f64>,
 }
@@ -226,7 +242,7 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Starts it for this namespace with these options.
+    /// Starts it for this namespace with these options, which must have `--watch`.
     pub fn start(netns: &NetNs, options: &[&str]) -> Result<Self> {
         let mut command = command(&["doctor", "-o", "json", "--netns", &netns.path()])?;
         command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -248,7 +264,8 @@ impl Rounds {
         parse(&line)
     }
 
-    /// Waits for the first of the next 20 rounds of which `is` is true, and returns it.
+    /// Waits for the first of the next 20 rounds of which `is` is true, and returns it. An error has `what`, which names the
+    /// condition, and the last round.
     pub fn until(&mut self, what: &str, is: impl Fn(&Diagnosis) -> bool) -> Result<Diagnosis> {
         let mut last = None;
         for _ in 0..20 {
@@ -261,7 +278,8 @@ impl Rounds {
         bail!("20 rounds without {what}: {last:?}")
     }
 
-    /// Sends a signal, and returns the exit code and what is on stderr.
+    /// Sends a signal, and returns the exit code and what is on stderr. An error if the program does not end within
+    /// [`STOP_LIMIT`], or the signal kills it.
     pub fn stop(self, signal: Signal) -> Result<(i32, String)> {
         let Self { process, lines, stderr } = self;
         process.signal(signal)?;
@@ -271,7 +289,7 @@ impl Rounds {
         ended
     }
 
-    /// Closes the pipe that it writes to, and returns the exit code and what is on stderr.
+    /// Closes the pipe that it writes to, and returns the exit code and what is on stderr. Errors as of [`Self::stop`].
     pub fn close(self) -> Result<(i32, String)> {
         let Self { process, lines, stderr } = self;
         drop(lines);

@@ -77,12 +77,13 @@ impl Record {
         Ok(())
     }
 
+    /// The file that tracer writes.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
     /// Waits for the end of a reading (of `--events stats`) that began after this call, at most 20 s (see `Place::limit`). Lines
-    /// that are in the file already, which may be many, are not read.
+    /// that are in the file already, which may be many, are not read. An error if there is none by then.
     pub fn wait_for_reading(&self) -> Result<()> {
         let mut file = File::open(&self.file)?;
         file.seek(SeekFrom::End(0))?;
@@ -150,6 +151,7 @@ const SCHEMA: &str = include_str!("../../../../tracer/schema/events-v1.json");
 /// The lines of a recording.
 #[derive(Debug)]
 pub struct Recording {
+    /// In the order of the file, the first and the last line included.
     pub lines: Vec<Value>,
 }
 
@@ -160,6 +162,7 @@ impl Recording {
         Self::parse(&lie::file(file)?)
     }
 
+    /// As [`Self::read`], of the text of a recording.
     pub fn parse(text: &str) -> Result<Self> {
         ensure!(text.ends_with('\n'), "the last line is not whole");
         let parse = |line| serde_json::from_str(line).with_context(|| format!("bad line {line:?}"));
@@ -169,11 +172,12 @@ impl Recording {
         Ok(recording)
     }
 
+    /// The first line; an error if there is none.
     pub fn start(&self) -> Result<&Value> {
         self.lines.first().context("no line")
     }
 
-    /// The last line, which must be `tracer.stop`.
+    /// The last line, which must be `tracer.stop`; else an error.
     pub fn totals(&self) -> Result<&Value> {
         let last = self.lines.last().context("no line")?;
         ensure!(name(last) == "tracer.stop", "the last line is not tracer.stop: {last}");
@@ -216,7 +220,8 @@ impl Recording {
         Ok(named.filter(|(_, count)| *count > 0).collect())
     }
 
-    /// How many of `calls` may have no event, by the recording's count of missed hooks: see [`probe::unseen`].
+    /// How many of `calls` may have no event, by the recording's count of missed hooks, at most all of them: see
+    /// [`probe::unseen`].
     pub fn unseen(&self, calls: u64) -> Result<u64> {
         let missed = self.losses()?.into_iter().find(|(kind, _)| kind == "hook_missed");
         Ok(probe::unseen(missed.map_or(0, |(_, count)| count), calls).min(calls))
@@ -273,7 +278,8 @@ pub fn name(line: &Value) -> &str {
     text(line, "event.name").unwrap_or_default()
 }
 
-/// Waits until `condition` is true, at most 20 s (see `Place::limit`).
+/// Waits until `condition` is true, at most 20 s (see `Place::limit`). An error if it is not by then (the text has `what`, which
+/// names the condition), or if `condition` fails.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     wait_for(what, Duration::from_secs(20), || Ok(condition()?.then_some(())))
 }

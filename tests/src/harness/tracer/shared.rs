@@ -31,7 +31,7 @@ pub(super) fn idle() -> bool {
     running().is_empty()
 }
 
-/// The tracer of this backend that the whole run shares; started if it does not run.
+/// The tracer of this backend that the whole run shares; started if it does not run. Errors as of [`Watch::start`].
 pub fn watch(backend: &str) -> Result<Shared> {
     let mut running = running();
     if let Some(shared) = running.get(backend)

@@ -134,7 +134,8 @@ impl Part {
         Ok(lines)
     }
 
-    /// Waits until [`Self::lines`] has a line for which `is_it` is true, at most 20 s (see [`Place::limit`]).
+    /// Waits until [`Self::lines`] has a line for which `is_it` is true, at most 20 s (see [`Place::limit`]); an error if it has
+    /// none by then.
     pub fn wait_for_line(
         &self,
         kind: &str,

@@ -72,7 +72,7 @@ impl Rule {
         Path::new(PINS).join(LAYOUT).join(&self.0)
     }
 
-    /// Checks that the rule has no pins and no state or lock file, and that `tracer status` does not show it.
+    /// Checks that the rule has no pins and no state or lock file, and that `tracer status` does not show it; else an error.
     pub fn check_nothing_left(&self) -> Result<()> {
         ensure!(!self.pins().exists(), "{} is still there", self.pins().display());
         for end in ["json", "json.new", "lock"] {
@@ -197,7 +197,7 @@ impl Spread {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends the agent by SIGTERM: the exit code must be 0.
+    /// Ends the agent by SIGTERM. An error if the exit code is not 0, or it does not end within [`STOP_LIMIT`].
     pub fn stop(mut self) -> Result<Ended> {
         self.process.signal(Signal::TERM)?;
         let status = self.process.wait(STOP_LIMIT)?;

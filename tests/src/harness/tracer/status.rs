@@ -19,26 +19,33 @@ pub struct Status {
     /// Process id of the rule's agent; `None` if no agent runs.
     #[serde(rename = "agent.pid")]
     pub agent: Option<u64>,
+    /// The namespace's name in /run/netns; `None`: it has none.
     #[serde(rename = "netns.name")]
     pub netns_name: Option<String>,
-    /// How many ports each tuple of the rule can hold.
+    /// How many ports connect() can be given for a tuple that holds none.
     #[serde(rename = "ports.capacity")]
     pub capacity: u64,
     /// Why a tuple cannot hold all ports of the range: `reserved`, `bound`, or both; empty if it can, or tracer does not know.
     #[serde(rename = "ports.taken_by")]
     pub taken_by: String,
+    /// Whether the rule hands out fast ports.
     pub fast_ports: bool,
     /// The folder of the pins, or why there is none.
     pub pins: String,
+    /// How many links are pinned; if no pins were found, how many are active.
     pub links: usize,
     /// Every address of the pool, with its weight.
     pub pool: Vec<(IpAddr, u16)>,
     /// Addresses that the rule does not use at all now, each with the reason.
     pub left_out: Vec<(IpAddr, String)>,
     pub left_out_towards: Vec<LeftOutTowards>,
+    /// Cgroups of the rule that do not exist any more.
     pub cgroups_gone: Vec<PathBuf>,
+    /// Texts that say what works less well than it could.
     pub degraded: Vec<String>,
+    /// How many hooks the kernel has skipped.
     pub hook_missed: u64,
+    /// How many corrections the agent has made in the ledger, because the kernel's sockets contradicted an entry.
     pub drift: u64,
     /// The addresses that `--pool auto` took.
     pub taken: Vec<Candidate>,
@@ -47,9 +54,9 @@ pub struct Status {
     /// Networks to which `--pool auto` does not spread.
     pub left_alone: Vec<Elsewhere>,
     pub warnings: Vec<String>,
-    /// How many times the hooks took each decision.
+    /// How many times the hooks took each decision since the rule began, 0 included.
     pub decisions: Vec<(String, u64)>,
-    /// How many times each loss was counted, by name; 0 included.
+    /// How many times each loss was counted since the rule began, by name; 0 included.
     pub lost: BTreeMap<String, u64>,
     pub tuples: Vec<Use>,
     /// Keys that no test looks at one by one.
@@ -69,6 +76,7 @@ pub struct LeftOutTowards {
 }
 
 impl LeftOutTowards {
+    /// The destination.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.destination, self.port)
     }
@@ -100,6 +108,7 @@ pub struct Use {
     port: u16,
     /// How many connections to this destination got this source from the rule.
     pub chosen: u64,
+    /// Number of ports: those in use, and those that connect() can still be given.
     #[serde(rename = "ports.capacity")]
     pub capacity: u64,
     #[serde(flatten)]
@@ -109,11 +118,15 @@ pub struct Use {
 /// The counts of one tuple.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 pub struct Counts {
+    /// Ports in use, those in TIME_WAIT included.
     #[serde(rename = "ports.in_use")]
     pub in_use: u64,
+    /// How many of `in_use` are in TIME_WAIT.
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
+    /// Connections that were opened since the rule began, including those that the rule did not spread.
     pub opened: u64,
+    /// connect() calls that failed since the rule began.
     pub failed: u64,
 }
 
@@ -137,7 +150,7 @@ impl Status {
         taken.map(|(name, count)| format!("\"{name}\" {count}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// Number of connect() calls that were spread, with fast ports or without.
+    /// Number of connect() calls that were spread, with fast ports or without. Errors as of [`Self::decided`].
     pub fn spread(&self) -> Result<u64> {
         Ok(self.decided("least_used")? + self.decided("fast_port")?)
     }

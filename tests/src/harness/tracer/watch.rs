@@ -21,18 +21,24 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// One tuple as the tracer counts it.
+/// One tuple as the tracer counts it: numbers of ports, unless a field says something else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
+    /// In use, those in TIME_WAIT included.
     pub in_use: u64,
+    /// How many of `in_use` are in TIME_WAIT; the next fields are the others, by the state of their connection.
     pub time_wait: u64,
+    /// In SYN_SENT or SYN_RECV, `unanswered` included.
     pub connecting: u64,
     /// How many of `connecting` have retransmitted their SYN.
     pub unanswered: u64,
     pub established: u64,
     pub close_wait: u64,
+    /// In FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK.
     pub closing: u64,
+    /// Taken since the tracer started, those of older sockets included.
     pub opened: u64,
+    /// How many of `opened` were released again.
     pub released: u64,
     /// How many ports the tuple can hold; `None` if the tracer could not read the port range of the namespace.
     pub capacity: Option<u64>,
@@ -92,7 +98,7 @@ impl Reading {
         counted.map(|(name, count)| (name.as_str(), *count)).collect()
     }
 
-    /// The tuples of one namespace.
+    /// The tuples of the namespace with this inode number; empty if the tracer has none.
     pub fn of(&self, netns: u64) -> BTreeMap<Tuple, Counts> {
         let here = self.tuples.iter().filter(|(inum, ..)| *inum == netns);
         here.map(|(_, tuple, counts)| (*tuple, counts.clone())).collect()
@@ -100,7 +106,8 @@ impl Reading {
 }
 
 impl Reading {
-    /// Addresses of one namespace at which bind(address, 0) was called: (address, ports that it cannot have, ports in all).
+    /// Addresses of the namespace with this inode number at which bind(address, 0) was called: (address, ports that it cannot
+    /// have, ports in all).
     pub fn addresses_of(&self, netns: u64) -> Vec<(String, u64, u64)> {
         let here = self.addresses.iter().filter(|(inum, ..)| *inum == netns);
         here.map(|(_, address, in_use, capacity)| (address.clone(), *in_use, *capacity)).collect()
@@ -157,7 +164,8 @@ impl Lines {
 }
 
 impl Watch {
-    /// Starts the tracer and waits for its first reading: by then it has attached, and read the older sockets.
+    /// Starts the tracer, with `more` arguments, and waits for its first reading: by then it has attached, and read the older
+    /// sockets. An error if it ends, or gives none within [`START_LIMIT`].
     pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
         let interval = if Place::get() == Place::Vm { "0.3" } else { "0.1" };
         let mut command =
@@ -216,7 +224,7 @@ impl Watch {
         self.process.id()
     }
 
-    /// Ends the tracer by SIGINT; its exit code must be 0.
+    /// Ends the tracer by SIGINT. An error if its exit code is not 0, or it does not end within [`STOP_LIMIT`].
     pub fn stop(mut self) -> Result<()> {
         self.process.signal(Signal::INT)?;
         let status = self.process.wait(STOP_LIMIT)?;

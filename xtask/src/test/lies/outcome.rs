@@ -19,7 +19,7 @@ const BY_TIME: [&str; 4] =
     ["in vain for", "did not end within", "printed nothing for", "no reading of the tracer within"];
 
 impl Outcome {
-    /// Parses the output of a runner that ran only this test. Fails if the output has no outcome of the test.
+    /// Parses the output of a runner that ran only the test `name`. Fails if the output has no outcome of that test.
     pub(super) fn parse(name: &str, output: &str) -> Result<Self> {
         let failed = format!("FAILED {name} after ");
         if let Some((_, message)) = output.split_once(&failed) {

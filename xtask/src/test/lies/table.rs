@@ -132,7 +132,7 @@ pub(super) const EVERYWHERE: &[&str] = &[
 /// Tests that read nothing that a lie changes, with what else shows that they can fail.
 pub(super) const EXCEPTIONS: &[(&str, &str)] = &[];
 
-/// The lies of [`GROUPS`] for this test.
+/// The lies of [`GROUPS`] for this test; empty if no group has it.
 pub(super) fn kinds(name: &str) -> &'static [&'static str] {
     let of = GROUPS.iter().filter(|(beginning, _)| name.starts_with(beginning));
     of.max_by_key(|(beginning, _)| beginning.len()).map_or(&[], |(_, kinds)| kinds)

@@ -1,4 +1,5 @@
-//! Makes recordings that no tracer would write. Each function for a test returns the paths of the files that it made.
+//! Makes recordings that no tracer would write. Each function for a test makes its files in `folder` and returns their paths; an
+//! error if one cannot be written, or `zstd` cannot be run.
 
 use std::{
     fs::File,

@@ -49,6 +49,7 @@ pub(super) fn upstream_queue() -> Result<Scene> {
     Ok(with_queue(6)?.counting(&[("queue.waiting", 4), ("queue.longest", 3)]))
 }
 
+/// Two wait in a queue that has room for them.
 pub(super) fn queue_with_room() -> Result<Scene> {
     with_queue(2)
 }
@@ -117,6 +118,7 @@ pub(super) fn nat_behind() -> Result<Scene> {
     global_server(false)
 }
 
+/// As [`nat_behind`], but the server answers all connections.
 pub(super) fn all_answered() -> Result<Scene> {
     global_server(true)
 }
@@ -157,6 +159,7 @@ pub(super) fn nonlocal_bind() -> Result<Scene> {
     Ok(scene)
 }
 
+/// Programs may use an address that is not here, and none does.
 pub(super) fn nonlocal_bind_unused() -> Result<Scene> {
     with_nonlocal_bind()
 }
@@ -190,11 +193,12 @@ fn with_two_interfaces(filter: &str) -> Result<Scene> {
     }))
 }
 
-/// The answers are dropped here.
+/// Answers arrive at another interface than the one that leads to their sender, and are dropped here (`rp_filter` 1, strict).
 pub(super) fn reverse_path() -> Result<Scene> {
     with_two_interfaces("1")
 }
 
+/// As [`reverse_path`], with `rp_filter` 2 (loose): they are not dropped.
 pub(super) fn reverse_path_loose() -> Result<Scene> {
     with_two_interfaces("2")
 }

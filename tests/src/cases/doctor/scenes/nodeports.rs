@@ -1,4 +1,5 @@
-//! The ports of Kubernetes services. A kubelet is one of the whole host, of which doctor takes the first, so this scenario is not among those side by side.
+//! The ports of Kubernetes services. A kubelet is one of the whole host, of which doctor takes the first, so this scenario is not
+//! among those side by side.
 
 use std::{
     os::unix::fs::symlink,
@@ -17,7 +18,8 @@ use crate::{
     },
 };
 
-/// A range with a part of the ports of services, where a kubelet runs; with these ports reserved by the printed command, all is well.
+/// A range with a part of the ports of services, where a kubelet runs; with these ports reserved by the printed command, all is
+/// well.
 pub(in crate::cases::doctor) fn nodeport_overlap() -> Result<()> {
     let scene = Scene::new(32_700, 32_899)?.holding(22)?.named("nodeports")?;
     let folder = tempfile::tempdir()?;

@@ -45,12 +45,13 @@ pub(super) fn accepted_time_waits() -> Result<Scene> {
     Ok(scene)
 }
 
-/// From 80 % on, with connections that stay open.
+/// 80 % of the ports are in use, by connections that stay open.
 pub(super) fn nearly_full() -> Result<Scene> {
     let scene = of(100)?.holding(80)?;
     Ok(scene.counting(&[("ports.in_use", 80), ("ports.capacity", 100), ("ports.time_wait", 0)]))
 }
 
+/// 79 % of the ports are in use, by connections that stay open.
 pub(super) fn less_than_nearly_full() -> Result<Scene> {
     of(100)?.holding(79)
 }
@@ -82,6 +83,7 @@ pub(super) fn fin_wait2_held() -> Result<Scene> {
     }))
 }
 
+/// As [`fin_wait2_held`], but 2 of 200 ports only.
 pub(super) fn few_in_fin_wait2() -> Result<Scene> {
     let mut scene = of(200)?.holding(20)?;
     let held = in_fin_wait2(&scene, 2)?;
@@ -94,7 +96,7 @@ pub(super) fn hot_spot() -> Result<Scene> {
     Ok(of(100)?.holding(46)?.counting(&[("ports.in_use", 46)]))
 }
 
-/// Two servers have as many.
+/// Two servers have 46 of 100 ports each: no one of them stands out.
 pub(super) fn two_destinations() -> Result<Scene> {
     let mut scene = of(100)?.holding(46)?;
     let address = format!("{LOCAL}:8082").parse()?;
@@ -140,7 +142,7 @@ pub(super) fn bound_and_idle() -> Result<Scene> {
     Ok(scene.counting(&[("ports.bound", 25)]))
 }
 
-/// A program that leaves the port to connect().
+/// A program that binds an address and leaves the port to connect() (IP_BIND_ADDRESS_NO_PORT).
 pub(super) fn bound_without_a_port() -> Result<Scene> {
     let mut scene = of(100)?;
     let held = bound(&scene, 25, Sock::set_bind_address_no_port, true)?;
@@ -148,7 +150,7 @@ pub(super) fn bound_without_a_port() -> Result<Scene> {
     Ok(scene)
 }
 
-/// Ports of UDP are others.
+/// 90 ports of the range are bound by UDP sockets, which take none from TCP.
 pub(super) fn udp_in_range() -> Result<Scene> {
     let mut scene = of(100)?.holding(12)?;
     let ports = LOW..LOW + 90;
@@ -158,7 +160,7 @@ pub(super) fn udp_in_range() -> Result<Scene> {
     Ok(scene)
 }
 
-/// Until TIME_WAITs are old enough that connect() takes them over on every kernel.
+/// Waits for 2.1 s, after which TIME_WAITs are old enough that connect() takes them over on every kernel.
 pub(super) fn wait_for_take_over() {
     thread::sleep(Duration::from_millis(2_100));
 }

@@ -40,8 +40,8 @@ fn finding<'a>(scene: &Scene, outcomes: &'a Outcomes) -> Option<&'a Finding> {
     outcomes.by_scene.get(scene.title())?.found.finding(id).ok()
 }
 
-/// Executes the commands that the findings of these scenes print, and looks again. A scene whose finding prints several is made anew
-/// for each of the others. Returns, for each command, the scene and what was found after it.
+/// Executes the commands that the findings of these scenes print, and looks again. A scene whose finding prints several is made
+/// anew for each of the others. Returns, for each command, the scene and what was found after it.
 pub(super) fn apply(
     scenes: Vec<Scene>,
     outcomes: &Outcomes,

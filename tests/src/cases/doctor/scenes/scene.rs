@@ -26,8 +26,10 @@ type Rest = Box<dyn FnOnce() -> Result<()> + Send + Sync>;
 
 /// A network namespace with a server, in which something is wrong or nothing is.
 pub(super) struct Scene {
+    /// The namespace that doctor looks at.
     pub(super) here: NetNs,
     pub(super) server: SocketAddr,
+    /// The server's socket, in `here` or in another namespace.
     pub(super) listener: Sock,
     title: &'static str,
     named: Option<Named>,
@@ -39,7 +41,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// A namespace with these source ports, in which clients and the server have one address, on `lo`.
+    /// A namespace with the source ports from `low` to `high`, in which clients and the server have one address, on `lo`.
     pub(super) fn new(low: u16, high: u16) -> Result<Self> {
         let here = NetNs::new()?;
         here.ip(&format!("addr add {LOCAL}/32 dev lo"))?;
@@ -50,7 +52,8 @@ impl Scene {
         Ok(scene)
     }
 
-    /// A namespace with this many source ports, from 40000 on, and the server in another one.
+    /// A namespace with this many source ports, from 40000 on, and the server in another one, which the scene keeps. Returns the
+    /// scene and the server's address.
     pub(super) fn with_network(ports: u16) -> Result<(Self, SocketAddr)> {
         let Edge { here, there, listener, upstream } = Edge::new(ports)?;
         let mut scene = Self::around(here, upstream, listener);
@@ -58,7 +61,7 @@ impl Scene {
         Ok((scene, upstream))
     }
 
-    /// As [`Self::with_network`], with the namespace of the server, which has to be kept.
+    /// As [`Self::with_network`], but returns the namespace of the server, which the caller has to keep as long as the scene.
     pub(super) fn with_other(ports: u16) -> Result<(Self, NetNs)> {
         let Edge { here, there, listener, upstream } = Edge::new(ports)?;
         Ok((Self::around(here, upstream, listener), there))
@@ -88,6 +91,7 @@ impl Scene {
         Ok(self)
     }
 
+    /// The name of its scenario ([`Self::named`]).
     pub(super) fn title(&self) -> &'static str {
         self.title
     }
@@ -98,7 +102,7 @@ impl Scene {
         name.and_then(|it| it.to_str()).unwrap_or_default()
     }
 
-    /// Opens this many connections to the server: the clients' ends, and the server's.
+    /// Opens this many connections to the server. Returns pairs: the client's end, and the server's. An error if one fails.
     pub(super) fn open(&self, count: usize) -> Result<Vec<(Sock, Sock)>> {
         self.here.run(|| {
             let pair = |_| Ok((Sock::connected(self.server)?, self.listener.accept()?));
@@ -106,7 +110,7 @@ impl Scene {
         })
     }
 
-    /// Opens this many connections and closes the clients' ends first.
+    /// Opens this many connections and closes the clients' ends first, so that their ports are in TIME_WAIT.
     pub(super) fn leave_time_waits(&self, count: usize) -> Result<()> {
         for (client, server) in self.open(count)? {
             drop(client);
@@ -115,30 +119,30 @@ impl Scene {
         Ok(())
     }
 
-    /// The scene with so many connections more that stay open.
+    /// The scene with this many more connections, which stay open.
     pub(super) fn holding(mut self, count: usize) -> Result<Self> {
         let pairs = self.open(count)?;
         self.keep(pairs);
         Ok(self)
     }
 
-    /// Keeps this as long as the scene lasts.
+    /// Drops `it`, for example a socket, only with the scene.
     pub(super) fn keep(&mut self, it: impl Any + Send + Sync) {
         self.kept.push(Box::new(it));
     }
 
-    /// The scene with a sysctl below /proc/sys/net.
+    /// The scene with this value of a sysctl, whose name is below /proc/sys/net; an error if the kernel refuses it.
     pub(super) fn sysctl(self, name: &str, value: &str) -> Result<Self> {
         self.here.sysctl(name, value)?;
         Ok(self)
     }
 
-    /// The scene, which does this over and over.
+    /// The scene, in which `act` is called over and over while doctor looks.
     pub(super) fn acting(self, act: impl Fn(&Self) -> Result<()> + Send + Sync + 'static) -> Self {
         Self { act: Some(Box::new(act)), ..self }
     }
 
-    /// The scene, of whose findings the advice says to do this, too.
+    /// The scene, for which `rest` does what the advice says in addition to its command; [`Self::do_the_rest`] calls it.
     pub(super) fn and_then(
         self,
         rest: impl FnOnce() -> Result<()> + Send + Sync + 'static,
@@ -146,27 +150,28 @@ impl Scene {
         Self { rest: Some(Box::new(rest)), ..self }
     }
 
-    /// The scene, whose finding must have these numbers.
+    /// The scene, whose finding must have these numbers of its evidence: (key, number).
     pub(super) fn counting(self, counts: &[(&'static str, u64)]) -> Self {
         Self { counts: counts.to_vec(), ..self }
     }
 
+    /// Calls once what [`Self::acting`] got; nothing without it.
     pub(super) fn act(&self) -> Result<()> {
         self.act.as_ref().map_or(Ok(()), |act| act(self))
     }
 
-    /// Does what the advice says besides its command.
+    /// Calls, in the namespace, what [`Self::and_then`] got: only the first time, and nothing without it.
     pub(super) fn do_the_rest(&mut self) -> Result<()> {
         self.rest.take().map_or(Ok(()), |rest| self.here.run(rest))
     }
 
-    /// The finding that the scene is made for; `None`: it is healthy.
+    /// Id of the finding that the scene is made for; `None`: it is healthy, or its title is no scenario.
     pub(super) fn made_for(&self) -> Option<&'static str> {
         let scenario = SCENARIOS.iter().find(|it| it.name == self.title)?;
         scenario.roots.first().or(scenario.infos.first()).copied()
     }
 
-    /// What is wrong with the numbers of the finding that the scene is made for; `None`: nothing.
+    /// What is wrong with the numbers of the finding that the scene is made for, as text; `None`: nothing.
     pub(super) fn wrong(&self, found: &Diagnosis) -> Option<String> {
         if self.counts.is_empty() {
             return None;

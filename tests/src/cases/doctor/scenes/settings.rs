@@ -35,10 +35,12 @@ pub(super) fn listener_in_range() -> Result<Scene> {
     Ok(with_listener(40_051)?.counting(&[("ports.count", 1)]))
 }
 
+/// A service on the port just below the range.
 pub(super) fn listener_below_range() -> Result<Scene> {
     with_listener(39_999)
 }
 
+/// A range of 100 ports.
 pub(super) fn small_range() -> Result<Scene> {
     Ok(of_hundred()?.counting(&[("ports.usable", 100)]))
 }
@@ -77,26 +79,30 @@ fn refused(port: u16) -> Result<Scene> {
     }))
 }
 
+/// Programs connect to a local port of the range on which nothing listens.
 pub(super) fn refused_in_range() -> Result<Scene> {
     Ok(refused(40_051)?.counting(&[("port", 40_051)]))
 }
 
+/// Programs connect to a local port below the range on which nothing listens.
 pub(super) fn refused_below_range() -> Result<Scene> {
     refused(39_999)
 }
 
+/// tcp_tw_reuse is 1, and TCP timestamps, without which it has no effect, are off.
 pub(super) fn reuse_ineffective() -> Result<Scene> {
     let scene = of_hundred()?.sysctl("ipv4/tcp_tw_reuse", "1")?;
     let scene = scene.sysctl("ipv4/tcp_timestamps", "0")?;
     Ok(scene.counting(&[("tcp_tw_reuse", 1), ("tcp_timestamps", 0)]))
 }
 
+/// tcp_tw_reuse is 1, and TCP timestamps are on.
 pub(super) fn reuse_effective() -> Result<Scene> {
     of_hundred()?.sysctl("ipv4/tcp_tw_reuse", "1")
 }
 
-/// A namespace that may have 10 TIME_WAITs, and so many connections closed now and then. Those that stay open make the
-/// namespace worth a look.
+/// A namespace that may have `most` TIME_WAITs and has 10, and in which more connections are closed while doctor looks. Those
+/// that stay open make the namespace worth a look.
 fn with_time_waits(most: &str) -> Result<Scene> {
     let scene = Scene::new(40_000, 40_999)?.holding(110)?;
     let scene = scene.sysctl("ipv4/tcp_max_tw_buckets", most)?;
@@ -109,6 +115,7 @@ pub(super) fn time_wait_overflow() -> Result<Scene> {
     Ok(with_time_waits("10")?.counting(&[("time_waits", 10), ("time_waits.most", 10)]))
 }
 
+/// As [`time_wait_overflow`], with room for 1,000 TIME_WAITs.
 pub(super) fn time_waits_below_the_most() -> Result<Scene> {
     with_time_waits("1000")
 }
@@ -133,6 +140,7 @@ fn program_with_descriptors(share: f64) -> Result<(Scene, u64, u64)> {
     Ok((scene, u64::try_from(open)?, limit))
 }
 
+/// A program has 96 % of the descriptors that it may have open.
 pub(super) fn descriptors() -> Result<Scene> {
     let (scene, open, limit) = program_with_descriptors(1.04)?;
     let counts = [
@@ -143,7 +151,7 @@ pub(super) fn descriptors() -> Result<Scene> {
     Ok(scene.counting(&counts))
 }
 
-/// 79 % of them are open.
+/// A program has 79 % of the descriptors that it may have open.
 pub(super) fn descriptors_left() -> Result<Scene> {
     Ok(program_with_descriptors(1.0 / 0.79)?.0)
 }

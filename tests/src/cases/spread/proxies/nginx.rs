@@ -61,6 +61,7 @@ fn check(successes: (usize, usize), ports: usize, decisions: &str) -> Result<()>
     Ok(())
 }
 
+/// With spreading off, as many requests succeed as there are ports, all from one address.
 pub(super) fn unspread() -> Result<()> {
     let stage = stage("")?;
     check(successes(&stage)?, PORTS, "with spreading off")?;
@@ -69,6 +70,8 @@ pub(super) fn unspread() -> Result<()> {
     Ok(())
 }
 
+/// With a pool of four addresses, four times as many requests succeed, from all addresses alike. `setting`: more of nginx's
+/// configuration; `arguments`: more of `tracer spread`.
 pub(super) fn spread(setting: &str, arguments: &[&str]) -> Result<()> {
     let stage = stage(setting)?;
     stage.application.cgroup.add(stage.proxy.id())?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{Belongings, Table, argument};
 
+/// The operations of this file, by name.
 pub(super) const OPERATIONS: Table = &[("bpf-next", next), ("bpf-by-id", by_id), ("bpf-pin", pin)];
 
 /// `bpf-next COMMAND`: asks for the first id of a kind of object, by the bpf(2) command with this number (11 is for programs, 12

@@ -18,6 +18,7 @@ use rustix::{
 use super::{Belongings, Table, argument, loopback};
 use crate::harness::sock::Sock;
 
+/// The operations of this file, by name.
 pub(super) const OPERATIONS: Table = &[
     ("connect", connect),
     ("hold", hold),

@@ -10,6 +10,7 @@ use rustix::{
 
 use super::{Belongings, Table, argument};
 
+/// The operations of this file, by name.
 pub(super) const OPERATIONS: Table = &[
     ("file", file),
     ("mkdir", make_directory),

@@ -11,6 +11,7 @@ use rustix::{
 
 use super::{Belongings, Table, argument};
 
+/// The operations of this file, by name.
 pub(super) const OPERATIONS: Table = &[("netlink", netlink)];
 
 /// `netlink PROTOCOL PORT COUNT HEX`: sends COUNT times the bytes that HEX encodes, over netlink PROTOCOL (4 is sock_diag, 0 is

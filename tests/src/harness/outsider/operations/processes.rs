@@ -20,6 +20,7 @@ use rustix::{
 use super::{Belongings, Table, argument};
 use crate::harness::sock::Sock;
 
+/// The operations of this file, by name.
 pub(super) const OPERATIONS: Table = &[
     ("signal", signal),
     ("ptrace", ptrace),

@@ -16,6 +16,7 @@ use crate::{
 const CHOSEN: &str = "10.1.0.2:0";
 /// The servers' address in the application's own namespace, and in another one.
 const NEAR_SERVERS: &str = "10.1.0.1";
+/// The address of servers in another namespace, which that namespace must have.
 pub(super) const FAR_SERVERS: &str = "10.7.0.9";
 /// A port on which nobody listens.
 const CLOSED: u16 = 7999;
@@ -26,8 +27,10 @@ const FAR: &str = "192.0.2.1:80";
 /// success.
 pub(super) type Ends = Vec<Option<Errno>>;
 
+/// The application and its servers.
 pub(super) struct Calls<'a> {
     host: &'a Host,
+    /// Non-blocking listeners, on the ports from 7101 on.
     pub(super) servers: Vec<Sock>,
     seed: u64,
     /// The most sockets that are open at a time.

@@ -21,6 +21,7 @@ use crate::{
     },
 };
 
+/// The host that gets into trouble, how far its application's calls have come, and what has happened.
 pub(super) struct Trouble<'a> {
     pub(super) host: &'a Host,
     pub(super) progress: &'a Progress,
@@ -37,7 +38,9 @@ pub(super) struct Seen {
     pub(super) ring_full: u64,
     /// Number of connections for which the ledger had no room.
     pub(super) uncounted: u64,
+    /// Number of connections with a fast port.
     pub(super) fast_port: u64,
+    /// Number of connect() calls for which the pool was full.
     pub(super) pool_full: u64,
 }
 
