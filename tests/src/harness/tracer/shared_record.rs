@@ -52,7 +52,8 @@ pub fn begin(backend: &str, netns: &NetNs) -> Result<Part> {
     let lines = whole_lines(fs::read(&file)?)?;
     let first = lines.split_inclusive('\n').next().unwrap_or_default().to_owned();
     let begin = u64::try_from(lines.len())?;
-    Ok(Part { backend: backend.to_owned(), file, first, begin, netns: netns.inum() })
+    let missed = missed(&lines)?.unwrap_or(0);
+    Ok(Part { backend: backend.to_owned(), file, first, begin, missed, netns: netns.inum() })
 }
 
 /// Ends the recorder of this backend by SIGINT, if it runs. Its exit code must be 0, every line valid, and none missing; nothing
@@ -116,6 +117,8 @@ pub struct Part {
     first: String,
     /// Where the part begins in the file, in bytes.
     begin: u64,
+    /// How many hooks the kernel had skipped by then, by the recording.
+    missed: u64,
     netns: u64,
 }
 
@@ -134,17 +137,22 @@ impl Part {
         Ok(lines)
     }
 
-    /// Waits until [`Self::lines`] has a line for which `is_it` is true, at most 20 s (see [`Place::limit`]); an error if it has
-    /// none by then.
-    pub fn wait_for_line(
-        &self,
-        kind: &str,
-        port: u16,
-        is_it: impl Fn(&Value) -> bool,
-    ) -> Result<()> {
-        eventually(&format!("the {kind} of port {port}"), || {
+    /// Waits until [`Self::lines`] has a line for which `is_it` is true, at most 20 s (see [`Place::limit`]), and returns true. False:
+    /// it has none by then, and the recording says that the kernel has skipped hooks since this part began: the line can be
+    /// missing for that.
+    ///
+    /// # Errors
+    /// It has none by then, and no hook was skipped.
+    pub fn has_line(&self, kind: &str, port: u16, is_it: impl Fn(&Value) -> bool) -> Result<bool> {
+        let found = eventually(&format!("the {kind} of port {port}"), || {
             Ok(self.lines(kind, port)?.iter().any(&is_it))
-        })
+        });
+        match found {
+            Err(_) if missed(&self.text()?)?.is_some_and(|missed| missed > self.missed) => {
+                Ok(false)
+            }
+            found => found.map(|()| true),
+        }
     }
 
     fn is_here(&self, line: &Value) -> bool {
@@ -211,6 +219,15 @@ fn before_the_end(lines: &str, netns: u64) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// How many hooks the kernel has skipped, by the last `tracer.stats` of these lines; `None`: there is none.
+fn missed(lines: &str) -> Result<Option<u64>> {
+    let Some(line) = lines.lines().rfind(|line| line.contains("tracer.stats")) else {
+        return Ok(None);
+    };
+    let line: Value = serde_json::from_str(line)?;
+    Ok(Some(line["lost.hook_missed"].as_u64().unwrap_or(0)))
+}
+
 /// The text without a last line that is not whole yet.
 fn whole_lines(mut bytes: Vec<u8>) -> Result<String> {
     let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -233,6 +250,15 @@ mod tests {
         assert_eq!(before_the_end(&others, 1).unwrap(), None);
         let all = others.clone() + &failed(1, 9) + "{}\n" + &failed(1, 9);
         assert_eq!(before_the_end(&all, 1).unwrap(), Some(others));
+    }
+
+    #[test]
+    fn the_newest_reading_says_how_many_hooks_were_skipped() {
+        let stats = |more: &str| format!("{{\"event.name\":\"tracer.stats\"{more}}}\n");
+        assert_eq!(missed("{}\n").unwrap(), None);
+        assert_eq!(missed(&stats("")).unwrap(), Some(0));
+        let all = stats("") + &stats(",\"lost.hook_missed\":7") + "{}\n";
+        assert_eq!(missed(&all).unwrap(), Some(7));
     }
 
     #[test]
