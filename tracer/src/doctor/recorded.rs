@@ -155,7 +155,7 @@ impl Recorded {
     fn begin(&mut self, start: &Start) {
         self.end_run();
         self.about = start.about.clone();
-        self.time_wait_s = longest_time_wait_s(start.hz);
+        self.time_wait_s = longest_time_wait_s(start.about.hz);
         self.facts.begin(start);
         self.run.window.begin();
     }
