@@ -364,14 +364,16 @@ impl Recorder<'_> {
     }
 
     fn end(&mut self) -> Result<(), Ended> {
+        // If one of the following lines cannot be made, the rest is still written; the first error is returned at the end.
+        let mut first = None;
+        // Detaching takes up to seconds, in which less and less is counted: a reading after it would have too low rates, and ports of
+        // which only one end was seen.
+        keep_first_error(self.stats(), &mut first)?;
         // The last totals must cover the whole stream, so nothing may be traced after them.
         self.tracer.session.detach();
         while self.take(BATCH)? > 0 {
             self.output.write()?;
         }
-        // If one of the following lines cannot be made, the rest is still written; the first error is returned at the end.
-        let mut first = None;
-        keep_first_error(self.stats(), &mut first)?;
         if self.config.events.lost {
             keep_first_error(self.losses(), &mut first)?;
         }

@@ -11,7 +11,7 @@ mod to_do;
 use super::bar::Bar;
 use crate::{
     config::ReportConfig,
-    doctor::recorded::{Damage, Recorded},
+    doctor::recorded::Recorded,
     error::Error,
     format::json::terminal_safe,
     recording::{At, Entry, Reader},
@@ -21,7 +21,7 @@ use summary::Summary;
 
 /// Lines between two updates of the progress bar.
 const STRIDE: u64 = 4096;
-/// Tuples of a run of which it is known what to do, at most.
+/// Tuples of a run of which it is known how they were, at most; and tuples of which it is known what to do.
 const ADVISED: usize = 10_000;
 
 /// Reads the files, and returns the report: text, or one line of JSON. What the report lacks (because a limit was reached, or
@@ -32,7 +32,7 @@ const ADVISED: usize = 10_000;
 pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(&config.files)?;
     let mut summary = Summary::default();
-    let mut recorded = Recorded::new(Vec::new(), ADVISED);
+    let mut recorded = Recorded::for_advice(ADVISED);
     let mut bar = Bar::new();
     let mut left = STRIDE;
     let mut add = |at: At, entry: Entry<'_>| {
@@ -47,8 +47,8 @@ pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
         }
     }
     bar.end();
-    let judged = recorded.finish(&Damage::default());
-    let report = Report::new(summary.finish(), &reader, &judged, config.limit);
+    let advised = recorded.advised();
+    let report = Report::new(summary.finish(), &reader, &advised, config.limit);
     for limit in &report.limits {
         tracing::warn!("limit reached: {limit}");
     }

@@ -44,7 +44,7 @@ use tracer_common::Addr;
 
 use super::{
     activity::Activity,
-    finding::{Finding, Place, Process, Subject},
+    finding::{Finding, Place, Process, Severity, Subject},
     flow::Flow,
     snapshot::Details,
     tuples::{Ends, Settings, Tuple, Tuples},
@@ -166,6 +166,16 @@ pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
     findings.extend(space::of_settings(seen, around));
     findings.extend(space::of_details(seen, around));
     findings
+}
+
+/// How severe `ports_exhausted` and `black_hole` are for a tuple, if [`of_tuples`] finds them; `None`: it does not. Makes no text.
+pub fn severities(seen: &Seen, ends: &Ends, tuple: &Tuple) -> [Option<Severity>; 2] {
+    [ports::severity_of(seen, ends, tuple), silent::severity_of(seen, ends, tuple)]
+}
+
+/// Share of a tuple's ports that are in use, as the evidence of `ports_exhausted` has it.
+pub fn saturation(tuple: &Tuple) -> f64 {
+    text::rounded(ports::saturation(tuple))
 }
 
 /// The findings that need no more than the ports of each tuple and what happened to it, which the ledger knows, too; in no order.

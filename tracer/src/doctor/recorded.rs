@@ -2,6 +2,7 @@
 //!
 //! The readings of a run are put together to windows as long as the live doctor's (`window`), and the same judges see each of them.
 
+mod cases;
 mod checks;
 mod facts;
 mod failures;
@@ -9,19 +10,18 @@ mod track;
 mod window;
 mod worst;
 
-use tracer_common::TupleKey;
-
+pub use cases::Cases;
 pub use checks::Damage;
 use facts::Facts;
 use failures::{Failures, Full};
 use window::Window;
-use worst::Worst;
+pub use worst::Worst;
 
 use super::{
-    finding::{Advice, Finding, Id},
+    finding::Finding,
     flow::longest_time_wait_s,
     from_ledger,
-    judge::{self, Around, time_wait::reuse_ineffective},
+    judge::Seen,
     show::Metrics,
     verdict::{self, Check},
 };
@@ -34,9 +34,20 @@ use crate::{
 /// How many tuples of a run are remembered at most for a diagnosis.
 pub const MOST_TUPLES: usize = 50_000;
 
-/// What is known of a recording whose lines are read one after the other: [`Recorded::add`], then [`Recorded::finish`].
+/// What is kept of the windows of a recording.
+pub trait Keep {
+    /// Adds the tuples of a namespace in a window that has ended. `knows_reuse`: whether the recording says which TIME_WAITs connect()
+    /// takes over there; `at`: when a finding was, ns since 1970.
+    fn window(&mut self, seen: &Seen, knows_reuse: bool, at: impl Fn(&Finding) -> u64);
+
+    /// Adds a tuple of a run without readings. `failed`: how many of its calls found no port; `at_ns`: when it held most ports, ns
+    /// since 1970.
+    fn without_readings(&mut self, seen: &Seen, failed: u64, at_ns: u64);
+}
+
+/// What is known of a recording so far. It keeps the findings ([`Worst`]), or only what helps tuples that ran out of ports ([`Cases`]).
 #[derive(Debug)]
-pub struct Recorded {
+pub struct Recorded<K = Worst> {
     /// How many tuples of a run are remembered at most.
     most: usize,
     /// The namespaces to judge; empty: all.
@@ -47,7 +58,7 @@ pub struct Recorded {
     facts: Facts,
     /// The lines since the last `tracer.start`.
     run: Run,
-    worst: Worst,
+    kept: K,
     metrics: Metrics,
     counts: checks::Counts,
     /// The earliest and the latest time of a line, ns since 1970; `None`: there was no line.
@@ -76,18 +87,60 @@ pub struct Judged {
     pub metrics: Metrics,
     /// How many complete readings it has, in all runs.
     pub readings: u64,
-    /// How many lines were left out, because there was no room for their tuples.
-    pub left_out: u64,
     /// The sum of the lengths of all windows, in seconds.
     pub watched_s: f64,
     /// The earliest and the latest time of a line, ns since 1970; 0 and 0: there was none.
     pub span: (u64, u64),
 }
 
+/// What helps the tuples of a recording.
+#[derive(Debug)]
+pub struct Advised {
+    pub cases: Cases,
+    /// How often there was no room for a tuple.
+    pub left_out: u64,
+}
+
 impl Recorded {
     /// A recording of which nothing is read yet. `wanted`: the network namespaces to judge, by name or inode number (by path:
     /// none is); empty: all. `most`: how many tuples of a run are remembered at most.
     pub fn new(wanted: Vec<NetnsRef>, most: usize) -> Self {
+        Self::keeping(Worst::default(), wanted, most)
+    }
+
+    /// Ends the recording, and judges its last window. `damage`: what of it could not be read.
+    pub fn finish(mut self, damage: &Damage) -> Judged {
+        self.end_run();
+        self.counts.has_wanted |= self.wanted.is_empty();
+        let checks = checks::checks(&self.counts, damage, self.kept.is_limited());
+        Judged {
+            about: self.about,
+            findings: verdict::order(self.kept.findings()),
+            checks,
+            metrics: self.metrics,
+            readings: self.counts.readings,
+            watched_s: self.counts.watched_s,
+            span: self.span.unwrap_or_default(),
+        }
+    }
+}
+
+impl Recorded<Cases> {
+    /// A recording of which nothing is read yet. `most`: tuples of a run that are remembered at most, and tuples that are kept.
+    pub fn for_advice(most: usize) -> Self {
+        Self::keeping(Cases::new(most), Vec::new(), most)
+    }
+
+    /// Ends the recording.
+    pub fn advised(mut self) -> Advised {
+        self.end_run();
+        let left_out = self.counts.left_out.saturating_add(self.kept.left_out());
+        Advised { cases: self.kept, left_out }
+    }
+}
+
+impl<K: Keep> Recorded<K> {
+    fn keeping(kept: K, wanted: Vec<NetnsRef>, most: usize) -> Self {
         Self {
             most,
             wanted,
@@ -95,7 +148,7 @@ impl Recorded {
             time_wait_s: longest_time_wait_s(None),
             facts: Facts::default(),
             run: Run::new(most),
-            worst: Worst::default(),
+            kept,
             metrics: Metrics::default(),
             counts: checks::Counts::default(),
             span: None,
@@ -155,7 +208,7 @@ impl Recorded {
     fn begin(&mut self, start: &Start) {
         self.end_run();
         self.about = start.about.clone();
-        self.time_wait_s = longest_time_wait_s(start.hz);
+        self.time_wait_s = longest_time_wait_s(start.about.hz);
         self.facts.begin(start);
         self.run.window.begin();
     }
@@ -192,11 +245,7 @@ impl Recorded {
             let (seen, _) = from_ledger::seen(namespace, [counted]);
             let metrics = Metrics::of(std::slice::from_ref(&seen), false, None);
             self.metrics.add(Metrics { failed: Some(failed), ..metrics });
-            let findings = verdict::sort(judge::of_tuples(&seen, &Around::default())).into_iter();
-            // Which other tuples there were is not known.
-            let findings = findings.filter(|it| it.id != Id::HotSpot);
-            let findings = findings.map(|it| it.with("failed", failed));
-            self.worst.add(findings, |_| at_ns);
+            self.kept.without_readings(&seen, failed, at_ns);
         }
     }
 
@@ -218,32 +267,10 @@ impl Recorded {
             let (seen, unknown) = from_ledger::seen(namespace, window.counted(keys, span));
             self.counts.unknown |= unknown > 0;
             self.metrics.add(Metrics::of(std::slice::from_ref(&seen), false, None));
-            let mut findings = judge::of_tuples(&seen, &Around::default());
-            if knows_reuse {
-                let (place, reuse) = (&seen.place, seen.settings.reuse);
-                findings.extend(reuse_ineffective(place, reuse, seen.time_wait_s));
-            }
             let at = |finding: &Finding| window.time_of(&finding.subject).unwrap_or(span.end_ns);
-            self.worst.add(verdict::sort(findings), at);
+            self.kept.window(&seen, knows_reuse, at);
         }
         self.run.window.next();
-    }
-
-    /// Ends the recording, and judges its last window. `damage`: what of it could not be read.
-    pub fn finish(mut self, damage: &Damage) -> Judged {
-        self.end_run();
-        self.counts.has_wanted |= self.wanted.is_empty();
-        let checks = checks::checks(&self.counts, damage, self.worst.is_limited());
-        Judged {
-            about: self.about,
-            findings: verdict::order(self.worst.findings()),
-            checks,
-            metrics: self.metrics,
-            readings: self.counts.readings,
-            left_out: self.counts.left_out,
-            watched_s: self.counts.watched_s,
-            span: self.span.unwrap_or_default(),
-        }
     }
 }
 
@@ -251,19 +278,6 @@ impl Run {
     fn new(most: usize) -> Self {
         let (window, failures) = (Window::new(most), Failures::default());
         Self { window, failures, lost: Losses::default() }
-    }
-}
-
-impl Judged {
-    /// The first advice for a tuple that ran out of ports or was about to, and the finding that gives it: `ports_exhausted`, or
-    /// the cause of that. `None`: it did not, the cause is not a finding about this tuple, or nothing is advised.
-    pub fn advice_for(&self, key: &TupleKey) -> Option<(&Finding, &Advice)> {
-        let is_about = |it: &&Finding| worst::tuple_of(&it.subject) == Some(*key);
-        let about = || self.findings.iter().filter(is_about);
-        let exhausted = about().find(|it| it.id == Id::PortsExhausted)?;
-        let id = exhausted.consequence_of.unwrap_or(exhausted.id);
-        let finding = about().find(|it| it.id == id)?;
-        Some((finding, finding.advice.first()?))
     }
 }
 

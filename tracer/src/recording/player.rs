@@ -2,6 +2,7 @@
 
 mod names;
 mod owned_line;
+mod settings;
 mod state;
 
 use std::{collections::VecDeque, path::PathBuf};
@@ -12,7 +13,7 @@ use state::State;
 
 use super::{
     line::Totals,
-    reader::{At, Reader, Unreadable},
+    reader::{At, Entry, Reader, Unreadable},
 };
 use crate::{
     error::Error,
@@ -22,6 +23,8 @@ use crate::{
 /// How long before the wanted time a seek begins to read, ns: the screen at that time needs the tuples' past.
 const LEAD_NS: u64 = 90 * SECOND;
 const SECOND: u64 = 1_000_000_000;
+/// How many lines are read at most for the settings of the namespaces of the first reading.
+const FIRST_LINES: usize = 100_000;
 
 /// Plays a recording: the readings that a live view would have had.
 pub struct Player {
@@ -65,10 +68,13 @@ impl Player {
         player.pending = player.read()?;
         // The oldest files of a rotated set may have been removed.
         player.partial = true;
-        if let Some((_, OwnedLine::Start(start))) = &player.pending {
+        if let Some((at, OwnedLine::Start(start))) = &player.pending {
             player.about = start.about.clone();
             player.interval_ns = start.interval_ns;
             player.partial = false;
+            if let Some(own) = &start.own {
+                player.state.settings.set(at.wall_ns, own);
+            }
         }
         Ok(player)
     }
@@ -233,6 +239,9 @@ impl Player {
                 self.about = start.about;
                 self.interval_ns = start.interval_ns;
                 self.state = State { stats: start.stats, ..State::default() };
+                if let Some(own) = &start.own {
+                    self.state.settings.set(at.wall_ns, own);
+                }
                 self.partial = false;
             }
             OwnedLine::Failure(failure) => {
@@ -249,10 +258,11 @@ impl Player {
                 }
             }
             OwnedLine::Degraded(now) => self.about.degraded = now,
+            OwnedLine::Settings(settings) => self.state.settings.set(at.wall_ns, &settings),
             OwnedLine::Stop(totals) => {
                 self.state.set(Totals { self_stats: self.state.self_stats, ..totals });
             }
-            OwnedLine::Tuple(_) | OwnedLine::Stats(_) | OwnedLine::Other => {}
+            OwnedLine::Tuple(_) | OwnedLine::Stats(_) => {}
         }
     }
 
@@ -282,8 +292,9 @@ impl Player {
     }
 
     /// Goes to a time, ns since 1970. The next readings begin at least 90 s (or two intervals, if longer) before it, or at
-    /// the recording's beginning: the screen at that time needs the tuples' past. On a pipe this does nothing: the caller
-    /// reads forward to the time.
+    /// the recording's beginning: the screen at that time needs the tuples' past. Settings of namespaces are known then if they
+    /// are in the first reading, or were read before and are of an earlier time. On a pipe this does nothing: the caller reads
+    /// forward to the time.
     ///
     /// # Errors
     /// The time is earlier than the newest reading, and the recording comes from a pipe; a file cannot be read.
@@ -298,14 +309,38 @@ impl Player {
             }
             return Ok(());
         }
+        if self.now_ns == 0 {
+            self.read_first_settings()?;
+        }
         // Far enough that a whole reading is before the time.
         let lead = LEAD_NS.max(self.interval_ns.saturating_mul(2));
-        let begin = self.reader.go_to(wall_ns.saturating_sub(lead))?;
-        self.state = State { stats: self.state.stats, ..State::default() };
+        let begin_ns = wall_ns.saturating_sub(lead);
+        let begin = self.reader.go_to(begin_ns)?;
+        let State { stats, mut settings, .. } = std::mem::take(&mut self.state);
+        settings.forget_after(begin_ns);
+        self.state = State { stats, settings, ..State::default() };
         self.ready.clear();
         self.pending = self.read()?;
         let whole = matches!(self.pending, Some((_, OwnedLine::Start(_))));
         self.partial = !(begin && whole);
+        Ok(())
+    }
+
+    /// Reads up to the end of the first reading, which has the settings of most namespaces: a seek would skip their lines. Keeps
+    /// nothing else of these lines. For a player that has returned no reading yet.
+    fn read_first_settings(&mut self) -> Result<(), Error> {
+        let Self { reader, state, .. } = self;
+        for _ in 0..FIRST_LINES {
+            let mut ends = false;
+            let more = reader.next(&mut |at, entry| match entry {
+                Entry::Settings(settings) => state.settings.set(at.wall_ns, &settings),
+                Entry::Stats(_) | Entry::Start(_) => ends = true,
+                _ => {}
+            })?;
+            if ends || !more {
+                break;
+            }
+        }
         Ok(())
     }
 }

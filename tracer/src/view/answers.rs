@@ -25,7 +25,7 @@ use crate::{
         verdict,
     },
     format::text::until_nul,
-    host::capacity::Limits,
+    host::capacity::{Limits, PortRange},
     ledger::stats::Row,
 };
 use past::{Binds, Past, bind_key};
@@ -205,9 +205,12 @@ impl NetnsTuples {
         let shown = || from_ledger::reuse(self.reusable.iter().map(|(key, some)| (key, *some)));
         // Without a tuple that shows it, it is not known.
         let reuse = reuse.or_else(|| Some(shown()).filter(|it| it.timestamps));
+        let range = self.limits.zip(reading.reserved.get(&netns)).map(|(limits, reserved)| {
+            PortRange { low: limits.low, high: limits.high, reserved: reserved.to_vec() }
+        });
         let namespace = Namespace {
             place: self.place.unwrap_or_else(|| place(about, netns, None)),
-            range: None,
+            range,
             limits: self.limits,
             reuse,
             time_wait_s: flow::longest_time_wait_s(about.hz),

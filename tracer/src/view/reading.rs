@@ -2,7 +2,7 @@
 //!
 //! A source adds each tuple as a [`TupleSample`], then returns everything else as a [`Snapshot`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use tracer_common::{Cause, TupleCount, TupleKey};
 
@@ -88,9 +88,11 @@ pub struct Snapshot {
     pub blocked: Option<Vec<Blocked>>,
     /// Who holds ports; `None`: not wanted (`Model::wants`), or a recording.
     pub holders: Option<Vec<Holder>>,
-    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by namespace, of those where it is known; empty in a
-    /// recording.
+    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by namespace, of those where it is known.
     pub reuses: BTreeMap<u32, Reuse>,
+    /// Ports of the range that are never chosen (net.ipv4.ip_local_reserved_ports), by namespace, of those where they are known;
+    /// empty if this is no recording.
+    pub reserved: BTreeMap<u32, Arc<[RangeInclusive<u16>]>>,
     /// The pools of the rules of `tracer spread`; empty: there is no rule, or this is a recording.
     pub pools: Vec<Pool>,
     pub self_stats: SelfStats,

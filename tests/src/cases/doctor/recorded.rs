@@ -11,15 +11,17 @@ pub(super) fn failing_calls() -> Result<()> {
     edge.leave_time_waits(100)?;
     let inum = edge.here.inum().to_string();
     let options = ["--events", "failed,stats,lost", "--interval", "0.5", "--netns", &inum];
-    let (found, load) = edge.under_load(edge.first(), 50, || {
-        let record = Record::start("auto", &options)?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("ports.jsonl");
+    let ((), load) = edge.under_load(edge.first(), 50, || {
+        let record = Record::start_at("auto", &file, &options)?;
         record.wait_for_reading()?;
         record.wait_for_reading()?;
-        // While it is written: the last reading of a recording is taken when nothing is counted any more.
-        let found = doctor_of(&[record.file()])?;
+        // The load goes on: the last reading is one in which everything is still counted.
         record.stop()?;
-        Ok(found)
+        Ok(())
     })?;
+    let found = doctor_of(&[&file])?;
     ensure!(found.exit == 2 && found.causes().first() == Some(&"ports_exhausted"), "{found:?}");
     let full = found.finding("ports_exhausted")?;
     let tuple = (full.local.as_deref(), full.peer.as_deref(), full.port);

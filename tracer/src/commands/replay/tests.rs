@@ -1,5 +1,7 @@
 //! Recordings that no tracer wrote: any file is read to its end, in bounded time.
 
+mod settings;
+
 use std::{fs, path::Path};
 
 use ratatui::{Terminal, backend::TestBackend};

@@ -17,7 +17,7 @@ use super::{
     to_do::ToDo,
 };
 use crate::{
-    doctor::recorded::Judged,
+    doctor::recorded::{Advised, Cases},
     format::{text::until_nul, timestamp::Timestamp},
     ledger::stats::P99,
     recording::Reader,
@@ -214,9 +214,8 @@ pub(super) struct ByProcess {
 }
 
 impl Report {
-    /// The report on a recording that was read to its end by `reader`, with at most `limit` tuples. `judged`: what is advised for
-    /// them.
-    pub(super) fn new(summary: Summary, reader: &Reader, judged: &Judged, limit: usize) -> Self {
+    /// The report on a recording that was read to its end by `reader`, with at most `limit` tuples. `advised`: what helps them.
+    pub(super) fn new(summary: Summary, reader: &Reader, advised: &Advised, limit: usize) -> Self {
         let (first, last) = summary.span.unwrap_or_default();
         // The first and last line can be of kinds that the summary does not use.
         let (begin, end) = reader.span();
@@ -224,10 +223,8 @@ impl Report {
         let end = last.max(end);
         let notes = notes(&summary);
         let mut limits = limits(&summary);
-        if judged.left_out > 0 {
-            limits.push(
-                "too many tuples in a run: what to do is not known for all of them".to_owned(),
-            );
+        if advised.left_out > 0 {
+            limits.push("too many tuples: what to do is not known for all of them".to_owned());
         }
         let forgotten = usize::try_from(summary.forgotten).unwrap_or(usize::MAX);
         let tuples_total = summary.tuples.len().saturating_add(forgotten);
@@ -263,7 +260,7 @@ impl Report {
             peak: peaks.reduce(f64::max).map(rounded),
             above_s: seconds(summary.above),
             slowest: summary.slowest.map(|slowest| Slow::new(slowest, namespaces)),
-            tuples: worst(summary.tuples.iter(), namespaces, judged, limit),
+            tuples: worst(summary.tuples.iter(), namespaces, &advised.cases, limit),
             tuples_total,
             by_cause,
             by_cause_source: match (summary.by_cause.from_totals, summary.by_cause.from_events) {
@@ -305,7 +302,7 @@ fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
 fn worst<'a>(
     tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>,
     namespaces: &HashMap<u32, String>,
-    judged: &Judged,
+    cases: &Cases,
     limit: usize,
 ) -> Vec<Worst> {
     let mut tuples: Vec<_> = tuples.collect();
@@ -322,7 +319,7 @@ fn worst<'a>(
     let shown = tuples.into_iter().take(limit);
     shown
         .map(|(key, tally)| Worst {
-            advice: ToDo::new(judged, key),
+            advice: ToDo::new(cases, key),
             ..Worst::new(key, tally, namespaces)
         })
         .collect()

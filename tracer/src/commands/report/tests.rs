@@ -196,6 +196,24 @@ fn runs_are_added_up() {
 }
 
 #[test]
+fn of_thousands_of_tuples_that_ran_out_each_listed_one_has_its_advice() {
+    let mut recorder = Recorder::in_namespace(1);
+    recorder.start(S, true);
+    let last = 6_000;
+    for port in 1..=last {
+        let key = TupleKey { destination_port: port, ..key(1) };
+        // The last ones of them failed most, so they are listed.
+        recorder.tuple(S, key, &count(1000, port.into(), 0), None);
+    }
+    recorder.totals(S, 0, 1);
+    let report = value(recorder.bytes());
+    let tuples = report["tuples"].as_array().unwrap();
+    assert_eq!((tuples.len(), &tuples[0]["network.peer.port"]), (10, &json!(last)));
+    let findings: Vec<_> = tuples.iter().map(|it| &it["advice"]["finding"]).collect();
+    assert_eq!(findings, [&json!("ports_exhausted"); 10]);
+}
+
+#[test]
 fn rows_that_look_alike_have_their_namespace() {
     let mut recorder = Recorder::default();
     recorder.start(S, true);
@@ -246,8 +264,8 @@ fn limits_are_noted_and_tuples_that_were_out_of_ports_are_kept() {
     while reader.next(&mut |at, entry| summary.add(at, &entry)).unwrap() {
         assert!(summary.tuples.len() <= 10 && summary.by_tuple.len() <= 6);
     }
-    let judged = Recorded::new(Vec::new(), ADVISED).finish(&Damage::default());
-    let report = Report::new(summary.finish(), &reader, &judged, 1);
+    let advised = Recorded::for_advice(ADVISED).advised();
+    let report = Report::new(summary.finish(), &reader, &advised, 1);
     assert_eq!(report.tuples[0].saturation, Some(1.0));
     assert!((report.tuples[0].above_95 - 10.0).abs() < 0.001);
     assert_eq!(report.tuples_total, 101);

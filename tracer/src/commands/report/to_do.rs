@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracer_common::TupleKey;
 
-use crate::doctor::{recorded::Judged, show};
+use crate::doctor::{recorded::Cases, show};
 
 /// What to do first for a tuple, as in the JSON of `tracer doctor`.
 #[derive(Debug, Serialize)]
@@ -18,9 +18,9 @@ pub(super) struct ToDo {
 
 impl ToDo {
     /// The first advice for a tuple. `None`: it did not run out of ports and was not about to, or nothing is advised.
-    pub(super) fn new(judged: &Judged, key: &TupleKey) -> Option<Self> {
-        let (finding, advice) = judged.advice_for(key)?;
-        Some(Self { finding: finding.id.name(), advice: show::advice(advice) })
+    pub(super) fn new(cases: &Cases, key: &TupleKey) -> Option<Self> {
+        let (finding, advice) = cases.advice_for(key)?;
+        Some(Self { finding: finding.name(), advice: show::advice(&advice) })
     }
 
     /// What to do, and what it gives if that is known, as a text for people.

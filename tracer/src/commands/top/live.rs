@@ -250,6 +250,7 @@ impl Live {
             blocked: if wants.blocked { Some(self.blocked()?) } else { None },
             holders: wants.holders.map(|of| self.holders(of)).transpose()?,
             reuses: BTreeMap::new(),
+            reserved: BTreeMap::new(),
             pools: self.pools.clone(),
             self_stats: SelfStats {
                 seen: totals.seen,

@@ -58,12 +58,22 @@ pub(super) fn exhausted(seen: &Seen, around: &Around) -> Vec<Finding> {
 
 /// Whether this tuple is a critical `ports_exhausted`.
 pub(super) fn is_exhausted(seen: &Seen, ends: &Ends, tuple: &Tuple) -> bool {
-    severity(tuple, seen.activity.get(ends), seen.flow(ends)) == Some(Severity::Critical)
+    severity_of(seen, ends, tuple) == Some(Severity::Critical)
+}
+
+/// How severe the finding of a tuple that [`exhausted`] makes is; `None`: it makes none.
+pub(super) fn severity_of(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Severity> {
+    severity(tuple, seen.activity.get(ends), seen.flow(ends))
+}
+
+/// Share of the ports that are in use, as findings have it: 0 for a tuple that holds none.
+pub(super) fn saturation(tuple: &Tuple) -> f64 {
+    if tuple.held == 0 { 0.0 } else { tuple.saturation() }
 }
 
 fn severity(tuple: &Tuple, activity: Option<&Activity>, flow: Option<Flow>) -> Option<Severity> {
     let failed = activity.map_or(0, Activity::exhausted);
-    let saturation = if tuple.held == 0 { 0.0 } else { tuple.saturation() };
+    let saturation = saturation(tuple);
     if failed > 0 || saturation >= FULL {
         return Some(Severity::Critical);
     }
@@ -133,7 +143,7 @@ impl Case<'_> {
             .with("ports.time_wait", tuple.time_wait)
             .with("ports.syn_sent", tuple.syn_sent)
             .with("ports.reusable", tuple.reusable)
-            .with("saturation", rounded(if tuple.held == 0 { 0.0 } else { tuple.saturation() }))
+            .with("saturation", rounded(saturation(tuple)))
             .with("time_wait_s", rounded(self.seen.time_wait_s))
             .with("failed", json!(activity.map(Activity::exhausted)))
             .with("eta_s", json!(full_in_s(tuple, *activity, *flow).map(rounded)));

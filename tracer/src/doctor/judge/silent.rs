@@ -24,23 +24,30 @@ pub(super) fn black_holes(seen: &Seen) -> Vec<Finding> {
     seen.now.by_ends.iter().filter_map(|(ends, tuple)| of_tuple(seen, ends, tuple)).collect()
 }
 
-fn of_tuple(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Finding> {
+/// How severe the finding of a tuple that [`black_holes`] makes is; `None`: it makes none.
+pub(super) fn severity_of(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Severity> {
     if tuple.unanswered < FEW {
         return None;
     }
-    // TIME_WAITs that connect() takes over hold no port against it.
-    let share = f64::from(tuple.syn_sent) / f64::from(tuple.in_use().max(1));
+    let share = share(tuple);
     let established = seen.activity.get(ends).map(|it| it.established(tuple.syn_sent));
     let none_gets_through = tuple.established == 0
         && established.map_or(share >= SOME_SHARE, |established| established == 0);
     let much = f64::from(tuple.in_use()) >= FAST_SHARE * f64::from(tuple.capacity);
-    let severity = if share >= MOST && (much || ports::is_exhausted(seen, ends, tuple)) {
-        Severity::Critical
-    } else if tuple.unanswered >= SOME && none_gets_through {
-        Severity::Warning
-    } else {
-        return None;
-    };
+    if share >= MOST && (much || ports::is_exhausted(seen, ends, tuple)) {
+        return Some(Severity::Critical);
+    }
+    (tuple.unanswered >= SOME && none_gets_through).then_some(Severity::Warning)
+}
+
+/// Share of the ports in use that wait in SYN_SENT. TIME_WAITs that connect() takes over hold no port against it.
+fn share(tuple: &Tuple) -> f64 {
+    f64::from(tuple.syn_sent) / f64::from(tuple.in_use().max(1))
+}
+
+fn of_tuple(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Finding> {
+    let severity = severity_of(seen, ends, tuple)?;
+    let share = share(tuple);
     let what = format!(
         "{} of {} ports in use wait in SYN_SENT ({}), {} after their SYN was sent again: no answer comes",
         number(tuple.syn_sent.into()),

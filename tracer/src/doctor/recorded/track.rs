@@ -151,6 +151,6 @@ fn fullness(held: &Held) -> (f64, u64) {
 
 /// A count as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-fn float(count: u64) -> f64 {
+pub(super) fn float(count: u64) -> f64 {
     count as f64
 }

@@ -7,8 +7,13 @@ use std::{
 
 use tracer_common::{Addr, TupleKey};
 
+use super::Keep;
 use crate::{
-    doctor::finding::{Finding, Id, Severity, Subject},
+    doctor::{
+        finding::{Finding, Id, Severity, Subject},
+        judge::{self, Around, Seen, time_wait::reuse_ineffective},
+        verdict,
+    },
     format::timestamp::Timestamp,
 };
 
@@ -20,7 +25,7 @@ type About = (Id, Option<u32>, Option<IpAddr>, Option<SocketAddr>);
 
 /// The findings of all windows, each as it was at its worst; at most 5,000.
 #[derive(Debug, Default)]
-pub(super) struct Worst {
+pub struct Worst {
     all: HashMap<About, Found>,
     is_limited: bool,
     /// The earliest and the latest time of a finding, ns since 1970; `None`: there is none.
@@ -38,15 +43,29 @@ struct Found {
 }
 
 /// The greater the worse: the severity, then what counts in its id.
-type Rank = (Severity, [f64; 2]);
+pub(super) type Rank = (Severity, [f64; 2]);
+
+impl Keep for Worst {
+    fn window(&mut self, seen: &Seen, knows_reuse: bool, at: impl Fn(&Finding) -> u64) {
+        let mut findings = judge::of_tuples(seen, &Around::default());
+        if knows_reuse {
+            let (place, reuse) = (&seen.place, seen.settings.reuse);
+            findings.extend(reuse_ineffective(place, reuse, seen.time_wait_s));
+        }
+        self.add(verdict::sort(findings), at);
+    }
+
+    fn without_readings(&mut self, seen: &Seen, failed: u64, at_ns: u64) {
+        let findings = verdict::sort(judge::of_tuples(seen, &Around::default())).into_iter();
+        // Which other tuples there were is not known.
+        let findings = findings.filter(|it| it.id != Id::HotSpot);
+        self.add(findings.map(|it| it.with("failed", failed)), |_| at_ns);
+    }
+}
 
 impl Worst {
     /// Adds the findings of a window. `at`: when a finding was so bad, ns since 1970. Beyond 5,000 they are left out.
-    pub(super) fn add(
-        &mut self,
-        findings: impl IntoIterator<Item = Finding>,
-        at: impl Fn(&Finding) -> u64,
-    ) {
+    fn add(&mut self, findings: impl IntoIterator<Item = Finding>, at: impl Fn(&Finding) -> u64) {
         for finding in findings {
             let (about, rank, at_ns) = (about(&finding), rank(&finding), at(&finding));
             if self.all.len() >= MOST && !self.all.contains_key(&about) {
@@ -100,7 +119,7 @@ impl Found {
     }
 }
 
-fn is_worse(new: Rank, old: Rank) -> bool {
+pub(super) fn is_worse(new: Rank, old: Rank) -> bool {
     let numbers = || {
         let [one, two] = new.1;
         let [first, second] = old.1;
@@ -109,6 +128,7 @@ fn is_worse(new: Rank, old: Rank) -> bool {
     new.0 > old.0 || (new.0 == old.0 && numbers())
 }
 
+/// As [`super::cases`] does it without a finding: of `ports_exhausted` and `black_hole`.
 fn rank(finding: &Finding) -> Rank {
     let keys = match finding.id {
         Id::PortsExhausted => ["failed", "saturation"],

@@ -21,8 +21,6 @@ pub struct Start {
     pub failures: Option<bool>,
     /// Time between two readings, ns; 0: the line does not say it, or its value is no duration.
     pub interval_ns: u64,
-    /// Ticks of the kernel's timer per second; `None`: the line does not say it.
-    pub hz: Option<u32>,
     /// The settings of the namespace in which tracer was started; `None`: the line does not say which namespace that is.
     pub own: Option<Settings>,
 }
@@ -48,6 +46,7 @@ impl Start {
         let interval = line.get("settings.stats_interval_s").and_then(Value::as_f64);
         let interval = interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let interval_ns = interval.map(crate::runtime::clock::as_ns);
+        let own = Settings::in_line(&line);
         let mask = line.get("settings.event_mask").and_then(Value::as_u64);
         Ok(Self {
             about: About {
@@ -58,13 +57,13 @@ impl Start {
                 degraded: reasons(line.get("degraded")),
                 range,
                 filter: text("settings.filter"),
-                ..About::default()
+                netns: own.as_ref().map(|own| own.netns),
+                hz: number(&line, "kernel.hz").filter(|hz| *hz > 0),
             },
             stats: line.get("settings.stats").and_then(Value::as_bool),
             interval_ns: interval_ns.unwrap_or(0),
             failures: mask.map(|mask| mask & u64::from(FAILURES) != 0),
-            hz: number(&line, "kernel.hz").filter(|hz| *hz > 0),
-            own: Settings::in_line(&line),
+            own,
         })
     }
 }

@@ -6,7 +6,7 @@ use tracer_common::{TupleCount, TupleKey};
 
 use super::{
     super::{
-        line::{Start, Totals, Tuple},
+        line::{Settings, Start, Totals, Tuple},
         reader::Entry,
     },
     names::Names,
@@ -37,8 +37,7 @@ pub(super) enum OwnedLine {
     Lost(String, u64),
     /// All that does not work as well as it could from this line on, one text each.
     Degraded(Vec<String>),
-    /// A line that changes no reading.
-    Other,
+    Settings(Settings),
 }
 
 /// A tuple of a reading, with the values of a [`Tuple`]. A name is `None` if it is empty, or [`Names`] has no room for
@@ -72,7 +71,7 @@ impl OwnedLine {
                 Self::Failure(reading::Failure { container, ..failure.what })
             }
             Entry::Degraded(degraded) => Self::Degraded(degraded.now),
-            Entry::Settings(_) => Self::Other,
+            Entry::Settings(settings) => Self::Settings(settings),
             Entry::Lost(lost) => Self::Lost(lost.reason.into_owned(), lost.count),
         }
     }

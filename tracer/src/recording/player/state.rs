@@ -1,10 +1,13 @@
 //! What the lines up to a position in a stream say: failures, totals, losses. Tuples are not kept here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use tracer_common::Cause;
 
-use super::super::{line::Totals, losses::Losses, reader::At};
+use super::{
+    super::{line::Totals, losses::Losses, reader::At},
+    settings::KnownSettings,
+};
 use crate::view::reading::{Failure, SelfStats, Snapshot};
 
 /// The most entries for failures in one reading; the oldest are left out. Equal failures in a row, in one second, are one
@@ -26,6 +29,7 @@ pub(super) struct State {
     /// In a stream without `tuple.stats`, the time of the first failure that is in no reading yet; `None`: there is
     /// none.
     pub(super) since: Option<At>,
+    pub(super) settings: KnownSettings,
 }
 
 impl State {
@@ -55,7 +59,8 @@ impl State {
     /// Makes a reading of this state, with the time `at`, and begins the next one: without failures, with the same totals.
     pub(super) fn close(&mut self, at: At) -> Snapshot {
         Snapshot {
-            reuses: BTreeMap::new(),
+            reuses: self.settings.reuses(),
+            reserved: self.settings.reserved(),
             wall_ns: at.wall_ns,
             mono_ns: at.mono_ns,
             // A recording has only tuples that its filter matches.
