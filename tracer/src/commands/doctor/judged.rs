@@ -12,7 +12,7 @@ use crate::{
     doctor::{
         changes::Sight,
         finding::{Finding, Id, Place, Severity, Subject},
-        flow, homes,
+        flow, homes, interfaces,
         judge::{self, Around, Seen},
         owners,
         proxies::{self, Proxies},
@@ -83,6 +83,7 @@ impl Doctor {
         let history = self.history.as_mut();
         let changes = history.map(|history| history.compare(&mut findings, &sight, &checks));
         let left_out = verdict::shorten(&mut findings);
+        interfaces::name(&mut findings, &all, self.own, &self.worker);
         let round = homes::Round { seen: &seen, owners: &around.owners, watched: watched.as_ref() };
         self.homes.name(&mut findings, &round, &self.worker);
         let uname = uname();
