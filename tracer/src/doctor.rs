@@ -11,6 +11,7 @@ pub mod finding;
 pub mod flow;
 pub mod from_ledger;
 pub mod homes;
+pub mod interfaces;
 pub mod judge;
 pub mod logs;
 pub mod nat;

@@ -80,6 +80,16 @@ pub enum Error {
         missing: Vec<&'static str>,
     },
 
+    /// The process has the capabilities, but in a user namespace of its own: the kernel asks for those of the host.
+    #[error(
+        "privileges are missing: {} of a user namespace are none on the host; run tracer on the host, or in a container \
+         without a user namespace", missing.join(", ")
+    )]
+    InUserNamespace {
+        /// Names as in capabilities(7): `CAP_BPF`.
+        missing: Vec<&'static str>,
+    },
+
     /// The kernel refuses something although this process has the capabilities for it.
     #[error("{0}")]
     Denied(String),
@@ -98,7 +108,9 @@ impl Error {
             Self::Usage(_) => Exit::Usage,
             Self::NoBackend { .. } => Exit::NoBackend,
             Self::AlreadyRunning { .. } => Exit::AlreadyRunning,
-            Self::NoPrivilege { .. } | Self::Denied(_) => Exit::NoPrivilege,
+            Self::NoPrivilege { .. } | Self::InUserNamespace { .. } | Self::Denied(_) => {
+                Exit::NoPrivilege
+            }
             Self::BadConfig(_) => Exit::BadConfig,
         }
     }
@@ -167,6 +179,7 @@ mod tests {
             },
             Error::AlreadyRunning { what: "tracer agent", pid: Some(17) },
             Error::NoPrivilege { missing: vec!["CAP_BPF", "CAP_PERFMON"] },
+            Error::InUserNamespace { missing: vec!["CAP_BPF", "CAP_PERFMON"] },
             Error::BadConfig(
                 "there is no network namespace blue: give a name in /run/netns, a path or an inode \
                  number"

@@ -99,6 +99,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .once(&[("nodeport_overlap", scenes::nodeport_overlap)])
         .kernel_independent()
         .once(&[
+            ("root_of_a_container", privileges::root_of_a_container),
             ("exit_codes", command::exit_codes),
             ("exit_codes_of_each_form", forms::exit_codes_of_each_form),
             ("without_privileges", command::without_privileges),

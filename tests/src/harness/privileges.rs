@@ -5,6 +5,12 @@ use std::{io, os::unix::process::CommandExt, process::Command};
 
 /// Number of CAP_DAC_READ_SEARCH (include/uapi/linux/capability.h).
 pub const DAC_READ_SEARCH: u32 = 2;
+/// Number of CAP_SETGID.
+pub const SETGID: u32 = 6;
+/// Number of CAP_SETUID.
+pub const SETUID: u32 = 7;
+/// Number of CAP_SETPCAP.
+pub const SETPCAP: u32 = 8;
 /// Number of CAP_NET_ADMIN.
 pub const NET_ADMIN: u32 = 12;
 /// Number of CAP_SYS_PTRACE.
@@ -13,6 +19,8 @@ pub const SYS_PTRACE: u32 = 19;
 pub const SYS_ADMIN: u32 = 21;
 /// Number of CAP_SYS_RESOURCE.
 pub const SYS_RESOURCE: u32 = 24;
+/// Number of CAP_SYSLOG.
+pub const SYSLOG: u32 = 34;
 /// Number of CAP_PERFMON.
 pub const PERFMON: u32 = 38;
 /// Number of CAP_BPF.
@@ -25,13 +33,13 @@ pub const NEEDED: &[u32] = &[NET_ADMIN, PERFMON, BPF];
 /// CAP_SYS_RESOURCE, which it needs up to Linux 5.10 only.
 pub const ADVISED: &[(&str, u32)] = &[
     ("cap_dac_read_search", DAC_READ_SEARCH),
-    ("cap_setgid", 6),
-    ("cap_setuid", 7),
-    ("cap_setpcap", 8),
+    ("cap_setgid", SETGID),
+    ("cap_setuid", SETUID),
+    ("cap_setpcap", SETPCAP),
     ("cap_net_admin", NET_ADMIN),
     ("cap_sys_ptrace", SYS_PTRACE),
     ("cap_sys_admin", SYS_ADMIN),
-    ("cap_syslog", 34),
+    ("cap_syslog", SYSLOG),
     ("cap_perfmon", PERFMON),
     ("cap_bpf", BPF),
 ];
@@ -63,6 +71,17 @@ pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     };
     // SAFETY: the closure makes system calls only; `fs::write` copies the short path to the stack, and allocates nothing.
     unsafe { command.pre_exec(unshare) }
+}
+
+/// As [`in_user_namespace`], with a network namespace that belongs to the user namespace.
+pub fn in_user_and_network_namespace(command: &mut Command) -> &mut Command {
+    let unshare = || {
+        // SAFETY: takes a number only.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes a system call only.
+    unsafe { in_user_namespace(command).pre_exec(unshare) }
 }
 
 /// Makes a command of root run with these capabilities only, by their numbers. Returns `command`.

@@ -85,7 +85,7 @@ impl Doctor {
         }
         let homes = Homes::open();
         let worker = Worker::spawn().map_err(failed)?;
-        let enters = privilege::effective().is_ok_and(|it| it.contains(CapabilitySet::SYS_ADMIN));
+        let enters = worker.enters();
         let spreads = !Pins::all().rules.is_empty();
         let opened = config.window.map(|_| Window::open(kernel, selection.is_some())).transpose();
         let (window, no_window) = match opened {
@@ -134,10 +134,15 @@ impl Doctor {
 
 /// Why the hooks are not attached, and what they need.
 fn not_attached(error: &Error) -> Missing {
-    let needs = match error {
-        Error::NoPrivilege { missing } => Some(missing.join(", ")),
-        _ => None,
-    };
-    let why = if needs.is_some() { "privileges are missing".to_owned() } else { error.to_string() };
-    Missing { why, needs }
+    let missing = |why: &str, needs| Missing { why: why.to_owned(), needs: Some(needs) };
+    match error {
+        Error::NoPrivilege { missing: names } => {
+            missing("privileges are missing", names.join(", "))
+        }
+        Error::InUserNamespace { missing: names } => missing(
+            "tracer is in a user namespace, whose privileges are none on the host",
+            format!("{} outside of a user namespace", names.join(", ")),
+        ),
+        _ => Missing { why: error.to_string(), needs: None },
+    }
 }

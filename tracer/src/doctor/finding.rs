@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-pub use advice::{Advice, Reservation};
+pub use advice::{Advice, NewAddress, Reservation};
 pub use home::{Home, Pod};
 pub use subject::{Place, Process, Subject};
 

@@ -9,6 +9,7 @@ mod lingering;
 pub mod listeners;
 pub mod logs;
 pub mod nat_behind;
+mod new_address;
 pub mod nginx;
 mod not_local;
 mod ports;
@@ -37,6 +38,7 @@ use std::{
 };
 
 pub use lingering::held;
+pub use new_address::name_interfaces;
 pub use set::unite_reservations;
 pub(crate) use text::look_again;
 pub(super) use text::subject;

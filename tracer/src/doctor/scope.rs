@@ -249,15 +249,17 @@ impl Scope {
         self.owned.get(&netns).is_none_or(|it| it.has(|ports| ports.are_at(address)))
     }
 
-    /// Whether a finding is judged: if it is about the host or a whole namespace, which concerns every process there; about a
-    /// process that was asked for, or another one of the same server; or about a tuple or an address that such a process uses, or
-    /// of which it is not known that others do.
+    /// Whether a finding is judged: if it is about the host or a whole namespace, which concerns every process there, as do the
+    /// ports that any program holds by bind(); about a process that was asked for, or another one of the same server; or about a
+    /// tuple or an address that such a process uses, or of which it is not known that others do.
     pub fn judges(&self, finding: &Finding) -> bool {
         let of_place = |inum: u32, is: &dyn Fn(&Ports) -> bool| {
             self.owned.get(&inum).is_none_or(|owned| owned.has(is))
         };
         match &finding.subject {
             Subject::Host | Subject::Netns(_) => true,
+            // connect() of every process of the namespace is given none of these ports.
+            Subject::Process(_) if finding.id == Id::PoisonedPorts => true,
             Subject::Process(process) => {
                 self.members.pids.contains(&process.pid) || self.related.contains(&process.pid)
             }

@@ -19,6 +19,7 @@ use crate::{
         network_settings::NetworkSettings,
         sockdiag, sockstat,
     },
+    kernel::privilege,
     spread::addresses,
 };
 
@@ -58,6 +59,8 @@ pub struct Snapshot {
     pub looks: Vec<Look>,
     /// Namespaces that could not be looked at, each with the reason.
     pub failed: Vec<(Place, io::Error)>,
+    /// Those that nobody asked for and that may not be entered, by inode number: they belong to another user namespace.
+    pub closed: BTreeSet<u32>,
     /// Why namespaces may be missing, as a text for people; `None`: all that can be found were looked at, except `failed`.
     pub cut_short: Option<&'static str>,
 }
@@ -97,10 +100,22 @@ pub fn look(wanted: &Wanted<'_>, worker: &Worker) -> Snapshot {
             }
             // It has ended since it was found: there is nothing to look at, unless it was asked for.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !wanted.chosen => {}
+            Err(error) if is_denied(&error) && !wanted.chosen && is_closed(worker, netns) => {
+                snapshot.closed.insert(netns.inum);
+            }
             Err(error) => snapshot.failed.push((place, error)),
         }
     }
     snapshot
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// Whether this process is in a user namespace to which the namespace does not belong.
+fn is_closed(worker: &Worker, netns: &Netns) -> bool {
+    !privilege::in_first_users() && worker.run_in(netns, || Ok(())).is_err_and(|it| is_denied(&it))
 }
 
 /// Runs `job` in a namespace, and returns its result. `own`: inode number of the namespace of this process, which is not entered:
@@ -133,10 +148,9 @@ impl Snapshot {
             all => format!(", and {} more", all - 1),
         };
         let name = place.name.clone().unwrap_or_else(|| place.inum.to_string());
-        let denied = error.kind() == io::ErrorKind::PermissionDenied;
         Some(Missing {
             why: format!("network namespace {name}: {}{more}", reason(error)),
-            needs: denied.then(|| "CAP_SYS_ADMIN".to_owned()),
+            needs: is_denied(error).then(|| "CAP_SYS_ADMIN".to_owned()),
         })
     }
 }

@@ -3,6 +3,8 @@
 //! Capabilities belong to a thread, so everything here concerns the calling thread and the threads that it starts
 //! afterwards.
 
+use std::{fs, os::unix::fs::MetadataExt};
+
 use rustix::{
     io::{self, Errno},
     thread::{
@@ -51,6 +53,18 @@ const USEFUL: [(CapabilitySet, &str, &str); 4] = [
 /// As capget(2).
 pub fn effective() -> io::Result<CapabilitySet> {
     Ok(capabilities(None)?.effective)
+}
+
+/// Whether this process is in the first user namespace (its inode is PROC_USER_INIT_INO). In another one, its capabilities
+/// are none on the host: the kernel then refuses to load programs. Also true if /proc cannot be read.
+pub fn in_first_users() -> bool {
+    const FIRST_USERS: u64 = 0xEFFF_FFFD;
+    !fs::metadata("/proc/self/ns/user").is_ok_and(|it| it.ino() != FIRST_USERS)
+}
+
+/// Names of the needed capabilities.
+pub fn needed() -> Vec<&'static str> {
+    missing(CapabilitySet::empty())
 }
 
 /// Names of the capabilities that `have` lacks and without which nothing can be attached; empty: none, also if `have` has
@@ -179,7 +193,7 @@ fn empty_bounding_set(kept: CapabilitySet) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, thread};
+    use std::thread;
 
     use super::*;
 

@@ -1,5 +1,6 @@
 //! The addresses of a network namespace, when they change, and how it reaches destinations (rtnetlink(7)).
 
+mod belonging;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use rustix::{
 };
 
 use crate::host::netlink::{Query, Socket};
+pub use belonging::interface_for;
 pub(super) use routes::reaches;
 pub use watch::Watch;
 

@@ -1,5 +1,7 @@
 //! `--pid` and `--cgroup`: what other processes do is counted, and not judged.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
@@ -26,7 +28,7 @@ fn full(found: &Diagnosis) -> Vec<u16> {
 }
 
 /// Of two processes that have each filled a tuple, only the one that is asked for is judged; of a tuple that two use, all ports
-/// count.
+/// count, and those that another process holds by bind() are missing to each.
 pub(super) fn of_a_process() -> Result<()> {
     let edge = Edge::new(50)?;
     let (second, _second) = edge.another(8082)?;
@@ -48,6 +50,15 @@ pub(super) fn of_a_process() -> Result<()> {
     ensure!(full(&shared) == [8083], "{shared:?}");
     let in_use = shared.finding("ports_exhausted")?.count("ports.in_use")?;
     ensure!(in_use == 49, "{in_use} of 49 ports are counted");
+    // No connect() of the process is given the port that the process of this test holds by bind().
+    edge.here.sysctl("ipv4/ip_local_port_range", "40000 40059")?;
+    let bound: SocketAddr = "10.2.0.1:40055".parse()?;
+    let sock = edge.here.run(|| Sock::tcp(bound))?;
+    sock.bind(bound)?;
+    let poisoned = of(&few)?;
+    let finding = poisoned.finding("poisoned_ports")?;
+    ensure!(finding.pid == Some(std::process::id()), "{poisoned:?}");
+    ensure!(finding.count("ports.bound")? == 1, "{poisoned:?}");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::{
     doctor::{
         changes::Sight,
         finding::{Finding, Id, Place, Severity, Subject},
-        flow, homes,
+        flow, homes, interfaces,
         judge::{self, Around, Seen},
         owners,
         proxies::{self, Proxies},
@@ -37,6 +37,7 @@ impl Doctor {
         let mut checks = vec![after.check()];
         checks.extend(self.config.window.map(|_| self.window_check(watched.as_ref(), watched_for)));
         let sight = sight(&after);
+        let closed = after.closed.len();
         let mut scope = chosen.map(|(members, called)| {
             checks.push(members.check());
             let looked = after.looks.iter_mut();
@@ -53,9 +54,7 @@ impl Doctor {
         let descriptors = self.worker.run(move || owners::descriptors(&pids));
         checks.push(judge::descriptors::check(&descriptors));
         checks.extend(translated.checks());
-        if !self.enters {
-            checks.push(only_own());
-        }
+        checks.extend(unreached(self.enters, closed));
         let mut findings: Vec<Finding> =
             seen.iter().flat_map(|it| judge::judge(it, &around)).collect();
         if let Ok(all) = &descriptors {
@@ -84,6 +83,7 @@ impl Doctor {
         let history = self.history.as_mut();
         let changes = history.map(|history| history.compare(&mut findings, &sight, &checks));
         let left_out = verdict::shorten(&mut findings);
+        interfaces::name(&mut findings, &all, self.own, &self.worker);
         let round = homes::Round { seen: &seen, owners: &around.owners, watched: watched.as_ref() };
         self.homes.name(&mut findings, &round, &self.worker);
         let uname = uname();
@@ -220,11 +220,16 @@ fn opening(seen: &[Seen], around: &Around) -> HashSet<u32> {
     open.chain(opened.map(|it| it.pid)).collect()
 }
 
-/// The check of other namespaces, which was not made.
-fn only_own() -> Check {
-    let why = "other network namespaces cannot be entered".to_owned();
+/// The check of other namespaces, which was not made; `None`: all were entered that were found. `closed`: how many were not.
+fn unreached(enters: bool, closed: usize) -> Option<Check> {
+    let why = match closed {
+        _ if !enters => "other network namespaces cannot be entered".to_owned(),
+        0 => return None,
+        1 => "a network namespace of another user namespace cannot be entered".to_owned(),
+        _ => format!("{closed} network namespaces of other user namespaces cannot be entered"),
+    };
     let needs = Some("CAP_SYS_ADMIN".to_owned());
-    Check { id: "namespaces", core: false, missing: Some(Missing { why, needs }) }
+    Some(Check { id: "namespaces", core: false, missing: Some(Missing { why, needs }) })
 }
 
 /// The finding about what does not work as well as it could on this host; `None`: nothing.

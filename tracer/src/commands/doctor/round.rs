@@ -62,19 +62,21 @@ impl Doctor {
         let window = self.config.window.unwrap_or_default();
         let earlier = self.members();
         self.follow(earlier.as_ref());
-        let (all, search_cut_short) = self.namespaces()?;
+        let (mut all, search_cut_short) = self.namespaces()?;
         let chosen = self.chosen.is_some();
         // Each of the two looks has its share of the time, whatever the other one takes.
-        let look = |closely: &BTreeSet<u32>, members: Option<&Arc<Members>>, of: &Self| {
-            let until = Instant::now() + LIMIT / 2;
-            let wanted = Wanted { all: &all, chosen, own: of.own, closely, members, until };
-            (snapshot::look(&wanted, &of.worker), until)
-        };
+        let look =
+            |all: &[Netns], closely: &BTreeSet<u32>, members: Option<&Arc<Members>>, of: &Self| {
+                let until = Instant::now() + LIMIT / 2;
+                let wanted = Wanted { all, chosen, own: of.own, closely, members, until };
+                (snapshot::look(&wanted, &of.worker), until)
+            };
         let proxies = proxies::begin(&self.worker, &all);
         if let Some(window) = &mut self.window {
             window.begin()?;
         }
-        let (before, _) = look(&BTreeSet::new(), None, self);
+        let (before, _) = look(&all, &BTreeSet::new(), None, self);
+        all.retain(|netns| !before.closed.contains(&netns.inum));
         let tracked_before = translation::begin(&all, self.own, &self.worker);
         let began = Instant::now();
         if self.config.window.is_some() {
@@ -88,7 +90,8 @@ impl Doctor {
         let trouble = in_trouble(watched.as_ref());
         // Also those that began meanwhile.
         let members = earlier.and_then(|earlier| Some(Arc::new(self.members()?.and(earlier))));
-        let (mut after, until) = look(&trouble, members.as_ref(), self);
+        let (mut after, until) = look(&all, &trouble, members.as_ref(), self);
+        after.closed.extend(&before.closed);
         let tracked =
             if self.config.window.is_some() { tracked_before } else { translation::Begin::new() };
         let translated = Translation::look(&all, self.own, &self.worker, (&tracked, until));

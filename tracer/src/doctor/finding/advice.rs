@@ -1,6 +1,6 @@
 //! One thing to do about a finding.
 
-use std::ops::RangeInclusive;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use super::Place;
 
@@ -21,6 +21,19 @@ pub struct Advice {
     pub risk: Option<&'static str>,
     /// What its command sets; `None`: it does not set net.ipv4.ip_local_reserved_ports.
     pub reserves: Option<Reservation>,
+    /// The address that it adds, as long as it is not known to which interface; `None`: it adds none, or names the interface.
+    pub adds: Option<NewAddress>,
+}
+
+/// An address that a namespace should have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewAddress {
+    pub place: Place,
+    pub address: IpAddr,
+    /// Where connections from it lead; empty: not known.
+    pub towards: Vec<IpAddr>,
+    /// Whether another host may have it: then somebody has to look before the command is typed.
+    pub may_be_elsewhere: bool,
 }
 
 /// A command that sets net.ipv4.ip_local_reserved_ports, by what it sets: several of one namespace can be united.
@@ -49,6 +62,7 @@ impl Advice {
             persists: true,
             risk: None,
             reserves: None,
+            adds: None,
         }
     }
 

@@ -5,8 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::text::command_in;
-use crate::doctor::finding::{Advice, Certainty, Finding, Id, Place, Process, Severity, Subject};
+use super::new_address;
+use crate::doctor::finding::{
+    Advice, Certainty, Finding, Id, NewAddress, Place, Process, Severity, Subject,
+};
 
 /// Why something is so, and what to do, by the configuration of the program that does it.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,11 +53,13 @@ pub(super) fn bad_source(
     }
     let findings = missing.into_iter().map(|(address, lines)| {
         let what = format!("{program} opens connections from {address}, which this host does not have: each of them fails");
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let to = "add the address to the interface that leads to the servers (put its name for INTERFACE)";
-        let mut advice = Advice::new(to, "").until_reboot();
-        advice.command =
-            command_in(place, &format!("ip addr add {address}/{length} dev INTERFACE"));
+        let new = NewAddress {
+            place: place.clone(),
+            address,
+            towards: Vec::new(),
+            may_be_elsewhere: false,
+        };
+        let advice = new_address::add(new, "");
         let other = Advice::new(format!("name an address that the host has in {}", some(&lines)), "");
         Finding::new(Id::BadSource, Severity::Critical, Subject::Process(process.clone()), what)
             .sure(Certainty::Inferred)

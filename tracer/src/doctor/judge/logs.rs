@@ -12,9 +12,9 @@ use std::{
 
 use lines::{Lines, times};
 
-use super::text::{command_in, netns_option};
+use super::{new_address, text::netns_option};
 use crate::doctor::{
-    finding::{Advice, Certainty, Finding, Id, Place, Process, Severity, Subject},
+    finding::{Advice, Certainty, Finding, Id, NewAddress, Place, Process, Severity, Subject},
     logs::{Group, Kind, Program, Report},
 };
 
@@ -183,15 +183,24 @@ fn bad_source(logged: &Logged<'_>, program: Program, name: Option<&str>, group: 
     // Whoever writes a log can name any address: only one that a host can have is advised.
     let add = ip.filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback());
     let add = add.map(|ip| {
-        let length = if ip.is_ipv4() { "32" } else { "128" };
-        let command = format!("ip addr add {ip}/{length} dev INTERFACE");
-        // Without a namespace, it could be added to the wrong one.
-        let command = logged.place.and_then(|place| command_in(place, &command));
-        let put = if command.is_some() { " (put its name for INTERFACE)" } else { "" };
-        let what = format!("add {ip} to the interface that it belongs to{put}");
-        let advice = Advice::new(what, "bind() finds it at once").until_reboot();
-        Advice { command, ..advice }
-            .risk("the network must route answers for this address to this host")
+        let advice = match logged.place {
+            Some(place) => {
+                let servers = logged.upstreams.values().flatten();
+                let new = NewAddress {
+                    place: place.clone(),
+                    address: ip,
+                    towards: servers.map(SocketAddr::ip).collect(),
+                    may_be_elsewhere: false,
+                };
+                new_address::add(new, "bind() finds it at once")
+            }
+            // It could be added to the wrong namespace.
+            None => {
+                let what = format!("add {ip} to the interface that it belongs to");
+                Advice::new(what, "bind() finds it at once").until_reboot()
+            }
+        };
+        advice.risk("the network must route answers for this address to this host")
     });
     let range = if program == Program::Haproxy { ", or widen its range of ports" } else { "" };
     let change = format!(

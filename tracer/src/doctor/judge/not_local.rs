@@ -1,10 +1,10 @@
 //! `bad_source`: bind() of an address that the namespace does not have, as the hooks saw it fail.
 
 use super::{
-    BoundAddress, Seen,
-    text::{command_in, ip, number, seconds},
+    BoundAddress, Seen, new_address,
+    text::{ip, number, seconds},
 };
-use crate::doctor::finding::{Advice, Finding, Id, Severity, Subject};
+use crate::doctor::finding::{Advice, Finding, Id, NewAddress, Severity, Subject};
 
 /// A finding for each address that a program could not bind because the namespace does not have it.
 pub(super) fn bad_sources(seen: &Seen) -> Vec<Finding> {
@@ -21,11 +21,13 @@ fn bad_source(seen: &Seen, bound: &BoundAddress) -> Finding {
         number(bound.not_local),
         seconds(bound.seconds)
     );
-    let length = if address.is_ipv4() { 32 } else { 128 };
-    let to = "add the address to the interface that it belongs to (put its name for INTERFACE)";
-    let add = Advice::new(to, "bind() finds it at once").until_reboot();
-    let command = command_in(&seen.place, &format!("ip addr add {address}/{length} dev INTERFACE"));
-    let add = Advice { command, ..add }
+    let new = NewAddress {
+        place: seen.place.clone(),
+        address,
+        towards: Vec::new(),
+        may_be_elsewhere: false,
+    };
+    let add = new_address::add(new, "bind() finds it at once")
         .risk("the network must route answers for this address to this host");
     let change = Advice::new(
         "set the source address in the program's configuration to one of this host",
@@ -70,17 +72,16 @@ mod tests {
         let expected =
             "nginx: 12 bind() failed in 5 s, because this network namespace does not have 10.9.9.9";
         assert_eq!(found.what, expected);
-        let add = Some("ip netns exec proxy ip addr add 10.9.9.9/32 dev INTERFACE");
-        assert_eq!(found.advice[0].command.as_deref(), add);
+        let add = found.advice[0].adds.as_ref().map(|it| (it.place.name.as_deref(), it.address));
+        assert_eq!(add, Some((Some("proxy"), "10.9.9.9".parse().unwrap())));
         assert_eq!(super::super::ports::bound(&bound(Addr::v4([10, 9, 9, 9]), 12)), []);
     }
 
     #[test]
-    fn an_ipv6_address_is_added_whole_and_without_failures_there_is_none() {
+    fn an_ipv6_address_can_be_added_and_without_failures_there_is_none() {
         let v6 = Addr("2001:db8::9".parse::<std::net::Ipv6Addr>().unwrap().octets());
         let found = bad_sources(&bound(v6, 1));
-        let add = Some("ip netns exec proxy ip addr add 2001:db8::9/128 dev INTERFACE");
-        assert_eq!(found[0].advice[0].command.as_deref(), add);
+        assert!(found[0].advice[0].what.contains("ip addr add 2001:db8::9/128 dev INTERFACE"));
         assert_eq!(bad_sources(&bound(v6, 0)), []);
     }
 }

@@ -12,12 +12,13 @@ use std::{
 };
 
 use super::{
+    new_address,
     set::set,
     text::{counted, ip, netns_option, seconds},
 };
 use crate::{
     doctor::{
-        finding::{Advice, Certainty, Finding, Id, Place, Severity, Subject},
+        finding::{Advice, Certainty, Finding, Id, NewAddress, Place, Severity, Subject},
         tuples::{Tuple, Tuples},
     },
     host::{
@@ -71,16 +72,19 @@ pub fn nonlocal_bind(seen: &Addresses<'_>) -> Option<Finding> {
         )
         .verify_by(format!("tracer doctor{}", netns_option(seen.place)));
     let Some(first) = foreign.first() else { return Some(finding) };
-    let bits = if first.is_ipv4() { 32 } else { 128 };
-    let add = Advice::new(
-        format!("add the address, unless another host has it: ip addr add {first}/{bits} dev INTERFACE"),
-        "answers to it arrive",
-    )
+    let from_it = seen.now.by_ends.keys().filter(|ends| ends.from() == *first);
+    let new = NewAddress {
+        place: seen.place.clone(),
+        address: *first,
+        towards: from_it.map(|ends| ends.peer().ip()).collect(),
+        may_be_elsewhere: true,
+    };
+    let add = new_address::add(new, "answers to it arrive")
     .risk("of a pair with VRRP, the other host may have it now: with one address, both lose connections");
     let off: Vec<(&str, String)> = keys.iter().map(|key| (key.as_str(), "0".to_owned())).collect();
     let off = set(seen.place, &off, "let bind() fail instead", "the program reports what is wrong")
         .risk("a pair of hosts with VRRP needs it for the addresses of the other one");
-    Some(finding.advise([add.until_reboot(), off]))
+    Some(finding.advise([add, off]))
 }
 
 /// Sources that the namespace does not have: those that are set, and those of connections of which none is answered.
@@ -135,8 +139,11 @@ pub fn reverse_path(seen: &Addresses<'_>, drops: Option<(u64, f64)>) -> Option<F
         set(seen.place, &keys, "accept answers at any interface", "the answers arrive")
             .risk("packets with a forged source address that has a route are accepted, too")
     });
+    let from = silent.first().map(|it| format!(" {it}")).unwrap_or_default();
     let route = Advice::new(
-        "route by source: ip rule add from ADDRESS table N, with a default route in that table",
+        format!(
+            "route by source: ip rule add from{from} table N, with N a free number and a default route in that table"
+        ),
         "each answer arrives at the interface by which it is expected",
     );
     Some(finding.advise(loose).advise([route.until_reboot()]))

@@ -106,7 +106,7 @@ pub(super) fn cgroup_option(path: Option<&str>) -> String {
 const LONGEST_PATH: usize = 250;
 
 /// Whether a character of a name is replaced when it is shown, or was when it was read.
-fn is_unprintable(letter: char) -> bool {
+pub(super) fn is_unprintable(letter: char) -> bool {
     letter == char::REPLACEMENT_CHARACTER || crate::format::text::is_harmful(letter)
 }
 
@@ -122,7 +122,7 @@ pub(super) fn command_in(place: &Place, command: &str) -> Option<String> {
 }
 
 /// A word as a shell reads it. Whoever may name a namespace must not choose what is pasted into a shell.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@".contains(letter);
     if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
         return word.to_owned();

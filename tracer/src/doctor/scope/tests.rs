@@ -144,6 +144,16 @@ fn what_concerns_all_is_judged_and_what_another_process_does_is_not() {
 }
 
 #[test]
+fn ports_that_another_program_holds_by_bind_are_missing_to_all() {
+    let poisoned = |pid| Finding { id: Id::PoisonedPorts, ..of(pid) };
+    for members in [by_pid(), by_cgroup()] {
+        let scope = looked(&members, &[]);
+        assert_eq!([7, 8].map(|pid| scope.judges(&poisoned(pid))), [true, true]);
+        assert!(!scope.judges(&of(8)), "its descriptors are its own");
+    }
+}
+
+#[test]
 fn two_moments_have_the_processes_of_both() {
     let later = Members { pids: BTreeSet::from([7, 8]), inodes: HashSet::from([71]), ..by_pid() };
     let earlier = Members { missing: Some("process 9 has ended".into()), ..by_pid() };

@@ -33,9 +33,12 @@ const OLDER: u32 = 8;
 const CLEARLY: u32 = 4;
 
 impl Parity {
-    /// Counts the port of a socket; one outside of the range does not count.
+    /// Counts the port of a socket. One outside of the range does not count, nor that of a connection to itself: its destination decides
+    /// which it is.
     pub(super) fn add(&mut self, socket: &DiagSocket, range: &PortRange) {
-        if !range.contains(socket.source_port) {
+        let to_itself =
+            (socket.source, socket.source_port) == (socket.destination, socket.destination_port);
+        if to_itself || !range.contains(socket.source_port) {
             return;
         }
         let recent = u32::from(is_recent(socket));

@@ -120,6 +120,11 @@ impl Worker {
         self.run(discover)
     }
 
+    /// Whether these threads can enter other namespaces, and return. Each namespace can refuse them still.
+    pub fn enters(&self) -> bool {
+        self.submit(None, |own| (Ok(own.can_be_entered()), Left::InOwn)).unwrap_or(false)
+    }
+
     /// Runs `job` on one of the threads, with that thread's privileges and in that thread's own namespace; returns its result.
     ///
     /// # Errors

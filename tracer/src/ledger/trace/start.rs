@@ -165,12 +165,18 @@ pub(crate) fn enter_to_attach() -> Result<(), Error> {
 /// The effective capabilities of the calling thread.
 ///
 /// # Errors
-/// One that is always needed is missing, or they cannot be read.
+/// One that is always needed is missing, they are those of a user namespace, or they cannot be read.
 pub fn check_privileges() -> Result<CapabilitySet, Error> {
     let have = privilege::effective()
         .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
     let missing = privilege::missing(have);
-    if missing.is_empty() { Ok(have) } else { Err(Error::NoPrivilege { missing }) }
+    if !missing.is_empty() {
+        return Err(Error::NoPrivilege { missing });
+    }
+    if !privilege::in_first_users() {
+        return Err(Error::InUserNamespace { missing: privilege::needed() });
+    }
+    Ok(have)
 }
 
 /// A session that has started, and what was found out for it.

@@ -1,5 +1,7 @@
 //! The user with whose rights a thread opens files.
 
+mod mapped;
+
 use std::{io, os::fd::AsFd, thread};
 
 use rustix::{
@@ -11,6 +13,7 @@ use rustix::{
 };
 
 use crate::kernel::privilege;
+use mapped::Mapped;
 
 /// A user and a group, with whose rights a thread opens files.
 ///
@@ -52,7 +55,8 @@ impl User {
     }
 
     /// Makes the calling thread open files as this user, without supplementary groups. Without the capabilities for
-    /// that, it stays the user that it is.
+    /// that, it stays the user that it is. In a user namespace that has no such user or group, it keeps its own, and it keeps its
+    /// supplementary groups where the namespace lets nobody drop them: its files are then those of whoever made the namespace.
     ///
     /// # Errors
     /// The kernel refuses a step.
@@ -60,16 +64,24 @@ impl User {
         if !can_change()? {
             return Ok(());
         }
-        set_thread_groups(&[])?;
-        set_thread_res_gid(None, self.gid, None)?;
+        let mapped = Mapped::read();
+        if mapped.drops_groups {
+            set_thread_groups(&[])?;
+        }
+        if mapped.groups.has(self.gid.as_raw()) {
+            set_thread_res_gid(None, self.gid, None)?;
+        }
         // This is the last step: if the effective user id changes from 0, the kernel clears the effective capabilities,
         // which the steps before need.
-        Ok(set_thread_res_uid(None, self.uid, None)?)
+        if mapped.users.has(self.uid.as_raw()) {
+            set_thread_res_uid(None, self.uid, None)?;
+        }
+        Ok(())
     }
 
     /// Runs `job` in a new thread with the rights of this user and without capabilities, and returns its result: what fails
     /// here for lack of rights would also fail in a sandbox without capabilities. If the user cannot be changed because
-    /// CAP_SETUID or CAP_SETGID is missing, the job has the rights of the current one.
+    /// CAP_SETUID or CAP_SETGID is missing, or the user namespace has no such user, the job has the rights of the current one.
     ///
     /// # Errors
     /// The kernel refuses to change the user or the capabilities, or `job` panicked.

@@ -30,6 +30,30 @@ fn find(host: &Host, address: &str) -> HostAddress {
 }
 
 #[test]
+fn a_missing_address_belongs_to_the_interface_that_leads_to_its_network() {
+    let found = test_netns::run(|| {
+        veth();
+        ip("addr add 10.1.0.1/24 dev va");
+        ip("addr add 10.2.0.1/24 dev vb");
+        ip("addr add fd00:1::1/64 dev vb nodad");
+        let of = |address: &str, towards: &[&str]| {
+            let towards: Vec<IpAddr> = towards.iter().map(|to| to.parse().unwrap()).collect();
+            interface_for(address.parse().unwrap(), &towards).unwrap()
+        };
+        let without = of("192.0.2.9", &[]);
+        ip("route add default via 10.1.0.9 dev va");
+        let of_network = [of("10.2.0.77", &["10.1.0.5"]), of("fd00:1::9", &[])];
+        // Only the default route leads there.
+        let others = [of("192.0.2.9", &[]), of("192.0.2.9", &["fd00:1::5", "10.2.0.5"])];
+        ip("route add local 192.0.2.0/24 dev lo");
+        (without, of_network, others, of("192.0.2.9", &[]))
+    });
+    let named = |name: &str| Some(name.to_owned());
+    let of_network = [named("vb"), named("vb")];
+    assert_eq!(found, (None, of_network, [named("va"), named("vb")], None));
+}
+
+#[test]
 fn addresses_are_read_with_their_interface_scope_and_flags() {
     let host = test_netns::run(|| {
         veth();

@@ -129,6 +129,28 @@ fn without_hooks_the_parity_of_the_ports_tells() {
 }
 
 #[test]
+fn a_connection_to_itself_has_the_parity_of_its_destination() {
+    // In a range of 100 ports that begins with an even one, one odd port is a hundredth of it.
+    let settings = settings(40_000, 40_099);
+    let odd = connection(tcp_state::ESTABLISHED, 40_001);
+    let itself = DiagSocket { destination: HERE, destination_port: 40_001, ..odd };
+    let closed =
+        DiagSocket { state: tcp_state::TIME_WAIT, time_wait: true, expires_ms: 60_000, ..itself };
+    let of = |socket: DiagSocket| {
+        let now = tuples_of(&settings, &[socket]);
+        poisoned_ports(&own(), &settings, &now, &[], &BTreeMap::new()).len()
+    };
+    assert_eq!(of(odd), 1, "bind() chose it");
+    // The same port of the same host, towards another one of it.
+    assert_eq!(of(DiagSocket { destination_port: 40_003, ..itself }), 1);
+    assert_eq!(
+        [itself, closed].map(of),
+        [0, 0],
+        "connect() was given the port that it wanted to reach"
+    );
+}
+
+#[test]
 fn idle_bound_sockets_are_counted_by_process() {
     let mut settings = settings(40_000, 40_999);
     settings.range.reserved = vec![40_009..=40_009];

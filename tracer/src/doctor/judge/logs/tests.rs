@@ -129,15 +129,13 @@ fn destinations_without_a_port_are_one_finding() {
 #[test]
 fn an_address_that_is_missing_can_be_added() {
     let found = found(&[BAD], &NONE, &[]);
-    let address = "10.94.0.9:0".parse().unwrap();
+    let address: SocketAddr = "10.94.0.9:0".parse().unwrap();
     assert_eq!(found[0].subject, Subject::Address { place: place(), address });
     assert_eq!((found[0].id, found[0].severity), (Id::BadSource, Severity::Critical));
     assert_eq!(found[0].what, "nginx: bind() to 10.94.0.9 failed once");
-    let commands: Vec<_> = found[0].advice.iter().map(|it| it.command.as_deref()).collect();
-    assert_eq!(
-        commands,
-        [Some("ip netns exec proxy ip addr add 10.94.0.9/32 dev INTERFACE"), None]
-    );
+    let adds: Vec<_> = found[0].advice.iter().map(|it| it.adds.as_ref()).collect();
+    let [Some(add), None] = adds[..] else { panic!("{adds:?}") };
+    assert_eq!((&add.place, add.address), (&place(), address.ip()));
     assert!(found[0].advice[1].what.contains("proxy_bind"));
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].evidence["log.path"], "/log");
@@ -147,7 +145,7 @@ fn an_address_that_is_missing_can_be_added() {
 fn an_address_that_no_host_can_have_is_not_advised() {
     for address in ["0.0.0.0", "224.0.0.1", "127.9.9.9", "::"] {
         let found = found(&[&BAD.replace("10.94.0.9", address)], &NONE, &[]);
-        assert!(found[0].advice.iter().all(|it| it.command.is_none()), "{found:?}");
+        assert!(found[0].advice.iter().all(|it| it.adds.is_none()), "{found:?}");
     }
 }
 
@@ -166,8 +164,8 @@ fn an_ipv6_address_is_added_whole_and_may_lack_a_source() {
         [BAD.replace("10.94.0.9", "2001:db8::9"), NO_PORT.replace("10.0.1.7", "[2001:db8::7]")];
     let found = found(&[&lines[0], &lines[1]], &NONE, &[]);
     assert_eq!(ids(&found)[0], (Id::PortsExhausted, Certainty::Possible, None));
-    let command = found[1].advice[0].command.as_deref();
-    assert_eq!(command, Some("ip netns exec proxy ip addr add 2001:db8::9/128 dev INTERFACE"));
+    let add = found[1].advice[0].adds.as_ref().map(|it| it.address);
+    assert_eq!(add, Some("2001:db8::9".parse().unwrap()));
 }
 
 #[test]

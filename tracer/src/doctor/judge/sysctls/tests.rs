@@ -140,8 +140,11 @@ fn binding_foreign_addresses_is_good_to_know_and_a_warning_if_one_is_used() {
     assert_eq!(nonlocal(&on, &[unanswered(OTHER, 40_001), answered], &[]), Some(Severity::Info));
     let v6_only = NetworkSettings { nonlocal_bind_v6: Some(true), ..NetworkSettings::default() };
     assert_eq!(nonlocal(&v6_only, &[unanswered(OTHER, 40_001)], &[]), Some(Severity::Info));
-    let [found, _] = addresses(&on, &sockets(&[]), &[ip(OTHER)], None);
-    assert!(found.unwrap().advice[0].what.ends_with("ip addr add 10.0.0.9/32 dev INTERFACE"));
+    let [found, _] = addresses(&on, &sockets(&[unanswered(OTHER, 40_001)]), &[], None);
+    let advice = found.unwrap().advice;
+    assert!(advice[0].what.contains("unless another host has it: ip addr add 10.0.0.9/32 dev"));
+    assert_eq!(advice[0].command, None, "somebody has to look first");
+    assert_eq!(advice[0].adds.as_ref().unwrap().towards, [ip(THERE)]);
 }
 
 #[test]

@@ -34,6 +34,12 @@ impl OwnNetns {
         Ok(Self { inum: inum(&file.metadata()?)?, file })
     }
 
+    /// Whether a thread that has left it can return. In a user namespace, a thread has CAP_SYS_ADMIN in the network namespaces
+    /// that belong to it, which its own one may not be one of.
+    pub(super) fn can_be_entered(&self) -> bool {
+        set(&self.file).is_ok()
+    }
+
     /// Runs `visit` in a namespace, and returns from there. The error of entering or of returning takes the place of the
     /// result of `visit`.
     pub(super) fn visit<T>(
