@@ -42,7 +42,7 @@ impl Load {
     }
 
     /// The next call, on a socket of `make`.
-    fn call(&mut self, make: impl FnOnce(SocketAddr) -> Result<Sock>) -> Result<()> {
+    fn call(&mut self, make: impl Fn(SocketAddr) -> Result<Sock>) -> Result<()> {
         let sock = make(self.peer)?;
         match sock.connect(self.peer) {
             Ok(()) => {
@@ -63,23 +63,22 @@ impl Load {
     }
 }
 
-/// Makes the calls of all loads when they are due, for [`TIME`]: those of the first `plain` loads from this host's address, those
-/// of the others by the application.
-fn run(here: &NetNs, loads: &mut [Load], plain: usize, application: &Application) -> Result<()> {
+/// Makes the calls of all loads in this namespace when they are due, for [`TIME`], each on a socket of `make`.
+fn run(
+    here: &NetNs,
+    loads: &mut [Load],
+    make: impl Fn(SocketAddr) -> Result<Sock> + Sync,
+) -> Result<()> {
     here.run(|| {
         let end = Instant::now() + TIME;
         loop {
-            let next = loads.iter_mut().enumerate().min_by_key(|(_, load)| load.next);
-            let (index, load) = next.context("there is no load")?;
+            let next = loads.iter_mut().min_by_key(|load| load.next);
+            let load = next.context("there is no load")?;
             if load.next > end {
                 return Ok(());
             }
             thread::sleep(load.next.saturating_duration_since(Instant::now()));
-            if index < plain {
-                load.call(|peer| Ok(Sock::tcp(peer)?))?;
-            } else {
-                load.call(|peer| application.app.tcp(peer))?;
-            }
+            load.call(&make)?;
         }
     })
 }
@@ -93,34 +92,47 @@ pub(super) fn largest_rate() -> Result<()> {
         edge.under_load(edge.first(), WANTED, || doctor(&edge.here, &["--window", "2"]))?;
     let full = found.finding("ports_exhausted")?;
     let largest = full.number("connects_per_s.largest")?;
-    let spread = full.advice.iter().find(|it| {
+    let advice = full.advice.iter().find(|it| {
         it.command.as_deref().is_some_and(|command| command.starts_with("tracer spread "))
     });
-    let factor = spread.and_then(|it| it.factor).with_context(|| format!("no factor: {full:?}"))?;
+    let factor = advice.and_then(|it| it.factor).with_context(|| format!("no factor: {full:?}"))?;
     ensure!(full.number("addresses.needed")?.total_cmp(&factor).is_eq(), "{full:?}");
 
+    let promised = largest * factor;
+
+    let plain = Edge::new(PORTS)?;
+    let mut loads = [
+        Load::new(&plain, 9001, largest * 0.98, false)?,
+        Load::new(&plain, 9002, largest * 1.02, true)?,
+    ];
+    // In a namespace of its own: a port that the spreader binds is not available to other programs.
+    let spread = Edge::new(PORTS)?;
     let numbers = (0..200).take_while(|number| f64::from(*number) < factor);
     let pool: Vec<String> = numbers.map(|number| format!("10.2.0.{}", 11 + number)).collect();
     for address in &pool {
-        edge.here.ip(&format!("addr add {address}/24 dev t0"))?;
+        spread.here.ip(&format!("addr add {address}/24 dev t0"))?;
     }
-    let application = Application::new(&edge.here)?;
+    let application = Application::new(&spread.here)?;
     let pool: Vec<&str> = pool.iter().map(String::as_str).collect();
-    let agent = application.spread_in(&edge.here, &pool, &[])?;
-    let mut loads = [
-        Load::new(&edge, 9001, largest * 0.98, false)?,
-        Load::new(&edge, 9002, largest * 1.02, true)?,
-        Load::new(&edge, 9003, largest * factor * 0.9, false)?,
-        Load::new(&edge, 9004, largest * factor * 1.1, true)?,
-        Load::new(&edge, 9005, f64::from(WANTED), true)?,
+    let agent = application.spread_in(&spread.here, &pool, &[])?;
+    let mut spread_loads = [
+        Load::new(&spread, 9003, promised * 0.9, false)?,
+        Load::new(&spread, 9004, promised * 1.1, true)?,
+        Load::new(&spread, 9005, f64::from(WANTED), true)?,
     ];
-    run(&edge.here, &mut loads, 2, &application)?;
-    let results = loads.each_ref().map(Load::result);
-    let failing = loads.each_ref().map(|load| load.failed > 0);
+    thread::scope(|scope| {
+        let running = scope.spawn(|| run(&plain.here, &mut loads, |peer| Ok(Sock::tcp(peer)?)));
+        run(&spread.here, &mut spread_loads, |peer| application.app.tcp(peer))?;
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+
+    let all = || loads.iter().chain(&spread_loads);
+    let results: Vec<_> = all().map(Load::result).collect();
+    let failing: Vec<_> = all().map(|load| load.failed > 0).collect();
     ensure!(failing == [false, true, false, true, false], "{largest}/s, {factor}: {results:?}");
     let status = application.rule.status()?;
     for address in pool {
-        let in_use = status.counts(Tuple::new(address.parse()?, loads[4].peer)).in_use;
+        let in_use = status.counts(Tuple::new(address.parse()?, spread_loads[2].peer)).in_use;
         let most = u64::from(PORTS) * 45 / 100;
         ensure!((most / 2..=most).contains(&in_use), "{address}: {in_use} ports; {results:?}");
     }
