@@ -63,7 +63,7 @@ enum Verb {
         /// Only these kernels of the matrix, as in `--kernel 6.1`
         #[arg(long = "kernel")]
         kernels: Vec<String>,
-        /// For the kernel tests' runner: a filter, as in `test vm -- ledger::`
+        /// A filter, as in `test vm -- ledger::` or `test parsers -- nginx`
         #[arg(last = true)]
         args: Vec<String>,
     },

@@ -23,6 +23,7 @@ use vm::{guest::Payload, kernels::Matrix};
 mod budget;
 mod coverage;
 mod lies;
+mod parsers;
 
 /// Which tests to run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,6 +37,8 @@ pub(crate) enum Which {
     Busy,
     /// Each test on this kernel while what it reads is falsified, so that it must fail; runs only by name
     Lies,
+    /// Each parser of configurations, logs and answers of the kernel with a million damaged inputs; runs only by name
+    Parsers,
     /// A million calls while everything goes wrong, 100 upgrades, and each attack ten times; runs only by name
     Soak,
 }
@@ -65,17 +68,18 @@ const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xt
 
 /// Sets up, and runs one kind of tests, or all kinds except those that run only by name; fails if a test failed. In the
 /// guests, `matrix` says how many tests run; only the kernels whose versions are in `kernels` are booted (empty: all).
-/// `args` go to the kernel tests' runner.
+/// `args` go to the kernel tests' runner; of [`Which::Lies`] and [`Which::Parsers`] they are parts of the tests' names.
 pub(crate) fn test(
     which: Option<Which>,
     matrix: Matrix,
     kernels: &[String],
     args: Vec<String>,
 ) -> Result<()> {
-    let only_by_name = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies];
+    let only_by_name = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies, Which::Parsers];
+    let on_kernels = !matches!(which, Some(Which::Unit | Which::Parsers));
     let wanted = |one| which.map_or(!only_by_name.contains(&one), |which| which == one);
     let mut parts = budget::Parts::new();
-    if which != Some(Which::Unit) {
+    if on_kernels {
         setup::setup(What::Test)?;
         parts.end("set-up");
         build::object()?;
@@ -89,7 +93,11 @@ pub(crate) fn test(
         suites.push(unit()?);
         parts.end("unit tests");
     }
-    if which != Some(Which::Unit) {
+    if wanted(Which::Parsers) {
+        suites.extend(parsers::test(&args)?);
+        parts.end("parsers");
+    }
+    if on_kernels {
         let payload = payload(args)?;
         parts.end("builds");
         let mut of_host = None;

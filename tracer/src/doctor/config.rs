@@ -5,10 +5,13 @@
 pub(super) use crate::host::files;
 
 mod at;
+mod glob;
 pub mod haproxy;
 pub mod nginx;
 mod setting;
 pub mod squid;
+#[cfg(test)]
+mod test_hostile;
 #[cfg(test)]
 mod test_mutations;
 

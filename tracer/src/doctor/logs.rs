@@ -19,7 +19,7 @@ mod time;
 mod wrap;
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -62,22 +62,50 @@ impl Asked {
 }
 
 /// Reads the end of a log, as far back as the window asks for, and of the file that was renamed away from its path within
-/// the window: at most 64 MiB of each. The report says whether lines before those exist.
+/// the window: at most 64 MiB of each. The report says whether lines before those exist. A
+/// rotation may happen meanwhile.
 ///
 /// # Errors
 /// The log cannot be opened or read, or is no regular file. A renamed file that cannot be read is left out.
 pub fn read(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
-    let report = read_one(files, path, asked, MOST)?;
-    let since = report.first_s.unwrap_or(i64::MAX);
-    if report.cut || since < asked.earliest_s() {
-        return Ok(report);
+    let before = || read_one(files, &rotated(files, path)?, asked, MOST).ok();
+    let now = match read_one(files, path, asked, MOST) {
+        // It was renamed, and its program goes on with it until it is told to open a new one.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let is_of_now = |it: &OneLog| it.report.last_s.is_some_and(|at| at >= asked.from_s);
+            return before().filter(is_of_now).map(|it| it.report).ok_or(error);
+        }
+        now => now?,
+    };
+    let since = now.report.first_s.unwrap_or(i64::MAX);
+    if now.report.cut || since < asked.earliest_s() {
+        return Ok(now.report);
     }
     // The log is new: the lines before are in the file that a rotation renamed.
-    let before = rotated(files, path).map(|path| read_one(files, &path, asked, MOST));
-    Ok(match before {
-        Some(Ok(before)) => before.and(report),
-        Some(Err(_)) | None => report,
+    Ok(match before() {
+        // It was renamed or copied after it was read: these are its lines, and what was added to it.
+        Some(before) if before.goes_on(&now) => before.report,
+        Some(before) => before.report.and(now.report),
+        None => now.report,
     })
+}
+
+/// A log that was read.
+struct OneLog {
+    report: Report,
+    /// Its first bytes; `None`: its end alone was read.
+    beginning: Option<Box<[u8]>>,
+}
+
+impl OneLog {
+    /// How many bytes of the beginning are kept: some lines, each with a time, which no two logs have in common.
+    const BEGINNING: usize = 1024;
+
+    /// Whether this is the other one, read later.
+    fn goes_on(&self, other: &Self) -> bool {
+        let both = self.beginning.as_ref().zip(other.beginning.as_ref());
+        both.is_some_and(|(own, other)| !other.is_empty() && own.starts_with(other))
+    }
 }
 
 /// Reads the last MiB of a log, for where there is no time for more. The report says if that is not all of the window.
@@ -85,7 +113,7 @@ pub fn read(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report>
 /// # Errors
 /// As [`read`].
 pub fn read_end(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
-    read_one(files, path, asked, FIRST)
+    Ok(read_one(files, path, asked, FIRST)?.report)
 }
 
 /// The file that was at this path before: `error.log.1`, else the latest of `error.log-20261129` and `0.log.20261129-191515`.
@@ -104,7 +132,7 @@ fn rotated(files: &dyn Files, path: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the end of a log. `limit`: how many bytes at most.
-fn read_one(files: &dyn Files, path: &Path, asked: &Asked, limit: usize) -> io::Result<Report> {
+fn read_one(files: &dyn Files, path: &Path, asked: &Asked, limit: usize) -> io::Result<OneLog> {
     let mut most = FIRST;
     loop {
         let contents = files.tail(path, most)?;
@@ -112,7 +140,9 @@ fn read_one(files: &dyn Files, path: &Path, asked: &Asked, limit: usize) -> io::
         let report = parse(&contents.bytes, contents.whole, &asked);
         let earliest = asked.earliest_s().saturating_sub(DISORDER_S);
         if contents.whole || most >= limit || report.first_s.is_some_and(|first| first < earliest) {
-            return Ok(report);
+            let beginning = contents.bytes.get(..OneLog::BEGINNING).unwrap_or(&contents.bytes);
+            let beginning = contents.whole.then(|| beginning.into());
+            return Ok(OneLog { report, beginning });
         }
         drop(contents);
         most = most.saturating_mul(8).min(limit);

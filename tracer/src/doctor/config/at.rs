@@ -2,6 +2,8 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
+use memchr::memchr_iter;
+
 /// A line of a file, or a file as a whole. Shown as `/etc/haproxy/haproxy.cfg:12`.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct At {
@@ -19,6 +21,11 @@ impl fmt::Display for At {
 
 /// The lines of a text with their numbers, without what ends them.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
-    let lines = text.split(|byte| *byte == b'\n');
-    (1_u32..).zip(lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)))
+    let mut begin = 0;
+    let lines = memchr_iter(b'\n', text).chain([text.len()]).map(move |end| {
+        let line = text.get(begin..end).unwrap_or_default();
+        begin = end + 1;
+        line.strip_suffix(b"\r").unwrap_or(line)
+    });
+    (1_u32..).zip(lines)
 }

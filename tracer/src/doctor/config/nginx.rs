@@ -6,7 +6,6 @@
 
 mod facts;
 mod find;
-mod glob;
 mod include;
 mod keeps;
 mod level;
@@ -22,7 +21,7 @@ pub use facts::{ErrorLog, Facts, Workers, facts};
 pub use find::{Listed, Nginx, Role, masters, of_master, role};
 pub use include::ConfigFile;
 pub use keeps::{By, Closes, Keeps, Lack, Route, Routes, routes};
-pub use level::{Headers, HttpVersion, Level, Set};
+pub use level::{Asks, Headers, HttpVersion, Level, Set};
 pub use pass::{Pass, Protocol, Target};
 pub use tree::{At, Unread};
 pub use upstream::{Keepalive, Server, Upstream};

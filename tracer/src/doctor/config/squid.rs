@@ -5,7 +5,6 @@
 //! what depends on them is "not read".
 
 mod binary;
-mod expand;
 mod reader;
 
 use std::{

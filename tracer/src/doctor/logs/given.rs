@@ -35,9 +35,9 @@ pub fn given(path: &Path, asked: &Asked, patience: Duration) -> io::Result<Repor
             return stream(input.as_fd(), io::stdin().lock(), asked, patience);
         }
         let file = File::from(input.as_fd().try_clone_to_owned()?);
-        return read_one(&Opened(file), path, asked, MOST);
+        return Ok(read_one(&Opened(file), path, asked, MOST)?.report);
     }
-    read_one(&Opened(open(path)?), path, asked, MOST)
+    Ok(read_one(&Opened(open(path)?), path, asked, MOST)?.report)
 }
 
 /// Opens a regular file. Nothing else is opened: a FIFO or a device could wait, or do something.

@@ -14,7 +14,7 @@ use super::{
 /// The most bytes of a line; longer ones are not read. nginx writes 2 KiB at most, engines split lines of containers at 16 KiB,
 /// which escapes can make six times as long.
 const LONGEST: usize = 128 << 10;
-/// The fewest bytes of a line that says anything: millions of empty lines cost next to nothing.
+/// The fewest bytes of a line that says anything.
 const SHORTEST: usize = 20;
 /// How many lines at the end of a log are looked at for its local time, and how many bytes.
 const LAST_LINES: usize = 50;
@@ -69,7 +69,7 @@ impl Reader {
 
     /// Reads the next bytes. They may end anywhere, also within a line.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let mut bytes = bytes;
+        let mut bytes = self.after_empty(bytes);
         while let Some(line) = memchr(b'\n', bytes).and_then(|end| bytes.get(..end)) {
             bytes = bytes.get(line.len().saturating_add(1)..).unwrap_or_default();
             match std::mem::replace(&mut self.rest, Rest::Keep) {
@@ -88,10 +88,23 @@ impl Reader {
                     self.begun.clear();
                 }
             }
+            bytes = self.after_empty(bytes);
         }
         if self.rest == Rest::Keep {
             self.begin(bytes);
         }
+    }
+
+    /// Counts the empty lines at the beginning, if a line begins there, and returns what follows them. One by one, a file of
+    /// nothing else would take far longer than any other.
+    fn after_empty<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.rest != Rest::Keep || !self.begun.is_empty() {
+            return bytes;
+        }
+        let count = bytes.iter().position(|byte| *byte != b'\n').unwrap_or(bytes.len());
+        let lines = u64::try_from(count).unwrap_or(u64::MAX);
+        self.report.lines = self.report.lines.saturating_add(lines);
+        bytes.get(count..).unwrap_or_default()
     }
 
     /// What all lines say. The last one may be incomplete: it counts if what it says is in the part that is there, and is

@@ -93,10 +93,11 @@ struct Groups {
 
 impl Groups {
     fn of(&mut self, name: &str) -> &mut Group {
-        if self.by_name.len() >= NAMES && !self.by_name.contains_key(name) {
-            return &mut self.more;
+        // Most lines have a name that is known: only a new one is copied.
+        if !self.by_name.contains_key(name) && self.by_name.len() < NAMES {
+            self.by_name.insert(name.into(), Group::default());
         }
-        self.by_name.entry(name.into()).or_default()
+        self.by_name.get_mut(name).unwrap_or(&mut self.more)
     }
 
     /// All groups; `None`: the one without a name.

@@ -29,7 +29,11 @@ pub(super) fn split_last<'a>(text: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &
 
 /// A decimal number of at most 32 bits at the beginning, and what follows; `None`: there is none, or it is larger.
 pub(super) fn digits(text: &[u8]) -> Option<(u32, &[u8])> {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    const MOST: usize = 10;
+    let end = text.iter().take(MOST + 1).take_while(|byte| byte.is_ascii_digit()).count();
+    if end > MOST {
+        return None;
+    }
     let number = std::str::from_utf8(text.get(..end)?).ok()?.parse().ok()?;
     Some((number, text.get(end..)?))
 }
@@ -68,7 +72,7 @@ mod tests {
     fn the_number_of_an_error_ends_where_it_should() {
         assert_eq!(errno(b"99: x", b':'), Some(99));
         assert_eq!(errno(b"99) x", b')'), Some(99));
-        for none in ["", "9", "99", ":", "x99:", "99999999999:"] {
+        for none in ["", "9", "99", ":", "x99:", "9999999999:", "99999999999:", "00000000099:"] {
             assert_eq!(errno(none.as_bytes(), b':'), None, "{none}");
         }
     }

@@ -217,6 +217,62 @@ fn what_a_rotation_renamed_within_the_window_is_read_too() {
     assert!(read_of(&[], "/log/error.log").is_err());
 }
 
+/// Files of which one is renamed or copied once it has been read.
+struct Rotated {
+    files: std::cell::RefCell<Memory>,
+    /// Whether the log stays, and its copy gets one more line (`copytruncate`).
+    copied: bool,
+}
+
+impl Files for Rotated {
+    fn head(&self, path: &Path, most: usize) -> io::Result<Contents> {
+        self.files.borrow().head(path, most)
+    }
+
+    fn tail(&self, path: &Path, most: usize) -> io::Result<Contents> {
+        let contents = self.files.borrow().tail(path, most)?;
+        let files = &mut self.files.borrow_mut().0;
+        let mut bytes = files.get(path).unwrap().clone();
+        if self.copied {
+            bytes.extend_from_slice(at(14).as_bytes());
+            files.insert(path.to_owned(), Vec::new());
+        } else {
+            files.remove(path);
+        }
+        files.insert("/log/error.log.1".into(), bytes);
+        Ok(contents)
+    }
+
+    fn names(&self, folder: &Path, most: usize) -> io::Result<(Vec<String>, bool)> {
+        self.files.borrow().names(folder, most)
+    }
+}
+
+#[test]
+fn a_log_that_is_rotated_while_it_is_read_counts_once() {
+    let line = at(12) + "\n";
+    let of = |copied, text: &str| {
+        let files = Memory::of(&[("/log/error.log", text)]).into();
+        let report = read(&Rotated { files, copied }, Path::new("/log/error.log"), &ASKED).unwrap();
+        report.count(Kind::NoPort)
+    };
+    assert_eq!(of(false, &line), 1);
+    assert_eq!(of(false, &line.repeat(100)), 100);
+    assert_eq!(of(true, &line), 2);
+    // Nothing had been written: the line of the copy came later.
+    assert_eq!(of(true, ""), 1);
+}
+
+#[test]
+fn a_log_whose_program_goes_on_with_the_renamed_one_is_read_there() {
+    let of = |text: &str| read_of(&[("/log/error.log.1", text)], "/log/error.log");
+    assert_eq!(of(&at(12)).unwrap().count(Kind::NoPort), 1);
+    // One of before the window may be an old one: then the log is missing.
+    let error = of(&at(2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(read_of(&[("/log/x", "")], "/log/error.log").is_err());
+}
+
 #[test]
 fn a_long_log_is_read_as_far_back_as_the_window() {
     /// Notes how much is asked for.

@@ -2,8 +2,6 @@
 
 use jiff::{Timestamp, civil::DateTime, tz::Offset};
 
-use super::scan::split;
-
 /// A quarter of an hour, in seconds: offsets of time zones are multiples of it.
 const QUARTER_S: i64 = 900;
 /// By how much the time of the last line may differ from the time at which its file was last written, in seconds.
@@ -49,10 +47,11 @@ pub(super) fn of_requests(text: &[u8]) -> Option<DateTime> {
 /// not begin so.
 pub(super) fn yearless(text: &[u8], to_s: i64, offset_s: i32) -> Option<(i64, &[u8])> {
     const DAY_S: i64 = 86_400;
-    let month = month(text.get(..3)?)?;
+    // Most lines have another form, and this is the cheapest way to see that.
     if text.get(3) != Some(&b' ') || text.get(6) != Some(&b' ') || text.get(15) != Some(&b' ') {
         return None;
     }
+    let month = month(text.get(..3)?)?;
     let day = match text.get(4)? {
         b' ' => field(text, 5, 6)?,
         _ => field(text, 4, 6)?,
@@ -107,8 +106,8 @@ fn field(text: &[u8], from: usize, to: usize) -> Option<i16> {
 
 /// The number of a month, 1 to 12, by its English name of three letters, which these programs write in every language.
 fn month(name: &[u8]) -> Option<i16> {
-    const NAMES: &[u8] = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec ";
-    let at = NAMES.chunks(4).position(|it| split(it, b' ').is_some_and(|(it, _)| it == name))?;
+    const NAMES: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let at = NAMES.chunks(3).position(|it| it == name)?;
     i16::try_from(at).ok()?.checked_add(1)
 }
 

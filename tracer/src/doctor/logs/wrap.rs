@@ -88,7 +88,11 @@ fn docker<'a>(rest: &'a [u8], scratch: &'a mut Vec<u8>) -> Option<Part<'a>> {
 fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut at = 0_usize;
     loop {
-        let found = at.checked_add(memchr2(b'"', b'\\', text.get(at..)?)?)?;
+        // Where there is one escape, there are often many: no search for the next one that is here.
+        let found = match text.get(at)? {
+            b'"' | b'\\' => at,
+            _ => at.checked_add(memchr2(b'"', b'\\', text.get(at..)?)?)?,
+        };
         if text.get(found) == Some(&b'"') {
             return Some((text.get(..found)?, text.get(found.checked_add(1)?..)?));
         }
@@ -100,7 +104,9 @@ fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
 fn unescape(text: &[u8], to: &mut Vec<u8>) -> Option<()> {
     to.clear();
     let mut rest = text;
-    while let Some(at) = memchr(b'\\', rest) {
+    let next =
+        |rest: &[u8]| if rest.first() == Some(&b'\\') { Some(0) } else { memchr(b'\\', rest) };
+    while let Some(at) = next(rest) {
         to.extend_from_slice(rest.get(..at)?);
         let escape = *rest.get(at.checked_add(1)?)?;
         rest = rest.get(at.checked_add(2)?..)?;

@@ -140,7 +140,7 @@ fn what_has_no_ports_is_no_entry() {
 }
 
 #[test]
-fn damaged_answers_are_survived() {
+fn mutations_of_answers_do_no_harm() {
     let answers: Vec<_> = [3, 7, 8].iter().map(|it| answer(protocol::TCP, 0x19e, *it)).collect();
     let back = tuple(2, protocol::UDP, ("2001:db8::7", 53), ("fd00::1", 5));
     let six = [&[10, 0, 0, 0][..], &back, &attribute(18, &[0, 9])].concat();
@@ -149,11 +149,11 @@ fn damaged_answers_are_survived() {
     let statistics = [&[0, 0, 0, 1][..], &statistics].concat();
     let mut corpus: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
     corpus.extend([&six[..], &statistics]);
-    test_mutations::run(&corpus, |input| {
+    test_mutations::run("ctnetlink", &corpus, |input| {
         let _entry = entry(input);
         let _row = counters::row(input);
     });
-    test_mutations::run(&[STAT.as_bytes(), OLD_STAT.as_bytes()], |input| {
+    test_mutations::run("nf_conntrack", &[STAT.as_bytes(), OLD_STAT.as_bytes()], |input| {
         let _counters = counters::parse(&String::from_utf8_lossy(input));
     });
 }

@@ -270,7 +270,7 @@ fn every_rule_must_be_random() {
 }
 
 #[test]
-fn damaged_rules_are_survived() {
+fn mutations_of_rules_do_no_harm() {
     let ports = short(0x12, [0; 4], [0; 4], [2_000, 2_049]);
     let corpus = [
         message(V4, &narrow(2_000, 2_049)),
@@ -279,7 +279,7 @@ fn damaged_rules_are_survived() {
         message(V6, &target("SNAT", 2, &[7; 44])),
     ];
     let corpus: Vec<&[u8]> = corpus.iter().map(Vec::as_slice).collect();
-    test_mutations::run(&corpus, |input| {
+    test_mutations::run("nfnetlink", &corpus, |input| {
         let mut all = NatRules::default();
         nft::rules(input, |rule| all.add(rule));
         let _capacity = all.capacity("192.0.2.1".parse().unwrap(), 6);

@@ -11,14 +11,27 @@ pub(super) enum Counts {
     Maybe,
 }
 
+impl Counts {
+    /// Whether lines count for which both must hold.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            _ => Self::Maybe,
+        }
+    }
+}
+
 /// How deep blocks are nested at most; HAProxy refuses more.
 const DEEPEST: usize = 1_024;
 
 /// One block.
 #[derive(Clone, Copy, Debug)]
 struct Block {
-    /// Whether the lines of its current branch count.
+    /// Whether the lines of its current branch count, for all that this block says.
     branch: Counts,
+    /// The same for all that the blocks say that it is in.
+    outer: Counts,
     /// Whether one of its branches counts that came before the current one.
     earlier: Counts,
 }
@@ -37,21 +50,22 @@ impl Blocks {
         if self.deeper > 0 {
             return Counts::Maybe;
         }
-        let all = self.open.iter().map(|block| block.branch);
-        all.fold(Counts::Yes, |one, other| match (one, other) {
-            (Counts::No, _) | (_, Counts::No) => Counts::No,
-            (Counts::Yes, Counts::Yes) => Counts::Yes,
-            _ => Counts::Maybe,
-        })
+        self.open.last().map_or(Counts::Yes, |block| block.outer.and(block.branch))
+    }
+
+    /// Whether a block has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// Takes a line that begins with a point: `.if`, `.elif`, `.else` and `.endif` begin or end a branch, all others
     /// change nothing.
-    pub(super) fn line(&mut self, words: &[Word]) {
+    pub(super) fn line(&mut self, words: &[Word<'_>]) {
         let Some((keyword, condition)) = words.split_first() else { return };
-        match keyword.text.as_str() {
+        match &*keyword.text {
             ".if" if self.open.len() < DEEPEST => {
-                self.open.push(Block { branch: evaluate(condition), earlier: Counts::No });
+                let (branch, outer) = (evaluate(condition), self.counts());
+                self.open.push(Block { branch, outer, earlier: Counts::No });
             }
             ".if" => self.deeper += 1,
             ".endif" if self.deeper > 0 => self.deeper -= 1,
@@ -79,7 +93,7 @@ impl Blocks {
 }
 
 /// A number or nothing is evaluated. The rest depends on the environment, or on what HAProxy was built with.
-fn evaluate(condition: &[Word]) -> Counts {
+fn evaluate(condition: &[Word<'_>]) -> Counts {
     let number = match condition {
         [] => Some(0),
         [word] if word.text.is_empty() && !word.variable => Some(0),

@@ -9,8 +9,9 @@ use crate::doctor::config::{At, files::Files};
 const MOST_BYTES: usize = 4 << 20;
 /// Files and folders that are read at most.
 const MOST_FILES: usize = 1_000;
-/// Names of a folder that are looked at.
+/// Names of a folder that are looked at, and of all folders together.
 const MOST_NAMES: usize = 10_000;
+const MOST_NAMES_OF_ALL: usize = 65_536;
 
 /// The files and folders that a command line names, in their order, at most 1,000. `arguments`: of /proc/PID/cmdline, the
 /// program's name first. `folder`: where HAProxy was started; relative paths begin there.
@@ -36,8 +37,9 @@ pub fn paths(arguments: &[String], folder: &Path) -> Vec<PathBuf> {
 pub fn read(files: &dyn Files, paths: &[PathBuf]) -> Config {
     let mut reader = Reader::default();
     let mut all = Vec::new();
+    let mut names = MOST_NAMES_OF_ALL;
     for path in paths {
-        match folder(files, path, &mut reader) {
+        match folder(files, path, &mut names, &mut reader) {
             Some(inside) => all.extend(inside),
             None => all.push(path.clone()),
         }
@@ -55,9 +57,15 @@ pub fn read(files: &dyn Files, paths: &[PathBuf]) -> Config {
     reader.config
 }
 
-/// The configurations in a folder, in their order; `None`: it is no folder.
-fn folder(files: &dyn Files, path: &Path, reader: &mut Reader) -> Option<Vec<PathBuf>> {
-    let (names, more) = files.names(path, MOST_NAMES).ok()?;
+/// The configurations in a folder, in their order; `None`: it is no folder. `left`: how many names may still be looked at.
+fn folder(
+    files: &dyn Files,
+    path: &Path,
+    left: &mut usize,
+    reader: &mut Reader,
+) -> Option<Vec<PathBuf>> {
+    let (names, more) = files.names(path, MOST_NAMES.min(*left)).ok()?;
+    *left = left.saturating_sub(names.len());
     if more {
         reader.config.unread.add(whole(path), "the folder has too many files");
     }

@@ -75,9 +75,13 @@ impl Reader {
     pub(super) fn file(&mut self, path: &Path, text: &[u8]) {
         let file: Arc<Path> = path.into();
         (self.section, self.blocks) = (Section::Other, Blocks::default());
+        let mut last = 0;
         for (line, text) in lines(text) {
+            last = line;
             let at = At { file: file.clone(), line };
-            let words = if text.len() > LONGEST_LINE { None } else { words(text) };
+            let is_comment = text.trim_ascii_start().starts_with(b"#");
+            let too_long = text.len() > LONGEST_LINE && !is_comment;
+            let words = if too_long { None } else { words(text) };
             match words {
                 Some(words) => self.line(&words, at),
                 None => {
@@ -85,10 +89,14 @@ impl Reader {
                 }
             }
         }
+        if self.blocks.is_open() {
+            // HAProxy does not start with such a configuration.
+            self.config.unread.add(At { file, line: last }, "a condition has no .endif");
+        }
         self.end_section();
     }
 
-    fn line(&mut self, words: &[Word], at: At) {
+    fn line(&mut self, words: &[Word<'_>], at: At) {
         let Some(keyword) = words.first() else { return };
         if keyword.text.starts_with('.') {
             return self.blocks.line(words);
@@ -101,7 +109,7 @@ impl Reader {
         if keyword.variable {
             return self.config.unread.add(at, "the keyword is an environment variable");
         }
-        match keyword.text.as_str() {
+        match &*keyword.text {
             "global" => self.begin(Section::Global),
             "defaults" => self.begin_defaults(words, at, sure),
             "frontend" => self.begin_proxy(Kind::Frontend, words, at, sure),
@@ -127,7 +135,7 @@ impl Reader {
         self.section = Section::Other;
     }
 
-    fn begin_defaults(&mut self, words: &[Word], at: At, sure: bool) {
+    fn begin_defaults(&mut self, words: &[Word<'_>], at: At, sure: bool) {
         self.begin(Section::Defaults);
         let (name, base) = match words.get(1..).unwrap_or_default() {
             [] => (None, None),
@@ -135,7 +143,7 @@ impl Reader {
             [name, from, base, ..] if from.text == "from" => (Some(name), Some(base)),
             [name, ..] => (Some(name), None),
         };
-        self.name = name.map(|name| name.text.clone());
+        self.name = name.map(|name| name.text.clone().into_owned());
         self.defaults = match base {
             None => Settings::default(),
             Some(base) => self.named(base, &at),
@@ -147,15 +155,15 @@ impl Reader {
     }
 
     /// The settings of a `defaults` with this name.
-    fn named(&mut self, name: &Word, at: &At) -> Settings {
-        if let Some(settings) = self.named.get(&name.text).filter(|_| !name.variable) {
+    fn named(&mut self, name: &Word<'_>, at: &At) -> Settings {
+        if let Some(settings) = self.named.get(&*name.text).filter(|_| !name.variable) {
             return settings.clone();
         }
         self.config.unread.add(at.clone(), "there is no \"defaults\" of this name before it");
         Settings::unread(at)
     }
 
-    fn begin_proxy(&mut self, kind: Kind, words: &[Word], at: At, sure: bool) {
+    fn begin_proxy(&mut self, kind: Kind, words: &[Word<'_>], at: At, sure: bool) {
         self.begin(Section::Other);
         if !sure {
             return self.config.unread.add(at, "a condition decides whether this section counts");
@@ -176,7 +184,7 @@ impl Reader {
         self.section = Section::Proxy(self.config.proxies.len());
         self.config.proxies.push(Proxy {
             kind,
-            name: name.text.clone(),
+            name: name.text.clone().into_owned(),
             at,
             settings,
             connection: Setting::Unset,
@@ -187,7 +195,7 @@ impl Reader {
         });
     }
 
-    fn inside(&mut self, words: &[Word], at: At, sure: bool) {
+    fn inside(&mut self, words: &[Word<'_>], at: At, sure: bool) {
         match self.section {
             Section::Other => {}
             Section::Global => self.global(words, at, sure),
@@ -198,7 +206,7 @@ impl Reader {
         }
     }
 
-    fn global(&mut self, words: &[Word], at: At, sure: bool) {
+    fn global(&mut self, words: &[Word<'_>], at: At, sure: bool) {
         let [stats, socket, place, parameters @ ..] = words else { return };
         if stats.text != "stats" || socket.text != "socket" {
             return;
@@ -215,14 +223,14 @@ impl Reader {
         self.config.sockets.push(StatsSocket { path, level, at });
     }
 
-    fn proxy(&mut self, index: usize, words: &[Word], at: At, sure: bool) {
+    fn proxy(&mut self, index: usize, words: &[Word<'_>], at: At, sure: bool) {
         let Some(proxy) = self.config.proxies.get_mut(index) else { return };
         if settings::apply(&mut proxy.settings, words, &at, sure) {
             return;
         }
         let Some((keyword, rest)) = words.split_first() else { return };
         let defaults = &proxy.settings.server;
-        let read = match keyword.text.as_str() {
+        let read = match &*keyword.text {
             "server" if sure => server::server(rest, defaults, &at),
             "server-template" if sure => server::template(rest, defaults, &at),
             "server" | "server-template" => None,
@@ -231,7 +239,7 @@ impl Reader {
                 match name {
                     Some(name) if self.uses < MOST_USES => {
                         self.uses += 1;
-                        proxy.uses.push(name.text.clone());
+                        proxy.uses.push(name.text.clone().into_owned());
                     }
                     _ => proxy.uses_others = true,
                 }
@@ -256,10 +264,10 @@ impl Reader {
 }
 
 /// The level of a stats socket.
-fn level(parameters: &[Word], at: &At) -> Setting<Level> {
+fn level(parameters: &[Word<'_>], at: &At) -> Setting<Level> {
     let found = parameters.iter().position(|word| word.text == "level");
     let Some(value) = found.map(|index| parameters.get(index + 1)) else { return Setting::Unset };
-    let level = value.filter(|word| !word.variable).and_then(|word| match word.text.as_str() {
+    let level = value.filter(|word| !word.variable).and_then(|word| match &*word.text {
         "user" => Some(Level::User),
         "operator" => Some(Level::Operator),
         "admin" => Some(Level::Admin),

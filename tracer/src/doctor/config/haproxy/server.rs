@@ -8,7 +8,7 @@ use super::{
 use crate::doctor::config::{At, Setting};
 
 /// Parameters of a server that have one argument (configuration.txt, 5.2; those of HAProxy 3.2 included). All others that are not
-/// read here have none.
+/// read here have none. In the order of the alphabet.
 const WITH_ARGUMENT: &[&str] = &[
     "addr",
     "agent-addr",
@@ -80,24 +80,29 @@ const WITH_ARGUMENT: &[&str] = &[
 
 /// The server of a line `server`. `words`: those after this keyword; `defaults`: the settings of `default-server`.
 /// `None`: name or address is missing.
-pub(super) fn server(words: &[Word], defaults: &ServerSettings, at: &At) -> Option<Server> {
+pub(super) fn server(words: &[Word<'_>], defaults: &ServerSettings, at: &At) -> Option<Server> {
     let [name, place, parameters @ ..] = words else { return None };
     let mut settings = defaults.clone();
     apply(parameters, at, &mut settings);
-    Some(Server { name: name.text.clone(), at: at.clone(), target: target(place), settings })
+    Some(Server {
+        name: name.text.clone().into_owned(),
+        at: at.clone(),
+        target: target(place),
+        settings,
+    })
 }
 
 /// The servers of a line `server-template` as one, whose name is the prefix with the range, such as `app1-3`. `words` and
 /// `defaults`: as for [`server`]. `None`: prefix, range or address is missing.
-pub(super) fn template(words: &[Word], defaults: &ServerSettings, at: &At) -> Option<Server> {
+pub(super) fn template(words: &[Word<'_>], defaults: &ServerSettings, at: &At) -> Option<Server> {
     let [prefix, range, rest @ ..] = words else { return None };
     let name = format!("{}{}", prefix.text, range.text);
-    let name = Word { text: name, variable: prefix.variable || range.variable };
-    let words: Vec<Word> = std::iter::once(name).chain(rest.iter().cloned()).collect();
+    let name = Word { text: name.into(), variable: prefix.variable || range.variable };
+    let words: Vec<Word<'_>> = std::iter::once(name).chain(rest.iter().cloned()).collect();
     server(&words, defaults, at)
 }
 
-fn target(word: &Word) -> Target {
+fn target(word: &Word<'_>) -> Target {
     if word.variable {
         return Target::Unread;
     }
@@ -116,7 +121,7 @@ fn target(word: &Word) -> Target {
 }
 
 /// Adds parameters of a server to its settings.
-pub(super) fn apply(parameters: &[Word], at: &At, settings: &mut ServerSettings) {
+pub(super) fn apply(parameters: &[Word<'_>], at: &At, settings: &mut ServerSettings) {
     let mut rest = parameters;
     while let Some((keyword, after)) = rest.split_first() {
         rest = after;
@@ -125,7 +130,7 @@ pub(super) fn apply(parameters: &[Word], at: &At, settings: &mut ServerSettings)
             *settings = ServerSettings::unread(at);
             continue;
         }
-        match keyword.text.as_str() {
+        match &*keyword.text {
             "check" => settings.check = Setting::Is(true, at.clone()),
             "no-check" => settings.check = Setting::Is(false, at.clone()),
             "source" => (settings.source, rest) = source(rest, at),
@@ -144,7 +149,9 @@ pub(super) fn apply(parameters: &[Word], at: &At, settings: &mut ServerSettings)
                 settings.elsewhere = Setting::Is(true, at.clone());
                 rest = rest.get(1..).unwrap_or_default();
             }
-            other if WITH_ARGUMENT.contains(&other) => rest = rest.get(1..).unwrap_or_default(),
+            other if WITH_ARGUMENT.binary_search(&other).is_ok() => {
+                rest = rest.get(1..).unwrap_or_default();
+            }
             _ => {}
         }
     }
@@ -158,7 +165,7 @@ fn is_zero(time: &str) -> Option<bool> {
 }
 
 /// The number that comes next, and what is after it.
-fn number<T: std::str::FromStr>(rest: &mut &[Word], at: &At) -> Setting<T> {
+fn number<T: std::str::FromStr>(rest: &mut &[Word<'_>], at: &At) -> Setting<T> {
     let Some((word, after)) = rest.split_first() else { return Setting::Unread(at.clone()) };
     *rest = after;
     match word.text.parse() {
@@ -168,13 +175,13 @@ fn number<T: std::str::FromStr>(rest: &mut &[Word], at: &At) -> Setting<T> {
 }
 
 /// The setting by the words after `source`, and the words after those that belong to it.
-pub(super) fn source<'a>(words: &'a [Word], at: &At) -> (Setting<Source>, &'a [Word]) {
+pub(super) fn source<'a, 'b>(words: &'a [Word<'b>], at: &At) -> (Setting<Source>, &'a [Word<'b>]) {
     let unread = Setting::Unread(at.clone());
     let Some((place, mut rest)) = words.split_first() else { return (unread, words) };
     let mut shown = None;
     let mut known = !place.variable;
     while let [keyword, value, after @ ..] = rest {
-        match keyword.text.as_str() {
+        match &*keyword.text {
             "usesrc" if value.text == "client" => shown = Some(Shown::Client),
             "usesrc" if value.text == "clientip" || value.text.starts_with("hdr_ip") => {
                 shown = Some(Shown::OfRequest);
@@ -210,5 +217,15 @@ impl ServerSettings {
             check: Setting::Unread(at.clone()),
             elsewhere: Setting::Unread(at.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WITH_ARGUMENT;
+
+    #[test]
+    fn parameters_are_in_the_order_of_the_alphabet() {
+        assert!(WITH_ARGUMENT.is_sorted());
     }
 }

@@ -5,10 +5,10 @@ use crate::doctor::config::{At, Setting};
 
 /// Applies a line of a section. `sure`: whether it counts for certain; if not, what it sets is not known. Returns whether it is
 /// one of the lines that are read here.
-pub(super) fn apply(settings: &mut Settings, words: &[Word], at: &At, sure: bool) -> bool {
+pub(super) fn apply(settings: &mut Settings, words: &[Word<'_>], at: &At, sure: bool) -> bool {
     let Some((keyword, rest)) = words.split_first() else { return false };
-    let first = rest.first().filter(|word| sure && !word.variable).map(|word| word.text.as_str());
-    match keyword.text.as_str() {
+    let first = rest.first().filter(|word| sure && !word.variable).map(|word| &*word.text);
+    match &*keyword.text {
         "mode" => settings.mode = known(first.and_then(mode), at),
         "http-reuse" => settings.reuse = known(first.and_then(reuse), at),
         "source" if sure => settings.source = server::source(rest, at).0,
@@ -46,9 +46,9 @@ fn reuse(text: &str) -> Option<Reuse> {
 }
 
 /// Of the options for connections, each replaces the others, and is switched off only if it holds.
-fn option(settings: &mut Settings, words: &[Word], at: &At, sure: bool, on: bool) -> bool {
+fn option(settings: &mut Settings, words: &[Word<'_>], at: &At, sure: bool, on: bool) -> bool {
     let Some(name) = words.first() else { return false };
-    let connection = match name.text.as_str() {
+    let connection = match &*name.text {
         _ if name.variable => {
             settings.connection = Setting::Unread(at.clone());
             return true;

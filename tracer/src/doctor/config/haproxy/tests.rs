@@ -162,9 +162,9 @@ fn hostile_files_are_read_in_bounded_time_and_memory() {
 }
 
 #[test]
-fn mutated_files_are_read_without_harm() {
+fn mutations_of_files_do_no_harm() {
     let texts: Vec<&[u8]> = FILES.iter().map(|(_, text)| text.as_bytes()).collect();
-    test_mutations::run(&texts, |input| {
+    test_mutations::run("haproxy", &texts, |input| {
         let mut files = Memory::default();
         files.0.insert("/a".into(), input.to_vec());
         let config = read(&files, &["/a".into()]);

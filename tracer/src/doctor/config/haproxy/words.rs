@@ -3,24 +3,30 @@
 //!
 //! A line is never continued by the next one: HAProxy 2.6 reads a backslash at the end of a line as a backslash.
 
+use std::borrow::Cow;
+
 /// HAProxy refuses a line with more words.
 const MOST_WORDS: usize = 64;
 
 /// A word without its quotes and escapes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Word {
-    pub(super) text: String,
+pub(super) struct Word<'a> {
+    pub(super) text: Cow<'a, str>,
     /// Whether it has an environment variable: then the text is not what HAProxy reads.
     pub(super) variable: bool,
 }
 
 /// The words of a line, without a comment. `None`: HAProxy refuses such a line, because a quote is not closed, or there are too
 /// many words.
-pub(super) fn words(line: &[u8]) -> Option<Vec<Word>> {
+pub(super) fn words(line: &[u8]) -> Option<Vec<Word<'_>>> {
     let mut reader = Reader { line, ..Reader::default() };
+    reader.plain()?;
     while let Some(byte) = reader.next() {
         match byte {
-            b' ' | b'\t' | b'\r' => reader.end()?,
+            b' ' | b'\t' | b'\r' => {
+                reader.end()?;
+                reader.plain()?;
+            }
             b'#' => break,
             b'\'' => reader.strong()?,
             b'"' => reader.weak()?,
@@ -36,14 +42,14 @@ pub(super) fn words(line: &[u8]) -> Option<Vec<Word>> {
 struct Reader<'a> {
     line: &'a [u8],
     at: usize,
-    words: Vec<Word>,
+    words: Vec<Word<'a>>,
     current: Vec<u8>,
     /// Whether a word has begun; it may be empty.
     begun: bool,
     variable: bool,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn peek(&self) -> Option<u8> {
         self.line.get(self.at).copied()
     }
@@ -52,6 +58,34 @@ impl Reader<'_> {
         let byte = self.peek()?;
         self.at += 1;
         Some(byte)
+    }
+
+    /// Takes the words from here on that have no quotes and no escapes, as nearly all have: they need no copies. `None`: there are
+    /// too many.
+    fn plain(&mut self) -> Option<()> {
+        let line = self.line;
+        loop {
+            let rest = line.get(self.at..)?;
+            let length = rest.iter().position(|byte| b" \t\r#'\"\\".contains(byte));
+            let word = rest.get(..length.unwrap_or(rest.len()))?;
+            match rest.get(word.len()) {
+                Some(b'\'' | b'"' | b'\\') => return Some(()),
+                // Here is the end, or a comment, or a space.
+                next if word.is_empty() && !matches!(next, Some(b' ' | b'\t' | b'\r')) => {
+                    return Some(());
+                }
+                _ => {}
+            }
+            self.at += word.len().max(1);
+            if !word.is_empty() {
+                self.add(Word { text: String::from_utf8_lossy(word), variable: false })?;
+            }
+        }
+    }
+
+    fn add(&mut self, word: Word<'a>) -> Option<()> {
+        self.words.push(word);
+        (self.words.len() <= MOST_WORDS).then_some(())
     }
 
     fn put(&mut self, byte: u8) {
@@ -64,11 +98,11 @@ impl Reader<'_> {
         if !self.begun {
             return Some(());
         }
-        let text = String::from_utf8_lossy(&self.current).into_owned();
-        self.words.push(Word { text, variable: self.variable });
+        let text = String::from_utf8_lossy(&self.current).into_owned().into();
+        let variable = self.variable;
         self.current.clear();
         (self.begun, self.variable) = (false, false);
-        (self.words.len() <= MOST_WORDS).then_some(())
+        self.add(Word { text, variable })
     }
 
     fn strong(&mut self) -> Option<()> {
@@ -134,7 +168,7 @@ mod tests {
     use super::*;
 
     fn texts(line: &str) -> Option<Vec<String>> {
-        Some(words(line.as_bytes())?.into_iter().map(|word| word.text).collect())
+        Some(words(line.as_bytes())?.into_iter().map(|word| word.text.into_owned()).collect())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use super::{
     include::{ConfigFile, read},
+    level::asks_to_close,
     pass::{Pass, Target, collect},
     tree::{At, Block, Unread},
     upstream::Upstream,
@@ -47,17 +48,18 @@ pub struct Facts {
     pub passes: Vec<Pass>,
     /// Logs of errors, of all blocks.
     pub error_logs: Vec<ErrorLog>,
-    /// Variables that a map makes of `$http_upgrade`, without `$`: the value that each has in a request without that header,
-    /// which most are. `None`: the map may lack entries.
-    pub on_no_upgrade: HashMap<String, Option<String>>,
+    /// Variables that a map makes of `$http_upgrade`, without `$`: whether, as header `Connection`, each asks the server to close
+    /// the connection in a request without `Upgrade`, which most are. `None`: a variable decides, or the map may lack entries.
+    pub on_no_upgrade: HashMap<String, Option<bool>>,
     /// Everything that could not be read, at most 64 places.
     pub unread: Vec<Unread>,
     /// Why groups of `http` may be missing; `None`: none is.
     pub http_unread: Option<Unread>,
     /// The same of `stream`.
     pub stream_unread: Option<Unread>,
-    /// Groups by their names in small letters, those of `stream` apart.
-    by_name: HashMap<(bool, String), usize>,
+    /// For each of [`Self::passes`], the index in [`Self::upstreams`] of the group that it names; `None`: it names none, as far as
+    /// the configuration could be read.
+    pub(super) groups: Vec<Option<usize>>,
 }
 
 /// The most places that are listed as not read.
@@ -93,27 +95,30 @@ fn of(whole: &Block, files: Vec<ConfigFile>) -> Facts {
         unread: Vec::new(),
         http_unread: None,
         stream_unread: None,
-        by_name: HashMap::new(),
+        groups: Vec::new(),
     };
     facts.http_unread = facts.part(whole, "http", false);
     facts.stream_unread = facts.part(whole, "stream", true);
-    for (index, upstream) in facts.upstreams.iter().enumerate() {
-        let key = (upstream.stream, upstream.name.to_ascii_lowercase());
-        facts.by_name.entry(key).or_insert(index);
-    }
+    facts.groups = groups(&facts.upstreams, &facts.passes);
     facts.scan(whole, true);
     facts
 }
 
-impl Facts {
-    /// The index in [`Self::upstreams`] of the group that a pass names; `None`: it names none, as far as the
-    /// configuration could be read.
-    pub fn index_of(&self, pass: &Pass) -> Option<usize> {
-        let Target::Server { name, has_port: false, .. } = &pass.target else { return None };
-        let key = (pass.is_of_stream(), name.to_ascii_lowercase());
-        self.by_name.get(&key).copied()
+/// See [`Facts::groups`].
+fn groups(upstreams: &[Upstream], passes: &[Pass]) -> Vec<Option<usize>> {
+    // By their names in small letters, those of `stream` apart.
+    let mut by_name = HashMap::new();
+    for (index, upstream) in upstreams.iter().enumerate() {
+        by_name.entry((upstream.stream, upstream.name.to_ascii_lowercase())).or_insert(index);
     }
+    let of = |pass: &Pass| {
+        let Target::Server { name, has_port: false, .. } = &pass.target else { return None };
+        by_name.get(&(pass.is_of_stream(), name.to_ascii_lowercase())).copied()
+    };
+    passes.iter().map(of).collect()
+}
 
+impl Facts {
     /// Adds the groups and passes of `http` or `stream`, and returns why some may be missing.
     fn part(&mut self, whole: &Block, name: &str, stream: bool) -> Option<Unread> {
         let blocks: Vec<_> = whole.all(name).filter_map(|it| it.block.as_ref()).collect();
@@ -130,10 +135,11 @@ impl Facts {
         for map in block.all("map") {
             let Some(entries) = &map.block else { continue };
             let name = map.argument(1).trim_start_matches('$').to_owned();
-            let value = |key| entries.get(key).map(|it| it.argument(0).to_owned());
+            let value = |key| entries.get(key).map(|it| it.argument(0));
             let is_whole = entries.unread.is_none() && entries.get("include").is_none();
             let value = value("").or_else(|| value("default")).unwrap_or_default();
-            self.on_no_upgrade.insert(name, is_whole.then_some(value));
+            let is_known = is_whole && !value.contains('$');
+            self.on_no_upgrade.insert(name, is_known.then(|| asks_to_close(value)));
         }
     }
 

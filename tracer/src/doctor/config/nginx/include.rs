@@ -2,24 +2,24 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
-use super::{
-    glob,
-    tree::{At, Block, Directive, Unread, parse},
+use super::tree::{At, Block, Directive, Unread, parse};
+use crate::{
+    doctor::config::glob::{Limits, Refused, expand, is_pattern},
+    error::reason,
+    host::files::Files,
 };
-use crate::{error::reason, host::files::Files};
 
 /// The most bytes of all files.
 const BYTES: usize = 4 << 20;
 /// The most files.
 const FILES: usize = 4096;
-/// The most names that are read of folders, all together.
-const NAMES: usize = 65_536;
+/// What the patterns of all `include` may find.
+const PATTERNS: Limits = Limits { folder: FILES, names: 65_536, bytes: 4 << 20 };
 /// How deep files may include others.
 const DEEPEST: usize = 16;
 /// The most blocks within each other, those of files that include others counted together.
@@ -47,7 +47,7 @@ pub(super) fn read(files: &dyn Files, main: &Path, globals: &str) -> (Block, Vec
         list: Vec::new(),
         depth: 0,
         bytes: BYTES,
-        names: NAMES,
+        patterns: PATTERNS,
         room: ROOM,
     };
     let mut whole = Block::default();
@@ -78,7 +78,7 @@ struct Reader<'a> {
     depth: usize,
     /// What is left of the limits.
     bytes: usize,
-    names: usize,
+    patterns: Limits,
     room: usize,
 }
 
@@ -105,7 +105,7 @@ impl Reader<'_> {
                 self.depth -= 1;
                 whole
             });
-            let (words, at) = (directive.words.clone(), directive.at.clone());
+            let (words, at) = (Arc::clone(&directive.words), directive.at.clone());
             to.directives.push(Directive { words, at, block });
         }
         if let Some(unread) = &from.unread {
@@ -165,62 +165,21 @@ impl Reader<'_> {
 
     /// The files that a path with or without patterns stands for, in the order in which nginx reads them.
     fn paths(&mut self, path: &Path) -> Result<Arc<[PathBuf]>, String> {
-        if !glob::is_pattern(&path.to_string_lossy()) {
+        if !is_pattern(&path.to_string_lossy()) {
             return Ok([path.to_owned()].into());
         }
         if let Some(known) = self.expanded.get(path) {
             return known.clone();
         }
-        let result: Result<Arc<[PathBuf]>, String> = self.expand(path).map(Arc::from);
+        let found = expand(self.files, path, &mut self.patterns);
+        let result = found.map(Arc::from).map_err(|refused| match refused {
+            Refused::TooLong => "a pattern is too long".to_owned(),
+            Refused::TooMany(folder) => format!("{} has too many files", folder.display()),
+            Refused::Unread(folder, error) => format!("{}: {}", folder.display(), reason(&error)),
+        });
         self.expanded.insert(path.to_owned(), result.clone());
         result
     }
-
-    fn expand(&mut self, path: &Path) -> Result<Vec<PathBuf>, String> {
-        let mut folders = vec![PathBuf::new()];
-        let mut parts = path.components().peekable();
-        let mut after_pattern = false;
-        while let Some(part) = parts.next() {
-            let text = part.as_os_str().to_string_lossy();
-            let is_pattern = glob::is_pattern(&text);
-            // The name of a file after a pattern of its folder stands for the files that there are.
-            if !is_pattern && (!after_pattern || parts.peek().is_some()) {
-                for folder in &mut folders {
-                    folder.push(part);
-                }
-                continue;
-            }
-            after_pattern |= is_pattern;
-            if text.len() > glob::LONGEST {
-                return Err("a pattern is too long".into());
-            }
-            let mut next = Vec::new();
-            for folder in &folders {
-                let names = self.names(folder)?;
-                let fitting = names.iter().filter(|name| glob::fits(&text, name));
-                next.extend(fitting.map(|name| folder.join(name)));
-            }
-            folders = next;
-        }
-        Ok(folders)
-    }
-
-    /// The names in a folder; none if there is no such folder.
-    fn names(&mut self, folder: &Path) -> Result<Vec<String>, String> {
-        match self.files.names(folder, self.names.min(FILES)) {
-            Ok((names, false)) => {
-                self.names = self.names.saturating_sub(names.len());
-                Ok(names)
-            }
-            Ok((_, true)) => Err(format!("{} has too many files", folder.display())),
-            Err(error) if is_none(&error) => Ok(Vec::new()),
-            Err(error) => Err(format!("{}: {}", folder.display(), reason(&error))),
-        }
-    }
-}
-
-fn is_none(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 fn unread(directive: &Directive, why: impl Into<Arc<str>>) -> Unread {

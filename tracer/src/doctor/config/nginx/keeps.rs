@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use super::{
     facts::Facts,
-    level::HttpVersion,
+    level::{Asks, HttpVersion},
     pass::{Pass, Protocol, Target},
     tree::{At, Unread},
     upstream::Upstream,
@@ -106,20 +106,24 @@ const MOST: usize = 1024;
 /// The ways to a destination, as far as they are equally sure. `version`: of the program; `None`: not known.
 pub fn routes(facts: &Facts, version: Option<Version>, destination: SocketAddr) -> Routes<'_> {
     let by_group: Vec<_> = facts.upstreams.iter().map(|it| to_group(it, destination)).collect();
+    // The groups that a variable may name.
+    let may_be = |stream: bool| {
+        let all = facts.upstreams.iter().zip(&by_group);
+        let all = all.filter(|(it, by)| it.stream == stream && **by == Some(By::Address));
+        all.map(|(it, _)| it).take(MOST).collect::<Vec<_>>()
+    };
+    let (http, stream) = (may_be(false), may_be(true));
     let mut ends: Vec<End<'_>> = Vec::new();
-    for pass in &facts.passes {
+    for (pass, group) in facts.passes.iter().zip(&facts.groups) {
         match &pass.target {
             Target::Other => {}
             Target::Variable => {
                 // It may be the name of any group, or of none.
-                let groups = facts.upstreams.iter().zip(&by_group);
-                let groups = groups.filter(|(it, by)| {
-                    it.stream == pass.is_of_stream() && **by == Some(By::Address)
-                });
-                ends.extend(groups.take(MOST).map(|(it, _)| (pass, Some(it), By::Group)));
+                let groups = if pass.is_of_stream() { &stream } else { &http };
+                ends.extend(groups.iter().map(|it| (pass, Some(*it), By::Group)));
                 ends.push((pass, None, By::Unlisted));
             }
-            Target::Server { peer, .. } => match facts.index_of(pass) {
+            Target::Server { peer, .. } => match *group {
                 Some(index) => {
                     let by = by_group.get(index).copied().flatten();
                     ends.extend(by.map(|by| (pass, facts.upstreams.get(index), by)));
@@ -205,7 +209,7 @@ enum Part {
 
 /// The answer for a version. `by_default`: whether it keeps connections without being asked.
 fn in_world(
-    maps: &HashMap<String, Option<String>>,
+    maps: &HashMap<String, Option<bool>>,
     by_default: bool,
     pass: &Pass,
     group: Option<&Upstream>,
@@ -288,7 +292,7 @@ fn http(pass: &Pass, by_default: bool) -> Part {
 }
 
 /// Whether requests ask the server to close the connection.
-fn close(pass: &Pass, by_default: bool, maps: &HashMap<String, Option<String>>) -> Part {
+fn close(pass: &Pass, by_default: bool, maps: &HashMap<String, Option<bool>>) -> Part {
     let headers = &pass.level.headers;
     // HTTP/2 has no such header.
     if pass.level.http_version.as_ref().is_some_and(|set| set.value == Some(HttpVersion::V2)) {
@@ -303,18 +307,16 @@ fn close(pass: &Pass, by_default: bool, maps: &HashMap<String, Option<String>>) 
         };
     }
     for set in &headers.connection {
-        let unknown = || Part::Unknown(format!("a variable decides on Connection ({})", set.at));
-        let variable = set.value.strip_prefix('$');
-        let variable = variable.map(|it| it.trim_start_matches('{').trim_end_matches('}'));
-        let value = match variable {
-            Some(name) => match maps.get(name) {
-                Some(Some(value)) if !value.contains('$') => value.as_str(),
-                _ => return unknown(),
-            },
-            None if set.value.contains('$') => return unknown(),
-            None => &*set.value,
+        let (closes, variable) = match &set.value {
+            Asks::Close => (Some(true), None),
+            Asks::Nothing => (Some(false), None),
+            Asks::Variable(name) => (maps.get(&**name).copied().flatten(), Some(&**name)),
+            Asks::Unknown => (None, None),
         };
-        if value.to_ascii_lowercase().contains("close") {
+        let Some(closes) = closes else {
+            return Part::Unknown(format!("a variable decides on Connection ({})", set.at));
+        };
+        if closes {
             let (set, variable) = (Some(set.at.clone()), variable.map(str::to_owned));
             return Part::Lacks(Lack::Close { set, variable, lost_at: None });
         }

@@ -1,5 +1,7 @@
 //! Words, blocks and comments of nginx's configuration language.
 
+use std::borrow::Cow;
+
 use memchr::{memchr, memchr_iter, memchr2};
 
 /// The longest word, as nginx has it (NGX_CONF_BUFFER).
@@ -9,11 +11,11 @@ const MOST_WORDS: usize = 64;
 
 /// What comes next in a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Token {
+pub(super) enum Token<'a> {
     /// The words of a directive that ends with `;`, and the line of its first word. Of more than 64 words, the first 64.
-    Statement(Vec<String>, u32),
+    Statement(Vec<Cow<'a, str>>, u32),
     /// The words before a `{`, and the line of the first one, as above.
-    Open(Vec<String>, u32),
+    Open(Vec<Cow<'a, str>>, u32),
     /// A `}`.
     Close,
     /// The end of the file.
@@ -51,7 +53,7 @@ impl<'a> Lexer<'a> {
     ///
     /// # Errors
     /// nginx refuses the file at this place.
-    pub(super) fn next(&mut self) -> Result<Token, Broken> {
+    pub(super) fn next(&mut self) -> Result<Token<'a>, Broken> {
         let mut words = Vec::new();
         let mut line = self.line;
         loop {
@@ -63,7 +65,9 @@ impl<'a> Lexer<'a> {
                 };
             };
             match byte {
-                byte if is_space(byte) => self.advance(1),
+                byte if is_space(byte) => {
+                    self.advance(self.until(self.rest().iter().position(|byte| !is_space(*byte))));
+                }
                 b'#' => self.advance(self.until(memchr(b'\n', self.rest()))),
                 b';' | b'{' if words.is_empty() => {
                     return Err(self.broken("a directive has no name"));
@@ -101,7 +105,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn word(&mut self, first: u8) -> Result<String, Broken> {
+    fn word(&mut self, first: u8) -> Result<Cow<'a, str>, Broken> {
         let quoted = matches!(first, b'"' | b'\'');
         let length = if quoted { self.quoted(first) } else { self.bare() };
         let Some(length) = length else {
@@ -177,7 +181,7 @@ impl<'a> Lexer<'a> {
         self.at += length;
     }
 
-    fn end_with(&mut self, token: Token) -> Token {
+    fn end_with(&mut self, token: Token<'a>) -> Token<'a> {
         self.advance(1);
         token
     }
@@ -192,9 +196,9 @@ fn is_space(byte: u8) -> bool {
 }
 
 /// The word with its backslashes undone: before a quote or a backslash, and for tab, newline and return. Others stay.
-fn unescaped(text: &[u8]) -> String {
+fn unescaped(text: &[u8]) -> Cow<'_, str> {
     if memchr(b'\\', text).is_none() {
-        return String::from_utf8_lossy(text).into_owned();
+        return String::from_utf8_lossy(text);
     }
     let mut word = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -211,7 +215,7 @@ fn unescaped(text: &[u8]) -> String {
         word.push(escaped.unwrap_or(*first));
         rest = if escaped.is_some() { tail.get(1..).unwrap_or_default() } else { tail };
     }
-    String::from_utf8_lossy(&word).into_owned()
+    String::from_utf8_lossy(&word).into_owned().into()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::{fmt::Write as _, net::SocketAddr, path::Path};
 use super::*;
 use crate::host::files::Memory;
 
+mod hostile;
 mod mutations;
 
 macro_rules! corpus {

@@ -1,6 +1,6 @@
 //! Directives in their blocks. Only those are kept that say something about connections to servers.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::lexer::{Broken, Lexer, Token};
 
@@ -41,8 +41,8 @@ impl fmt::Display for Unread {
 /// A directive.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Directive {
-    /// Its name and its arguments.
-    pub(super) words: Vec<String>,
+    /// Its name and its arguments. A file that is included at many places has them once.
+    pub(super) words: Arc<[String]>,
     pub(super) at: At,
     /// The block that belongs to it; `None`: it has none.
     pub(super) block: Option<Block>,
@@ -172,7 +172,7 @@ impl Parser<'_> {
         loop {
             match self.lexer.next()? {
                 Token::Statement(words, line) => {
-                    let name = words.first().map_or("", String::as_str);
+                    let name = words.first().map_or("", |word| word);
                     if keep == Keep::All || keep == Keep::Some && KEPT.contains(&name) {
                         self.keep(into, words, line, None)?;
                     }
@@ -194,14 +194,14 @@ impl Parser<'_> {
     /// Reads the block of a directive: the block, if it is kept, as far as it can be read, and why it cannot be read further.
     fn inner(
         &mut self,
-        words: &[String],
+        words: &[Cow<'_, str>],
         outer: Keep,
         depth: u32,
     ) -> (Option<Block>, Result<(), Broken>) {
         if depth > DEEPEST {
             return (None, Err(self.broken("more than 64 blocks are within each other")));
         }
-        let name = words.first().map_or("", String::as_str);
+        let name = words.first().map_or("", |word| word);
         if name.ends_with("_by_lua_block") {
             let is_kept = outer == Keep::Some && KEPT.contains(&name);
             return (is_kept.then(Block::default), self.lexer.skip_lua());
@@ -223,10 +223,11 @@ impl Parser<'_> {
     fn keep(
         &mut self,
         into: &mut Block,
-        words: Vec<String>,
+        words: Vec<Cow<'_, str>>,
         line: u32,
         block: Option<Block>,
     ) -> Result<(), Broken> {
+        let words = words.into_iter().map(Cow::into_owned).collect();
         let directive = Directive { words, at: self.at(line), block };
         match self.room.checked_sub(directive.cost()) {
             Some(left) => {

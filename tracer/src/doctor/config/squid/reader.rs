@@ -2,13 +2,20 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Config, Outgoing, Peer, expand::expand};
-use crate::doctor::config::{At, Setting, at::lines, files::Files};
+use super::{Config, Outgoing, Peer};
+use crate::doctor::config::{
+    At, Setting,
+    at::lines,
+    files::Files,
+    glob::{Limits, Refused, expand},
+};
 
 /// Bytes that are read at most, files and patterns of `include`, and how deep files are included in others; Squid refuses more
 /// than 16.
 const MOST_BYTES: usize = 4 << 20;
 const MOST_FILES: usize = 1_000;
+/// What the patterns of all `include` may find.
+const PATTERNS: Limits = Limits { folder: 10_000, names: 65_536, bytes: 4 << 20 };
 const DEEPEST: u32 = 16;
 /// Squid cuts longer lines in pieces.
 const LONGEST_LINE: usize = 8_190;
@@ -19,7 +26,8 @@ const MOST_LISTS: usize = 64;
 /// Reads a configuration, and the files that it includes. What cannot be read is in [`Config::unread`].
 pub fn read(files: &dyn Files, path: &Path) -> Config {
     let config = Config::default();
-    let mut reader = Reader { files, config, bytes: MOST_BYTES, count: MOST_FILES };
+    let mut reader =
+        Reader { files, config, bytes: MOST_BYTES, count: MOST_FILES, patterns: PATTERNS };
     reader.file(path, 0, true, None);
     reader.config
 }
@@ -30,6 +38,7 @@ struct Reader<'a> {
     /// How many bytes may still be read, and how many files and patterns.
     bytes: usize,
     count: usize,
+    patterns: Limits,
 }
 
 /// Whether the lines of a branch count; `None`: it depends on a macro.
@@ -60,13 +69,15 @@ impl Reader<'_> {
         let file: Arc<Path> = path.into();
         let mut statement = String::new();
         let mut blocks: Vec<Counts> = Vec::new();
+        let mut last = 0;
         for (line, text) in lines(text) {
-            let at = At { file: file.clone(), line };
+            last = line;
             let text = text.trim_ascii_start();
             // Also between two parts of a statement.
             if text.is_empty() || text.starts_with(b"#") {
                 continue;
             }
+            let at = At { file: file.clone(), line };
             if text.len() > LONGEST_LINE || statement.len() > LONGEST_LINE {
                 self.config.unread.add(at, "the line is too long");
                 statement.clear();
@@ -87,26 +98,32 @@ impl Reader<'_> {
             }
             statement.clear();
         }
+        if !blocks.is_empty() {
+            // Squid does not start with such a configuration.
+            self.config.unread.add(At { file, line: last }, "a condition has no endif");
+        }
     }
 
     fn statement(&mut self, statement: &str, at: &At, depth: u32, sure: bool) {
         let mut words = statement.split_ascii_whitespace();
         let Some(keyword) = words.next() else { return };
         // The rest of a line is a comment from a word on that begins so.
-        let words =
-            words.take_while(|word| !word.starts_with('#')).map(|word| word.trim_matches('"'));
-        let words: Vec<&str> = words.take(MOST_LISTS + 1).collect();
+        let words = || {
+            let words =
+                words.take_while(|word| !word.starts_with('#')).map(|word| word.trim_matches('"'));
+            words.take(MOST_LISTS + 1).collect::<Vec<_>>()
+        };
         match keyword {
-            "include" => self.include(&words, at, depth, sure),
-            "tcp_outgoing_address" => self.outgoing(&words, at, sure),
+            "include" => self.include(&words(), at, depth, sure),
+            "tcp_outgoing_address" => self.outgoing(&words(), at, sure),
             "server_persistent_connections" => {
-                self.config.persistent = match words.first().copied() {
+                self.config.persistent = match words().first().copied() {
                     Some("on" | "enable") if sure => Setting::Is(true, at.clone()),
                     Some("off" | "disable") if sure => Setting::Is(false, at.clone()),
                     _ => Setting::Unread(at.clone()),
                 }
             }
-            "cache_peer" if sure => self.peer(&words, at),
+            "cache_peer" if sure => self.peer(&words(), at),
             "cache_peer" => self.config.unread.add(at.clone(), "it depends on a condition"),
             _ => {}
         }
@@ -123,12 +140,20 @@ impl Reader<'_> {
                 self.config.unread.add(at.clone(), "only files with a whole path are included");
                 continue;
             }
-            let (paths, all) = expand(self.files, Path::new(pattern));
-            if !all {
-                self.config.unread.add(at.clone(), "it includes too many files");
-            }
-            for path in paths {
-                self.file(&path, depth + 1, sure, Some(at));
+            match expand(self.files, Path::new(pattern), &mut self.patterns) {
+                Ok(paths) => {
+                    for path in paths {
+                        self.file(&path, depth + 1, sure, Some(at));
+                    }
+                }
+                Err(refused) => self.config.unread.add(
+                    at.clone(),
+                    match refused {
+                        Refused::TooLong => "a pattern is too long",
+                        Refused::TooMany(_) => "it includes too many files",
+                        Refused::Unread(..) => "a folder cannot be read",
+                    },
+                ),
             }
         }
     }

@@ -55,9 +55,9 @@ fn hostile_files_are_read_in_bounded_time_and_memory() {
 }
 
 #[test]
-fn mutated_files_are_read_without_harm() {
+fn mutations_of_files_do_no_harm() {
     let texts: Vec<&[u8]> = FILES.iter().map(|(_, text)| text.as_bytes()).collect();
-    test_mutations::run(&texts, |input| {
+    test_mutations::run("squid", &texts, |input| {
         let mut files = Memory::of(&FILES);
         files.0.insert("/a".into(), input.to_vec());
         read(&files, Path::new("/a")).outgoing.len()
@@ -65,7 +65,9 @@ fn mutated_files_are_read_without_harm() {
 }
 
 #[test]
-fn mutated_programs_are_read_without_harm() {
+fn mutations_of_programs_do_no_harm() {
     let program: &[u8] = b"x\0squid/5.7\0see /squid.conf\0/etc/squid/squid.conf\0-f\0";
-    test_mutations::run(&[program], |input| (version(input), path(&[], Path::new("/"), input)));
+    test_mutations::run("squid's program", &[program], |input| {
+        (version(input), path(&[], Path::new("/"), input))
+    });
 }

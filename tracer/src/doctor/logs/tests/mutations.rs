@@ -1,11 +1,12 @@
 //! Random changes of real lines: no panic, no long wait, bounded memory, and the same report however the bytes arrive.
 
-use std::{collections::BTreeMap, env};
-
-use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
 
 use super::*;
-use crate::doctor::{judge, logs::pods};
+use crate::{
+    doctor::{judge, logs::pods},
+    host::test_mutations::{Random, Run},
+};
 
 const LINES: &[&str] = &[
     "2026/11/29 19:15:12 [crit] 71#71: *45 connect() to 10.0.1.7:8080 failed (99: Cannot assign requested address) while \
@@ -49,101 +50,69 @@ const LINES: &[&str] = &[
     "",
 ];
 
-/// The generator xorshift64*, with a fixed seed: every run has the same inputs.
-struct Random(u64);
+/// The most bytes of an input.
+const LARGEST: usize = 1 << 20;
 
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        usize::try_from(number).unwrap() % limit.max(1)
+/// Some lines, one after the other.
+fn lines(random: &mut Random) -> Vec<u8> {
+    let mut text = Vec::new();
+    for _ in 0..=random.below(6) {
+        text.extend_from_slice(LINES[random.below(LINES.len())].as_bytes());
+        text.extend_from_slice([&b"\n"[..], b"\r\n", b"", b"\n\0\0\0"][random.below(4)]);
     }
+    text
+}
 
-    /// Some lines, one after the other.
-    fn text(&mut self) -> Vec<u8> {
-        let mut text = Vec::new();
-        for _ in 0..=self.below(6) {
-            text.extend_from_slice(LINES[self.below(LINES.len())].as_bytes());
-            text.extend_from_slice([&b"\n"[..], b"\r\n", b"", b"\n\0\0\0"][self.below(4)]);
+fn change(random: &mut Random, text: &mut Vec<u8>) {
+    let at = random.below(text.len());
+    let end = at + random.below(text.len() - at + 1);
+    match random.below(8) {
+        0 => text.truncate(at),
+        1 => drop(text.drain(at..end)),
+        2 => {
+            let part = text[at..end].to_vec();
+            let to = random.below(text.len() + 1);
+            text.splice(to..to, part);
         }
-        text
-    }
-
-    fn change(&mut self, text: &mut Vec<u8>) {
-        let at = self.below(text.len());
-        let end = at + self.below(text.len() - at + 1);
-        match self.below(8) {
-            0 => text.truncate(at),
-            1 => drop(text.drain(at..end)),
-            2 => {
-                let part = text[at..end].to_vec();
-                let to = self.below(text.len() + 1);
-                text.splice(to..to, part);
-            }
-            3 => {
-                let much = if self.below(500) == 0 { 300_000 } else { 300 };
-                let byte = b"\0 9\"\\x\n("[self.below(8)];
-                text.splice(at..at, vec![byte; self.below(much)]);
-            }
-            4 => {
-                let piece = [
-                    &b"failed (99:"[..],
-                    b" failed (",
-                    b"\\u12",
-                    b"-1",
-                    b"99999999999999999999",
-                    b"\xf0\x9f",
-                    b": (98)",
-                    b"|",
-                ];
-                text.splice(at..at, piece[self.below(8)].iter().copied());
-            }
-            _ => {
-                if let Some(byte) = text.get_mut(at) {
-                    *byte = u8::try_from(self.below(256)).unwrap();
-                }
+        3 => {
+            let much = if random.below(500) == 0 { 300_000 } else { 300 };
+            let byte = b"\0 9\"\\x\n("[random.below(8)];
+            text.splice(at..at, vec![byte; random.below(much)]);
+        }
+        4 => {
+            let piece = [
+                &b"failed (99:"[..],
+                b" failed (",
+                b"\\u12",
+                b"-1",
+                b"99999999999999999999",
+                b"\xf0\x9f",
+                b": (98)",
+                b"|",
+            ];
+            text.splice(at..at, piece[random.below(8)].iter().copied());
+        }
+        _ => {
+            if let Some(byte) = text.get_mut(at) {
+                *byte = u8::try_from(random.below(256)).unwrap();
             }
         }
     }
-}
-
-/// The longest that an input may take.
-const LONG: Duration = Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 10 });
-
-/// How long this thread has run: a busy machine may take it off its CPU for longer than it runs.
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
-}
-
-fn inputs() -> u64 {
-    env::var("TRACER_TEST_MUTATIONS").ok().and_then(|it| it.parse().ok()).unwrap_or(2_000)
 }
 
 #[test]
 fn no_input_ends_or_stops_it() {
     let mut random = Random(0x5eed_1095);
-    let (mut longest, mut counted) = (Duration::ZERO, 0_u64);
-    for round in 0..inputs() {
-        let mut text = random.text();
+    let mut run = Run::of("logs");
+    let mut counted = 0_u64;
+    for round in 0..Run::inputs() {
+        let mut text = lines(&mut random);
         for _ in 0..random.below(6) {
-            random.change(&mut text);
+            change(&mut random, &mut text);
         }
+        text.truncate(LARGEST);
         let whole = random.below(4) > 0;
-        let began = cpu_time();
-        let report = parse(&text, whole, &ASKED);
-        let mut took = cpu_time().saturating_sub(began);
-        // A virtual CPU that the host takes away seems to run: what is slow is slow each time.
-        for _ in 0..5 {
-            if took > LONG {
-                let began = cpu_time();
-                parse(&text, whole, &ASKED);
-                took = took.min(cpu_time().saturating_sub(began));
-            }
-        }
-        longest = longest.max(took);
-        assert!(took < LONG, "{took:?} for {} bytes", text.len());
+        let report = run.parse(&text, |text| parse(text, whole, &ASKED));
         assert!(
             report.unread + report.undated + report.future <= 2 * report.lines + 2,
             "{report:?}"
@@ -171,5 +140,6 @@ fn no_input_ends_or_stops_it() {
         judge::logs::judge(&logged, &[]);
         pods::pod_uid(&String::from_utf8_lossy(&text));
     }
-    assert!(counted > inputs() / 4, "only {counted} inputs still said something");
+    run.end();
+    assert!(counted > Run::inputs() / 4, "only {counted} inputs still said something");
 }
