@@ -11,6 +11,8 @@ const NAMES: usize = 64;
 const NAME: usize = 255;
 /// How many seconds with lines are kept in all.
 const SECONDS: usize = 16_384;
+/// How long a log is read after the window has ended, in seconds, at most: a busy program writes on meanwhile.
+const READING_S: i64 = 60;
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -121,7 +123,8 @@ pub struct Report {
     pub unread: u64,
     /// Lines that say something of a kind, but not whether it was in the window; they are in no group.
     pub undated: u64,
-    /// Lines of a time after the window: the clock was set back, or their time zone is not known.
+    /// Lines of a time more than a minute after the window: the clock was set back, or their time zone is not known. Lines that
+    /// are less late count nowhere.
     pub future: u64,
     /// Whether lines before those that were read exist.
     pub cut: bool,
@@ -184,10 +187,12 @@ impl Report {
         self.groups.get(&(kind, program)).into_iter().flat_map(Groups::all)
     }
 
-    /// Notes the time of a line, in seconds since 1970: one after the window counts as of the future.
+    /// Notes the time of a line, in seconds since 1970. One after the window is of the future, unless it can have been written
+    /// while the log was read; then it is ignored.
     pub(super) fn dated(&mut self, at_s: i64, asked: &Asked) {
         if at_s > asked.to_s {
-            self.future = self.future.saturating_add(1);
+            let of_the_future = at_s > asked.to_s.saturating_add(READING_S);
+            self.future = self.future.saturating_add(u64::from(of_the_future));
             return;
         }
         self.first_s = earlier(self.first_s, Some(at_s));

@@ -71,8 +71,14 @@ fn parts_of_two_streams_are_not_mixed_up() {
 
 #[test]
 fn the_window_is_by_the_times_of_lines_in_any_order() {
+    // Second 16 is after the window: the log was still being read then.
     let text: Vec<_> = [15, 9, 10, 16, 12, 3].map(|second| at(second) + "\n").into();
     let report = of(&text.concat());
+    assert_eq!((report.count(Kind::NoPort), report.future), (3, 0));
+    assert_eq!((report.first_s, report.last_s), (Some(AT - 12), Some(AT)));
+    assert_eq!(report.shortcoming(ASKED.from_s), None);
+    let late = at(16).replace(" 19:15", " 19:16") + "\n";
+    let report = of(&(text.concat() + &late));
     assert_eq!((report.count(Kind::NoPort), report.future), (3, 1));
     assert_eq!((report.first_s, report.last_s), (Some(AT - 12), Some(AT)));
     assert!(report.shortcoming(ASKED.from_s).unwrap().contains("future"));
