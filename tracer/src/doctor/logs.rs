@@ -70,7 +70,7 @@ impl Asked {
 pub fn read(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
     let before = || read_one(files, &rotated(files, path)?, asked, MOST).ok();
     let now = match read_one(files, path, asked, MOST) {
-        // It was renamed, and its program goes on with it until it is told to open a new one.
+        // It was renamed, and its program goes on with it until something makes it open a new one.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let is_of_now = |it: &OneLog| it.report.last_s.is_some_and(|at| at >= asked.from_s);
             return before().filter(is_of_now).map(|it| it.report).ok_or(error);

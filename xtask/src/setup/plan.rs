@@ -31,9 +31,7 @@ pub(crate) enum Step {
     /// Install rustup's nightly with the source of core.
     Nightly,
     /// Build bpf-linker with the distribution's LLVM of this major version.
-    Linker {
-        llvm: u32,
-    },
+    Linker { llvm: u32 },
 }
 
 /// The next step towards a complete toolchain, or why there is none.

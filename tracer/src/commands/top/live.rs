@@ -383,8 +383,7 @@ fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> O
         Typed::BindFailed(cause) => (Call::Bind, cause),
         _ => return None,
     };
-    let container: Option<Arc<str>> =
-        callers.cgroups.get(event.cgroup, now).and_then(|name| name.place().cloned());
+    let container = callers.cgroups.get(event.cgroup, now).and_then(|it| it.place().cloned());
     Some(Failure {
         count: 1,
         wall_ns: event.mono_ns.saturating_add(offset),

@@ -183,22 +183,19 @@ fn bad_source(logged: &Logged<'_>, program: Program, name: Option<&str>, group: 
     // Whoever writes a log can name any address: only one that a host can have is advised.
     let add = ip.filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback());
     let add = add.map(|ip| {
-        let advice = match logged.place {
-            Some(place) => {
-                let servers = logged.upstreams.values().flatten();
-                let new = NewAddress {
-                    place: place.clone(),
-                    address: ip,
-                    towards: servers.map(SocketAddr::ip).collect(),
-                    may_be_elsewhere: false,
-                };
-                new_address::add(new, "bind() finds it at once")
-            }
+        let advice = if let Some(place) = logged.place {
+            let servers = logged.upstreams.values().flatten();
+            let new = NewAddress {
+                place: place.clone(),
+                address: ip,
+                towards: servers.map(SocketAddr::ip).collect(),
+                may_be_elsewhere: false,
+            };
+            new_address::add(new, "bind() finds it at once")
+        } else {
             // It could be added to the wrong namespace.
-            None => {
-                let what = format!("add {ip} to the interface that it belongs to");
-                Advice::new(what, "bind() finds it at once").until_reboot()
-            }
+            let what = format!("add {ip} to the interface that it belongs to");
+            Advice::new(what, "bind() finds it at once").until_reboot()
         };
         advice.risk("the network must route answers for this address to this host")
     });

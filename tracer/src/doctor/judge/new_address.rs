@@ -65,7 +65,7 @@ mod tests {
     }
 
     /// What the advice says, and its command, if the interface has this name.
-    fn told(new: NewAddress, interface: Option<&str>) -> (String, Option<String>) {
+    fn advised(new: NewAddress, interface: Option<&str>) -> (String, Option<String>) {
         let finding = Finding::new(Id::BadSource, Severity::Critical, Subject::Host, "");
         let mut found = [finding.advise([add(new, "it works").risk("a risk")])];
         name_interfaces(&mut found, |_| interface.map(str::to_owned));
@@ -77,18 +77,18 @@ mod tests {
 
     #[test]
     fn a_command_is_printed_if_it_can_be_typed_as_it_is() {
-        let (what, command) = told(new(Some("proxy")), Some("eth0"));
+        let (what, command) = advised(new(Some("proxy")), Some("eth0"));
         assert_eq!(what, "add 10.9.9.9 to interface eth0");
         let expected = "ip netns exec proxy ip addr add 10.9.9.9/32 dev eth0";
         assert_eq!(command.as_deref(), Some(expected));
         let v6 = NewAddress { address: "2001:db8::9".parse().unwrap(), ..new(Some("proxy")) };
-        let (_, command) = told(v6, Some("eth0"));
+        let (_, command) = advised(v6, Some("eth0"));
         assert!(command.unwrap().ends_with("ip addr add 2001:db8::9/128 dev eth0"));
     }
 
     #[test]
     fn without_the_interface_the_text_says_what_to_fill_in() {
-        let (what, command) = told(new(Some("proxy")), None);
+        let (what, command) = advised(new(Some("proxy")), None);
         let expected = "add 10.9.9.9 to the interface that leads to the servers: ip netns exec proxy ip addr add 10.9.9.9/32 dev \
                         INTERFACE, with the name of the interface for INTERFACE";
         assert_eq!((what.as_str(), command), (expected, None));
@@ -96,21 +96,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_entered_or_may_be_elsewhere_is_no_command() {
-        let (what, command) = told(new(None), Some("eth0"));
+        let (what, command) = advised(new(None), Some("eth0"));
         let expected = "add 10.9.9.9 to interface eth0 of its container or network namespace: ip addr add 10.9.9.9/32 dev eth0";
         assert_eq!((what.as_str(), command), (expected, None));
         let elsewhere = NewAddress { may_be_elsewhere: true, ..new(Some("proxy")) };
-        let (what, command) = told(elsewhere, Some("eth0"));
+        let (what, command) = advised(elsewhere, Some("eth0"));
         let expected = "add 10.9.9.9 to interface eth0, unless another host has it: ip netns exec proxy ip addr add 10.9.9.9/32 dev eth0";
         assert_eq!((what.as_str(), command), (expected, None));
     }
 
     #[test]
     fn an_interface_cannot_put_a_command_into_a_shell() {
-        let (_, command) = told(new(Some("proxy")), Some("$(id)"));
+        let (_, command) = advised(new(Some("proxy")), Some("$(id)"));
         assert!(command.unwrap().ends_with(" dev '$(id)'"));
         for name in ["a\u{1b}[2J", "a\u{fffd}"] {
-            assert_eq!(told(new(Some("proxy")), Some(name)).1, None, "{name:?}");
+            assert_eq!(advised(new(Some("proxy")), Some(name)).1, None, "{name:?}");
         }
     }
 }
