@@ -352,11 +352,12 @@ mod tests {
     fn an_entry_whose_socket_has_another_connection_is_removed_and_added_again() {
         let other = TupleKey { destination_port: 81, ..conn(5, 10).tuple };
         let moved = Conn { tuple: other, ..conn(5, 10) };
-        let entries = [1, 2, 3].map(|cookie| (ConnKey::new(cookie, 40_000), moved));
+        let entries = [(1, 40_001), (2, 40_002), (3, 40_003)];
+        let entries = entries.map(|(cookie, port)| (ConnKey::new(cookie, port), moved));
         let dumps = [dump(vec![
-            socket(tcp_state::ESTABLISHED, 1, 40_000),
-            socket(tcp_state::CLOSE, 2, 40_000),
-            socket(tcp_state::LISTEN, 3, 40_000),
+            socket(tcp_state::ESTABLISHED, 1, 40_001),
+            socket(tcp_state::CLOSE, 2, 40_002),
+            socket(tcp_state::LISTEN, 3, 40_003),
         ])];
         let stale = stale(&entries, &dumps, 100);
         assert_eq!(stale.iter().map(|one| one.key.cookie).collect::<Vec<_>>(), [1, 2, 3]);
