@@ -1,4 +1,5 @@
-//! A held port, from connect() to the end of its TIME_WAIT; attempts, and bound ports.
+//! Keys and values of BPF maps: `CONNS` (ports that connect() took, until their TIME_WAIT ends), `ATTEMPTS` (the calls that
+//! threads are executing) and `BOUND_PORTS` (ports that bind() or listen() took).
 
 use crate::{TupleKey, conn_flag};
 
@@ -48,7 +49,8 @@ pub struct Who {
     pub pid: u32,
     /// Thread in the initial pid namespace.
     pub tid: u32,
-    /// Arbitrary bytes, NUL-padded.
+    /// Name (comm) of the calling thread; of a socket that is older than the tracer, of its process. Arbitrary bytes, NUL-padded;
+    /// all 0: not known.
     pub comm: [u8; 16],
 }
 

@@ -49,7 +49,9 @@ pub mod held {
     pub const COUNT: u32 = 5;
 }
 
-/// A destination: a network and a range of ports. If several contain an address, the last of them decides.
+/// A destination of a rule: a network and a range of ports. Of those that contain the address and port of a connect(), the last
+/// decides whether it is spread; if none contains them, it is not. A rule without destinations spreads to all
+/// ([`Self::is_spread`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Destination {

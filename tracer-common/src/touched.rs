@@ -1,7 +1,7 @@
 //! The `TOUCHED` map: ports that bind() or listen() took at some time.
 
-/// Key of the `TOUCHED` map, a port of a network namespace: the port is in the lower 16 bits, the namespace's inode number above
-/// them.
+/// The key of the `TOUCHED` map for a port (host byte order) of a network namespace (its inode number): the port is in the lower
+/// 16 bits, the inode number in the 32 bits above them.
 #[inline(always)]
 pub const fn port_of(netns: u32, port: u16) -> u64 {
     (netns as u64) << 16 | port as u64

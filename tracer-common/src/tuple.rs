@@ -73,7 +73,7 @@ pub struct TupleCount {
     pub states: u64,
     /// connect() calls that failed, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
-    /// Port searches of connect() that found a port, by duration; see [`search_bucket`].
+    /// Port searches of connect() that found a port, by duration ([`search_bucket`]). Each counter wraps at 2^32.
     pub search: [u32; SEARCH_BUCKETS],
     /// CLOCK_MONOTONIC of the newest change, ns: a port was taken, released or entered TIME_WAIT, a connect() failed, or a
     /// command corrected the counters or set `left_out`.
@@ -85,7 +85,8 @@ pub struct TupleCount {
     pub pid: u32,
     /// errno of the newest failure, positive; 0: there is none, or the failure had no errno (the application gave up).
     pub last_errno: u32,
-    /// comm of that caller: arbitrary bytes, NUL-padded.
+    /// comm of that caller: arbitrary bytes, NUL-padded. If hooks on two CPUs write at once, `cgroup`, `pid` and `comm` can be of
+    /// different callers.
     pub comm: [u8; 16],
     /// How many candidate ports the spreader has tried for this tuple: the number of the next candidate. It wraps.
     pub cursor: u32,
@@ -177,7 +178,8 @@ pub const fn search_bucket(ns: u64) -> usize {
     if bucket < SEARCH_BUCKETS { bucket } else { SEARCH_BUCKETS - 1 }
 }
 
-/// The upper end, exclusive, of a bucket in nanoseconds; `u64::MAX` for the last one.
+/// The upper end, exclusive, ns, of the bucket with this number ([`search_bucket`]); `u64::MAX`: it is the last one, which has no
+/// end, or there is no such bucket.
 pub const fn search_bucket_end(bucket: usize) -> u64 {
     if bucket == 0 {
         return 1024;

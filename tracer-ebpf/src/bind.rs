@@ -249,7 +249,8 @@ pub(crate) fn released_by(sock: &Sock, port: u16) {
     released(&key, now());
 }
 
-/// No socket holds the port any more: reports that and removes the entry, if there is one. `now`: CLOCK_MONOTONIC, ns.
+/// No socket holds the port any more: removes its entry of BOUND_PORTS, if there is one, and first writes a `PortReleased` event
+/// if the entry is `WATCHED` and such events are wanted. If the map refuses, the entry stays. `now`: CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn ended(key: &ConnKey, now: u64) {
     // SAFETY: only read; see `time_wait`.
@@ -303,8 +304,9 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     Ok(())
 }
 
-/// As [`searched`], for a hook that sees no arguments: of the socket that the thread's attempt is for. `Err` also if there is no
-/// attempt.
+/// As [`searched`], for a hook that sees no arguments: takes the socket and the port from the thread's attempt. Ends the attempt
+/// of a listen(); that of a bind() stays until [`returned`]. `Err` also if the thread has no attempt of a bind() or listen(), or
+/// the socket cannot be read.
 #[inline(always)]
 pub(crate) fn search_returned(result: i32) -> Step {
     let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };

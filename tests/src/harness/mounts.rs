@@ -19,7 +19,8 @@ use tempfile::TempDir;
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Mounts a tmpfs of this many KiB. Only root can.
+    /// Mounts a tmpfs of this many KiB on a new temporary folder. The kernel rounds up to whole pages; 0 is no limit
+    /// (`shmem_parse_one` in mm/shmem.c). An error if the folder cannot be made, or the kernel refuses the mount: only root can.
     pub fn new(kib: u32) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let options = std::ffi::CString::new(format!("size={kib}k"))?;

@@ -163,7 +163,7 @@ impl Seen {
         }
     }
 
-    /// How many readings there were.
+    /// How many readings with at least one tuple were added so far, those before a [`Self::restart`] included.
     pub fn readings(&self) -> u64 {
         self.readings
     }

@@ -68,7 +68,8 @@ pub struct DiagSocket {
     pub cookie: u64,
     /// Inode of the socket; 0 for a time-wait socket and for one that no process has open.
     pub inode: u32,
-    /// User that made the socket, in this process's user namespace; 0 if `inode` is 0.
+    /// User that owns the socket, in this process's user namespace; overflowuid (65534) if it has no id there. Only valid if
+    /// `inode` is not 0: of a socket that no process has open, the kernel reports 0 or its last owner.
     pub uid: u32,
     /// Whether it is a time-wait socket: in TIME_WAIT, or in FIN_WAIT2 after the application has closed it.
     pub time_wait: bool,

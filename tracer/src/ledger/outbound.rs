@@ -20,14 +20,15 @@ struct Verdict {
     certain: bool,
 }
 
-/// The sockets of one namespace's dump that hold a port because of connect(). The dump must have the listeners, which
-/// decide most cases. `in_range`: whether a port is in the range that connect() chooses from.
+/// The sockets of one namespace's dump that hold a port because of connect(), as far as states, listeners and ports show. The
+/// dump must have the sockets of all states. `in_range`: whether a port is in the range that connect() chooses from.
 ///
-/// Of a local connection with both ends in the dump, usually one end is returned. It is both ends if both are in SYN_SENT
-/// (both called connect()), or if nothing distinguishes them: no listener is left, both ports or neither are in the range,
-/// and as many connections use the one port as the other. It is neither end if both are in SYN_RECV; or if both seem to be
-/// the accepted one (each has a listener, or only one has, with a port of the range, and the other's port is outside of
-/// it), and as many connections use the one port as the other.
+/// A socket in SYN_SENT is returned; one in SYN_RECV, LISTEN or CLOSE is not. Any other is returned if no listener accepts at
+/// its address and port, and its port is in the range or its peer's is not.
+///
+/// If the peer's socket is in the dump, too, and only one of the two states decides (SYN_SENT, SYN_RECV), the other end is the
+/// opposite. If neither does and both ends get the same answer, the end whose port fewer connections use is returned; if as many
+/// use both, that answer stays: both ends, or neither.
 pub fn outbound(
     sockets: &[DiagSocket],
     in_range: impl Fn(u16) -> bool,

@@ -1,4 +1,5 @@
-//! From two readings of a tuple's counters to its row: how full it is, and how fast it fills. No I/O, no clock.
+//! Computes the [`Row`] of a tuple (how full it is, how fast it fills) from two readings of its counters, and from what earlier
+//! readings showed ([`Forecast`]). No I/O, no clock.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

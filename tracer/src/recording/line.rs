@@ -363,7 +363,7 @@ impl<'a> Failure<'a> {
 }
 
 impl Totals {
-    /// Parses a line `tracer.stats` or `tracer.stop`. Fails if it is no JSON object.
+    /// Parses a line `tracer.stats` or `tracer.stop` (not checked). A total that is missing or no u64 is 0. Fails if it is no object.
     pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);

@@ -49,14 +49,15 @@ pub struct Answers {
     binds: Binds,
 }
 
-/// What to do about a tuple, in short.
+/// What to do, in short, about a tuple, an address at which bind() takes ports, or a failed call ([`Self::look_at`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The severity of the finding that it is about.
+    /// The severity of the finding that it is about; critical if there is none ([`Self::look_at`]).
     pub severity: Severity,
     /// Which kind of finding that is.
     pub id: Id,
-    /// With [`Kind::Does`]: what the command achieves, if that is known. Else the first advice, and what it achieves.
+    /// For people. With [`Kind::Does`] and a known gain: what the command achieves. In all other cases: the first advice, with its
+    /// gain if that is known.
     pub text: String,
     /// A command to type.
     pub command: String,

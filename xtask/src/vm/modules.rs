@@ -45,8 +45,9 @@ impl Tree {
         Ok(Self { vmlinuz: vmlinuz.clone(), modules, builtin })
     }
 
-    /// The modules of all guests, those in `more`, and all on which they depend, except those that are built into the
-    /// kernel: decompressed and in the order of loading, as (name, content). Fails if the packages lack one of them.
+    /// The modules of all guests ([`COMMON`]), those in `more` (names with underscores), and all on which they depend, except those
+    /// that are built into the kernel: as (name, decompressed content), each once and after those on which it depends. Fails if the
+    /// packages lack one of them, or its file cannot be read or decompressed (xz, zstd).
     pub(crate) fn wanted(&self, more: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut loads = Vec::new();
         for name in COMMON.iter().chain(more) {

@@ -160,8 +160,9 @@ pub(super) fn snat_shared_with_own_connections() -> Result<()> {
     Ok(())
 }
 
-/// A namespace has as many entries as the host's limit allows each namespace. No other namespace is touched: the limit is
-/// compared with the count of each.
+/// At 3/4 of nf_conntrack_max, doctor finds nothing; with the table full, it finds `conntrack_full`, and that packets are dropped.
+/// Only the test's namespace is full: the kernel compares the limit with the count of each namespace (`__nf_conntrack_alloc` in
+/// net/netfilter/nf_conntrack_core.c). An error also if the limit is above [`MOST_ENTRIES`].
 pub(super) fn conntrack_full() -> Result<()> {
     let netns = NetNs::new()?;
     nft(&netns, "add table ip f")?;

@@ -10,13 +10,13 @@ use crate::{format::tuple::address, host::capacity::Limits};
 /// The tuple that a part of the report is about; or the source address of calls to bind(), which has no destination.
 #[derive(Debug, Serialize)]
 pub(super) struct Where {
-    /// Its source address, as text.
+    /// Its source address, as text; `0.0.0.0` or `::`: none was chosen, or bind() was for all addresses.
     #[serde(rename = "network.local.address")]
     pub(super) source: String,
-    /// Its destination address, as text; absent: it is about bind().
+    /// Its destination address, as text; absent: it is about bind(), or the port is 0.
     #[serde(rename = "network.peer.address", skip_serializing_if = "Option::is_none")]
     pub(super) destination: Option<String>,
-    /// Port of the destination; absent: it is about bind().
+    /// Port of the destination; absent: it is about bind(), or the port is 0.
     #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
     /// Inode number of its network namespace.

@@ -4,8 +4,9 @@ use std::fs;
 
 use crate::{runtime::usage, view::reading::SelfStats};
 
-/// The CPU time of this process; with `all`, its resident memory, too, which takes longer to read (0 if it cannot be read). The
-/// other fields are 0 or `None`.
+/// What this process costs: its CPU time; with `all`, its resident memory, too, and the part of it that is the ring buffer
+/// (`rss_kib`, `ring_kib`), which take longer to read. They are 0 without `all`, or if /proc/self/smaps cannot be read. All
+/// other fields have their defaults.
 pub(super) fn read(all: bool) -> SelfStats {
     let maps = if all { fs::read_to_string("/proc/self/smaps") } else { Ok(String::new()) };
     let (rss_kib, ring_kib) = memory(&maps.unwrap_or_default());

@@ -101,7 +101,9 @@ pub(super) fn by_netlink() -> io::Result<Counters> {
     Ok(query.answers()?.into_iter().fold(Counters::default(), Counters::and))
 }
 
-/// The counters of one CPU; `None`: the message is damaged.
+/// Parses an answer without its netlink header (`struct nfgenmsg`, then attributes): the counters of one CPU. A counter that the
+/// answer lacks is 0, as is one after a damaged attribute. `None`: the answer is shorter than `nfgenmsg`, or a counter has
+/// fewer than 4 bytes.
 pub(super) fn row(message: &[u8]) -> Option<Counters> {
     let mut row = Counters::default();
     for (kind, value) in netlink::attributes(message.get(NO_FAMILY.len()..)?) {

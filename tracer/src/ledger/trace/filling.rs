@@ -48,8 +48,10 @@ const fn entries(sizes: &Sizes, table: Table) -> u64 {
 }
 
 impl Filling {
-    /// Warnings for tables that became nearly full since the last call, for each table at most one in an hour. `held`:
-    /// entries by [`Table`].
+    /// A text for people for each table that is at least 80 % full and was not nearly full before (it is not any more once it is
+    /// below 70 %); empty: none. A table whose last warning is less than an hour before `now` gets none, nor later while it stays
+    /// nearly full. `held`: entries by [`Table`]. `tables`: the sizes, and whether a rule keeps its table: then the text says to end
+    /// it first.
     pub(super) fn warnings(
         &mut self,
         held: &[u64; Table::COUNT],

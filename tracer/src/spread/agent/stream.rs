@@ -189,8 +189,9 @@ impl Agent {
         Ok(())
     }
 
-    /// A state with only the quarantines, the pairs that are left out, the missed hooks and the drift of now; all other
-    /// parts have their defaults.
+    /// A state with only these fields, all others have their defaults: `quarantined` (without addresses that cannot be used for
+    /// another reason), `left_out_towards` (sorted by destination, port, address), `hook_missed` and `drift` (of all agents of the
+    /// rule, up to now).
     pub(super) fn troubles(&self) -> State {
         let now = Instant::now();
         let members = pool::members(&self.config.pool, &self.view.host);

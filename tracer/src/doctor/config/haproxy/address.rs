@@ -30,7 +30,8 @@ pub(super) fn address(text: &str) -> Option<(Host, Ports)> {
     let (family, text) = match text.split_once('@') {
         Some((family @ ("ipv4" | "ipv6" | "tcp" | "tcp4" | "tcp6"), rest)) => (Some(family), rest),
         Some((
-            "unix" | "abns" | "abnsz" | "uxst" | "fd" | "sockpair" | "quic4" | "quic6" | "udp",
+            "unix" | "abns" | "abnsz" | "uxst" | "fd" | "sockpair" | "quic4" | "quic6" | "udp"
+            | "udp4" | "udp6",
             _,
         )) => {
             return Some((Host::Local, Ports::None));
@@ -105,6 +106,8 @@ mod tests {
             ("[fd00::5]", ip("fd00::5"), Ports::None),
             ("ipv6@[fd00::5]:80", ip("fd00::5"), Ports::One(80)),
             ("ipv6@*", ip("::"), Ports::None),
+            ("udp4@10.0.0.1:53", Host::Local, Ports::None),
+            ("udp6@[fd00::5]:53", Host::Local, Ports::None),
             ("ipv4@10.0.0.1:80", ip("10.0.0.1"), Ports::One(80)),
             ("app.example:80", Host::Name("app.example".into()), Ports::One(80)),
             ("/run/app.sock", Host::Local, Ports::None),

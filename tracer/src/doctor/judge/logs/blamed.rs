@@ -10,8 +10,10 @@ use crate::doctor::{
     logs::{Blamed, Kind, Program},
 };
 
-/// A finding for each upstream whose servers are all said to have failed though this host had no port. `full`: the tuples
-/// that were seen full. `known`: whether another finding says that the host had none.
+/// A finding `blamed_upstream` for each upstream of which the log says that all servers failed, if this host's lack of ports can
+/// explain it: a connect() found no port at most 10 s before, or a tuple of `full` leads to the upstream, or may (its servers are
+/// not known). `full`: the tuples that were seen full. `known`: whether there is a finding `ports_exhausted`, which these then
+/// name as their cause.
 pub(super) fn upstreams(logged: &Logged<'_>, full: &[Full], known: bool) -> Vec<Finding> {
     let blaming = logged.of(&[Kind::NoLive]);
     let found = blaming.filter_map(|(_, program, name, group)| {
