@@ -31,12 +31,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Least time between two readings of the port ranges.
 const RANGES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints one reading of the tuple table, or one every `interval` until a signal asks to stop or the reader of stdout is gone.
-/// `filter`: which tuples are printed. Losses are logged.
+/// Prints the tuple table to stdout. Without `config.interval`: once, 1 s after the call, because rates need two readings. With
+/// it: at once (without rates), then once per interval, until a signal asks to stop or the reader of stdout is gone. `filter`:
+/// which tuples are printed. Losses are logged when they grow, and all of them at the end.
 ///
 /// # Errors
-/// A BPF map cannot be read; the ledger refuses a command; stdout cannot be written. (A reader that is gone is no error, and ends
-/// it.)
+/// A BPF map cannot be read; the ledger refuses a command; the table cannot be formatted; stdout cannot be written. That its
+/// reader is gone is no error.
 pub fn run(
     mut tracer: Tracer,
     config: &TuplesConfig,

@@ -1,4 +1,5 @@
-//! What happened to a tuple during the window: the differences of the ledger's counters.
+//! What happened during the window to a tuple, or to an address at which bind() or listen() takes ports: the differences of the
+//! ledger's counters.
 
 use std::sync::Arc;
 
@@ -39,8 +40,9 @@ pub struct Activity {
 
 impl Activity {
     /// The difference of two readings, which are `seconds` apart; this must be more than 0. `before`: `None` if the tuple was not
-    /// there then. It counts from 0 in that case, and also if its counters went back, because it was removed and added again.
-    /// `constant`, `caller` and `cgroup` are `None`.
+    /// there then. All counts from 0 in that case, and also if `opened` or `released` is smaller than before: the tuple was
+    /// removed and added again. A bucket of `search` that is smaller than before counts from 0. `constant`, `caller` and `cgroup`
+    /// are `None`.
     pub fn between(before: Option<&TupleCount>, now: &TupleCount, seconds: f64) -> Self {
         let zero = TupleCount::default();
         // The tuple was removed, and is there again: its counters began at 0.
@@ -88,7 +90,8 @@ impl Activity {
         self.failed.get(cause as usize).copied().unwrap_or(0)
     }
 
-    /// At least so many connections of the window were established. `waiting`: how many are in SYN_SENT now.
+    /// A lower bound of how many connections of the window were established: those opened, minus those that failed before they
+    /// were established, minus `waiting`, the number in SYN_SENT now. 0 if nothing is left.
     pub fn established(&self, waiting: u32) -> u64 {
         /// How a connection ends that was never established.
         const NEVER: [Cause; 6] = [
@@ -103,9 +106,10 @@ impl Activity {
         self.opened.saturating_sub(waiting.into()).saturating_sub(never)
     }
 
-    /// The connections that programs want: those that got a port, and those that failed because none was free. `time_wait_s`: how
-    /// long a TIME_WAIT holds its port, in seconds; `waiting`: which share of the ports is in TIME_WAIT now, 0 to 1, which counts
-    /// as the share that this host closes first if no connection ended in the window. `None`: there were no such connections.
+    /// The connections that programs want: those that got a port, and those that failed because none was free. `None`: there were
+    /// none. If none got a port, they are open for 0 s. `time_wait_s`: how long a TIME_WAIT holds its port, in seconds.
+    /// `waiting`: which share of the ports is in TIME_WAIT now, 0 to 1; it counts as the share that this host closes first if no
+    /// connection ended in the window.
     pub fn flow(&self, time_wait_s: f64, waiting: f64) -> Option<Flow> {
         let wanted = self.opened.saturating_add(self.exhausted());
         if wanted == 0 {

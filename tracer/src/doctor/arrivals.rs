@@ -42,8 +42,8 @@ impl<K: Eq + Hash + Copy> Arrivals<K> {
     }
 
     /// Adds a reading `at_s` seconds after the beginning, which must be later than the last one. `opened`: how many connections
-    /// each tuple has opened since the beginning. One that is missing here has as many as in the reading before. Tuples beyond
-    /// the first [`MOST_TUPLES`] are left out.
+    /// each tuple has opened since the beginning. One that is missing here, or has 0, counts as in the reading before. Tuples
+    /// beyond the first [`MOST_TUPLES`] are left out. The 32nd reading has every other one removed: see [`Self::is_due`].
     pub fn add(&mut self, at_s: f64, opened: impl IntoIterator<Item = (K, u64)>) {
         let index = self.times.len();
         self.times.push(at_s);
@@ -74,8 +74,10 @@ impl<K: Eq + Hash + Copy> Arrivals<K> {
         self.step_s *= 2.0;
     }
 
-    /// Whether a tuple's connections were opened at a constant rate, as by a clock. `None`: there are fewer than 16 readings, or
-    /// none has a connection of this tuple.
+    /// Whether a tuple's connections were opened at a constant rate, as by a clock: at each reading their number differs from
+    /// that of a constant rate by at most 1.5 plus what 5 ms of that rate give, or by 0.3 times the square root of all, whichever
+    /// is more. `None`: there are fewer than 16 readings, or no connection of this tuple is known, because it opened none or was
+    /// left out.
     pub fn is_constant(&self, key: &K) -> Option<bool> {
         if self.times.len() < FEWEST {
             return None;

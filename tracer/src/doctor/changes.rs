@@ -12,7 +12,7 @@ const SOLVED_AFTER: u32 = 2;
 /// How many findings are remembered: other processes decide how many there are. Any other one is new in each round.
 const MOST: usize = 10_000;
 
-/// The findings of the rounds so far, at most 10,000.
+/// The findings of the rounds so far, at most 10,000; any other one is [`Change::New`] in each round.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     rounds: u64,
@@ -75,8 +75,10 @@ impl Sight {
 
 impl History {
     /// Compares the findings of a round with those of the rounds before, and sets [`Finding::change`]; in the first round, it
-    /// stays `None`. Several findings of the same id and subject have the same change, by the worst of them. `checks`: those of
-    /// the round; a finding whose check was not made, or whose namespace `sight` lacks, is not missing.
+    /// stays `None`. Several findings of the same id and subject have the same change, by the worst of them; names and paths do
+    /// not distinguish subjects. A finding that was missing for one round is compared with what it was before; one that was
+    /// solved is new. `checks`: those of the round; a finding whose check was not made, or whose namespace `sight` lacks, is not
+    /// missing.
     pub fn compare(
         &mut self,
         findings: &mut [Finding],

@@ -187,12 +187,12 @@ pub struct Finding {
     pub consequence_of: Option<Id>,
     /// Where the processes of its subject run; `None`: not known, or in several places.
     pub home: Option<Home>,
-    /// How it differs from the round before; `None`: there is none.
+    /// How it differs from the rounds before; `None`: there was none.
     pub change: Option<Change>,
 }
 
 impl Finding {
-    /// A finding that was measured; all that the arguments do not give is empty or `None`.
+    /// A finding with [`Certainty::Measured`]; all that the arguments do not give is empty or `None`.
     pub fn new(id: Id, severity: Severity, subject: Subject, what: impl Into<String>) -> Self {
         Self {
             id,
@@ -233,7 +233,7 @@ impl Finding {
         Self { why: why.into(), ..self }
     }
 
-    /// The finding with one more advice, after those that it has.
+    /// The finding with further advice, after what it has.
     #[must_use]
     pub fn advise(mut self, advice: impl IntoIterator<Item = Advice>) -> Self {
         self.advice.extend(advice);

@@ -47,13 +47,13 @@ impl Flow {
         self.rate * self.held_s()
     }
 
-    /// The largest rate at which no connect() fails, in connections per second. `capacity`: how many ports there are. Infinite if
-    /// a connection holds its port for no time.
+    /// The largest rate at which no connect() fails, in connections per second. `capacity`: how many ports the tuple can hold.
+    /// Infinite if a connection holds its port for no time (not a number if `capacity` is 0, too).
     pub fn largest_rate(&self, capacity: u32) -> f64 {
         f64::from(capacity) / self.held_s()
     }
 
-    /// The largest rate at which connect() finds a port soon (see [`FAST_SHARE`]), in connections per second. `capacity` as in
+    /// The largest rate at which connect() finds a port soon, in connections per second: [`FAST_SHARE`] of
     /// [`Self::largest_rate`].
     pub fn largest_fast_rate(&self, capacity: u32) -> f64 {
         self.largest_rate(capacity) * FAST_SHARE

@@ -1,7 +1,7 @@
-//! Readings of the ledger as the judges take them: of a recording, and of `tracer top`. Values in, values out.
+//! Makes what the judges take ([`Seen`]) of readings of the ledger: of a recording, and of `tracer top`. No I/O.
 //!
-//! The ledger knows less than a list of sockets: no single port, no FIN_WAIT2, no socket that stays. [`super::judge::of_tuples`] needs
-//! none of that.
+//! The ledger knows less than a list of sockets: no single port, no FIN_WAIT2, no socket that stays. [`super::judge::of_tuples`]
+//! needs none of that.
 
 use std::collections::BTreeMap;
 
@@ -97,8 +97,10 @@ pub fn reuse<'a>(tuples: impl IntoIterator<Item = (&'a TupleKey, Option<u64>)>) 
     Reuse { setting: setting.unwrap_or(0), delay_ms: None, timestamps: setting.is_some() }
 }
 
-/// The tuples of one namespace as they are judged, and how many of them are left out of that, because how many ports they can
-/// hold is not known and no call failed for lack of one. `before`, `details` and `growth` are `None`.
+/// The tuples and addresses of one namespace as they are judged, and how many tuples are left out, because how many ports they
+/// can hold is not known and no call failed for lack of one. `before`, `details` and `growth` are `None`. Whether the parity that
+/// connect() tries first is used up is estimated: if at least half of the capacity is in use. Of several readings of a tuple, the
+/// last one counts.
 pub fn seen(namespace: Namespace, tuples: impl IntoIterator<Item = Counted>) -> (Seen, usize) {
     let Namespace { place, range, limits, reuse, time_wait_s } = namespace;
     let usable = limits.map(|limits| limits.usable());

@@ -66,7 +66,8 @@ impl Homes {
     }
 
     /// Sets [`Finding::home`]; `None`: not known, or the processes are neither in the same container or unit nor in the same pod.
-    /// At most 256 cgroups are looked up in a call. `worker`: its threads may read other processes' files.
+    /// At most 256 cgroups are looked up in a call; of the others, nothing is known in this round. `worker`: its threads may read
+    /// other processes' files.
     pub fn name(&mut self, findings: &mut [Finding], round: &Round<'_>, worker: &Worker) {
         let about: Vec<About> = findings.iter().map(|it| round.about(it)).collect();
         let pids: BTreeSet<u32> = about.iter().flat_map(|it| &it.pids).copied().collect();

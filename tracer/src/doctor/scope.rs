@@ -123,7 +123,9 @@ struct Ports {
 }
 
 impl Owned {
-    /// Whose the tuples and addresses are, by the sockets of the namespace in all states. `settings`: those of the namespace.
+    /// Whose the tuples and addresses are, by the sockets of the namespace in all states. Tuples are of connections that
+    /// connect() opened ([`outbound`]), addresses of sockets that listen, are only bound, or are connected to themselves. A
+    /// socket whose owner is not known adds nothing. `settings`: those of the namespace.
     pub fn of(sockets: &[DiagSocket], settings: &Settings, members: &Members) -> Self {
         let mut owned = Self::default();
         for socket in outbound(sockets, |port| settings.range.contains(port)) {
@@ -147,15 +149,17 @@ impl Owned {
         owned
     }
 
-    /// Adds the tuple of a connect() that was seen in the namespace, whether or not it failed. `pids`: whether the id of the
-    /// caller is one of the PID namespace of this process; false: only its cgroup says whose it is.
+    /// Adds the tuple of a connect() that was seen in the namespace, whether or not it failed; nothing if the caller is not
+    /// known. `pids`: whether the id of the caller is one of the PID namespace of this process; false: only its cgroup says whose
+    /// it is.
     pub fn connected(&mut self, ends: &Ends, caller: Caller, members: &Members, pids: bool) {
         if let Some(ports) = self.of_mut(members.whose_call(caller, pids)) {
             ports.tuples.insert((ends.from(), ends.peer()));
         }
     }
 
-    /// Adds the address of a bind(address, 0) that failed in the namespace. `pids`: as in [`Self::connected`].
+    /// Adds the address of a bind(address, 0) that failed in the namespace; nothing if the caller is not known. `pids`: see
+    /// [`Self::connected`].
     pub fn refused(&mut self, address: IpAddr, caller: Caller, members: &Members, pids: bool) {
         if let Some(ports) = self.of_mut(members.whose_call(caller, pids)) {
             ports.addresses.insert(SocketAddr::new(address, 0));
@@ -224,7 +228,8 @@ impl Scope {
         scope
     }
 
-    /// Adds servers, each by the ids of all its processes: if one of these is judged, findings about the others are, too.
+    /// Adds servers, each by the ids of all its processes: if one of these is in [`Members::pids`], findings about the others are
+    /// judged, too.
     pub fn relate<'a>(&mut self, servers: impl IntoIterator<Item = &'a BTreeSet<u32>>) {
         for server in servers.into_iter().filter(|it| !it.is_disjoint(&self.members.pids)) {
             self.related.extend(server);
@@ -237,21 +242,25 @@ impl Scope {
     }
 
     /// Whether the connections of this tuple are judged: processes that are judged have some, or it is not known that others
-    /// have.
+    /// have. True in a namespace that [`Self::new`] was not given. `netns`: its inode number.
     pub fn has_tuple(&self, netns: u32, ends: &Ends) -> bool {
         let tuple = (ends.from(), ends.peer());
         self.owned.get(&netns).is_none_or(|it| it.has(|ports| ports.tuples.contains(&tuple)))
     }
 
-    /// Whether bind() calls at this address are judged: processes that are judged are there, or it is not known that others are.
+    /// Whether bind() calls at this address are judged: processes that are judged have a socket there, at any port, or it is not
+    /// known that others have. True in a namespace that [`Self::new`] was not given. `netns`: its inode number.
     pub fn has_address(&self, netns: u32, address: IpAddr) -> bool {
         let address = SocketAddr::new(address, 0);
         self.owned.get(&netns).is_none_or(|it| it.has(|ports| ports.are_at(address)))
     }
 
-    /// Whether a finding is judged: if it is about the host or a whole namespace, which concerns every process there, as do the
-    /// ports that any program holds by bind(); about a process that was asked for, or another one of the same server; or about a
-    /// tuple or an address that such a process uses, or of which it is not known that others do.
+    /// Whether a finding is judged. It is, if it is about
+    /// - the host or a whole namespace, which concerns every process there, or ports that programs hold by bind()
+    ///   ([`Id::PoisonedPorts`]), which no connect() is given;
+    /// - a process that is judged, or one that [`Self::relate`] added;
+    /// - a tuple or an address that a judged process uses, or of which it is not known that others do. Of [`Id::SnatExhausted`],
+    ///   whose source is an address of the NAT, only the destination counts.
     pub fn judges(&self, finding: &Finding) -> bool {
         let of_place = |inum: u32, is: &dyn Fn(&Ports) -> bool| {
             self.owned.get(&inum).is_none_or(|owned| owned.has(is))

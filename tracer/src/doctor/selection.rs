@@ -35,8 +35,9 @@ impl Selection {
     /// Opens these processes (ids) and cgroups (paths). `None`: none is given.
     ///
     /// # Errors
-    /// [`Error::BadConfig`]: one of them does not exist or has ended, or a cgroup has no processes. [`Error::NoPrivilege`]: which
-    /// sockets a process has open, or its network namespace, may not be read; [`Error::Failure`]: it cannot be.
+    /// [`Error::BadConfig`]: one of them does not exist or has ended; a cgroup cannot be read, or neither it nor one below it has
+    /// a process. [`Error::NoPrivilege`]: which sockets a process has open, or its network namespace, may not be read;
+    /// [`Error::Failure`]: it cannot be read for another reason.
     pub fn open(pids: &[u32], cgroups: &[PathBuf]) -> Result<Option<Self>, Error> {
         let bad = |why: String| Error::BadConfig(why);
         let processes: Vec<process::Opened> = pids
@@ -150,7 +151,8 @@ impl Selection {
 /// Why something is missing if there was no time for all.
 const LATE: &str = "looking at all files of the processes takes too long";
 
-/// The network namespaces of these processes, with their names in /run/netns.
+/// The network namespaces of [`Members::namespaces`], by inode number, each with its name in /run/netns (`None`: it has none
+/// there) and the paths through which it can be entered.
 pub fn namespaces(members: &Members) -> Vec<Netns> {
     let mut names = netns::Names::default();
     names.refresh(Instant::now());

@@ -66,7 +66,8 @@ pub struct OfRecording {
 /// The numbers that monitoring systems draw, of all tuples that are judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Metrics {
-    /// Share of its ports that the fullest tuple has in use, 0 to 1; 0 also if there is no tuple.
+    /// Share of its ports that the fullest tuple has in use, 0 to 1 (1 also if it holds ports outside of the range); 0 if there
+    /// is no tuple.
     pub saturation: f64,
     /// Calls that failed for lack of a port during the window; `None`: nothing watched.
     pub failed: Option<u64>,
@@ -75,8 +76,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The numbers of these namespaces. `watched`: whether the hooks were attached; if not, `failed` is `None`. `scope`: what is
-    /// judged; `None`: all.
+    /// The numbers of these namespaces; without tuples: 0, 0 and `None`. `watched`: whether the hooks were attached; if not,
+    /// `failed` is `None`. `scope`: what is judged; `None`: all.
     pub fn of(seen: &[Seen], watched: bool, scope: Option<&Scope>) -> Self {
         let is_judged = |inum: u32, ends: &Ends| scope.is_none_or(|it| it.has_tuple(inum, ends));
         let tuples = seen.iter().flat_map(|it| {

@@ -34,7 +34,8 @@ pub struct Look {
     /// When it had been looked at.
     pub at: Instant,
     pub settings: Settings,
-    /// What else was read there; `None`: the namespace has few sockets, so that these were not listed.
+    /// What else was read there; `None`: the namespace has few sockets (fewer than 10 % of the size of its port range), so that
+    /// these were not listed.
     pub details: Option<Details>,
     /// What its sockets say; if it has few sockets, only [`Tuples::usable`].
     pub tuples: Tuples,
@@ -82,7 +83,8 @@ pub struct Wanted<'a> {
     pub until: Instant,
 }
 
-/// Looks at the namespaces, one after the other. `worker`: its threads enter them.
+/// Looks at the namespaces, one after the other, until all are done or `wanted.until` has passed. One that has gone since it was
+/// found is left out, unless it was asked for. `worker`: its threads enter them.
 pub fn look(wanted: &Wanted<'_>, worker: &Worker) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for netns in wanted.all {
@@ -122,7 +124,8 @@ fn is_closed(worker: &Worker, netns: &Netns) -> bool {
 /// that would need a capability.
 ///
 /// # Errors
-/// As [`Worker::run_in`].
+/// That of `job`. `NotFound`: the namespace has gone. `PermissionDenied`: it may not be entered. `TimedOut`: `job` does not end,
+/// or the program was asked to stop. `BrokenPipe`: no thread of the worker is left.
 pub(super) fn in_netns<T: Send + 'static>(
     worker: &Worker,
     netns: &Netns,
@@ -133,8 +136,8 @@ pub(super) fn in_netns<T: Send + 'static>(
 }
 
 impl Snapshot {
-    /// The check `fill`, how full each tuple is, without which a verdict cannot be healthy: not made if a namespace was not
-    /// looked at.
+    /// The check `fill`, how full each tuple is, without which a verdict cannot be healthy: not made if a namespace could not be
+    /// looked at, or there was no time for all. It names the first of them, and how many more there are.
     pub fn check(&self) -> Check {
         Check { id: "fill", core: true, missing: self.missing() }
     }
@@ -201,7 +204,7 @@ fn is_worth_a_look(sockets: u64, range: f64) -> bool {
     sockets >= WORTH_A_LOOK * range
 }
 
-/// Ticks of the kernel's timer per second (CONFIG_HZ). `None`: not known.
+/// Ticks of the kernel's timer per second (CONFIG_HZ), 1 to 10,000. `None`: the clock's resolution is no such tick.
 ///
 /// The coarse clocks advance once a tick, and the kernel says so: their resolution is `KTIME_LOW_RES`, 1 s ÷ HZ
 /// (kernel/time/posix-timers.c).

@@ -144,7 +144,8 @@ pub struct Tuples {
 /// The ports that a tuple holds, each with whether connect() can reuse it.
 type Held = HashMap<u16, bool>;
 
-/// Sorts the sockets of a namespace (all states) into tuples. Only connections that connect() opened count: see [`outbound`].
+/// The tuples of a namespace, and its listening, bound and self-connected sockets, by its sockets in all states. Of tuples, only
+/// connections that connect() opened count (see [`outbound`]), and a port once. Without sockets, only [`Tuples::usable`] is set.
 pub fn tuples(sockets: &[DiagSocket], settings: &Settings) -> Tuples {
     let in_range = |port: &u16| settings.range.contains(*port);
     let taken = |state: u8| {

@@ -72,7 +72,8 @@ impl Verdict {
     }
 }
 
-/// The verdict of these findings and checks: the worst finding decides, however many checks were not made.
+/// The verdict of these findings and checks: the worst finding determines it, however many checks were not made; without a
+/// warning or worse, [`Verdict::Unknown`] if a core check was not made, else [`Verdict::Healthy`].
 pub fn verdict(findings: &[Finding], checks: &[Check]) -> Verdict {
     match findings.iter().map(|finding| finding.severity).max() {
         Some(Severity::Critical) => Verdict::Critical,
@@ -163,7 +164,7 @@ fn mark(findings: &mut [Finding]) {
     }
 }
 
-/// Sorts findings whose consequences are marked, in the order of [`sort`].
+/// Sorts findings in the order of [`sort`], by their [`Finding::consequence_of`] as it is; changes no finding.
 pub fn order(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by(|one, other| {
         let foreign = |it: &Finding| it.subject.place().is_some_and(|place| !place.own);

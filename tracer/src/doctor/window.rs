@@ -1,4 +1,4 @@
-//! What the tracer sees during a window: how connections came and went, which calls failed, how long port searches took.
+//! Watches a window with an attached tracer: how connections came and went, which calls failed, how long port searches took.
 
 mod ports;
 
@@ -71,15 +71,15 @@ enum Call {
 /// What was seen during the window.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
-    /// How long it was, in seconds; more than 0.
+    /// How long it was, in seconds; at least 0.001.
     pub seconds: f64,
-    /// By inode number of the network namespace.
+    /// By inode number of the network namespace; without those in which nothing was seen.
     pub namespaces: BTreeMap<u32, Activities>,
     /// Name of the kernel backend that was attached.
     pub backend: &'static str,
     /// What does not work as well as it could on this host, and why, as texts for people; empty: nothing.
     pub degraded: Vec<String>,
-    /// How many ports were not counted in the window because a table was full.
+    /// How many ports were not counted in the window because a table, or a user's share of it, was full.
     pub lost: u64,
 }
 
@@ -124,7 +124,7 @@ impl Window {
         })
     }
 
-    /// Begins a window: what happened before is left out.
+    /// Begins a window: what happened before is left out, and what an unfinished window has seen is forgotten.
     ///
     /// # Errors
     /// A map cannot be read, or a command to the ledger fails.
@@ -141,8 +141,9 @@ impl Window {
         Ok(())
     }
 
-    /// Reads the calls that failed since the last time, and now and then how many connections were opened. To be called often
-    /// enough that the buffer for events does not fill up, such as each 20 ms.
+    /// Reads the calls that failed since the last time, and how many connections were opened if [`Arrivals::is_due`]; if the
+    /// latter cannot be read, that is logged, and counts as no connection. To be called often enough that the buffer for events
+    /// does not fill up, such as each 20 ms.
     pub fn drain(&mut self) {
         self.drain_events();
         let at_s = self.began.elapsed().as_secs_f64();
@@ -198,7 +199,9 @@ impl Window {
         }
     }
 
-    /// Ends the window, and returns what was seen since it began.
+    /// Ends the window, and returns what was seen since it began. Tuples without a new port or a failed call are left out, but
+    /// addresses at which bind(address, 0) or listen() took ports are there in any case. [`Self::begin`] must have been called
+    /// before.
     ///
     /// # Errors
     /// A map cannot be read, or a command to the ledger fails.
@@ -237,7 +240,8 @@ impl Window {
         Ok(Watched { seconds, namespaces, backend, degraded: self.tracer.degraded(), lost })
     }
 
-    /// Keeps the ledger right between two windows, and the buffer for events from filling up. To be called often.
+    /// Compares the ledger with the kernel if that is due, and empties the buffer for events, between two windows; calls that
+    /// failed are forgotten, those of the last window included. To be called often, such as each 20 ms.
     ///
     /// # Errors
     /// A map cannot be read, or a command to the ledger fails.
@@ -281,7 +285,7 @@ impl Window {
         Ok(all)
     }
 
-    /// How many ports were not counted so far because a table was full.
+    /// How many ports were not counted so far because a table, or a user's share of it, was full.
     fn lost(&self) -> Result<u64, Error> {
         let totals = self.tracer.totals()?;
         let lost =

@@ -1,4 +1,4 @@
-//! A running tracer as a source of readings.
+//! [`Live`]: the ledger of a running tracer as the [`Source`] of readings of `tracer top`.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -75,8 +75,8 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A source of readings, `delay` apart. `filter`: which tuples are shown; `text`: the same as command-line options, empty:
-    /// all.
+    /// A source of readings, `delay` apart, the first one due at once. `filter`: which tuples are shown; `text`: the same as
+    /// command-line options, empty: there is no filter.
     pub(super) fn new(
         tracer: Tracer,
         (filter, text): (&Filter, String),
@@ -101,7 +101,8 @@ impl Live {
         }
     }
 
-    /// What is the same for all readings: host, kernel, version, backend, port range, filter, namespace; and the degradations now.
+    /// What is the same for all readings: host, kernel, version, backend, port range, filter, namespace; and the degradations
+    /// now. Port range and namespace are those of this process, `None` if they cannot be read.
     pub(super) fn about(&self) -> About {
         let range = PortRange::read().map(|range| (range.low, range.high));
         About {

@@ -4,7 +4,7 @@ use std::{fmt, path::Path, sync::Arc};
 
 use memchr::memchr_iter;
 
-/// A line of a file, or a file as a whole. Shown as `/etc/haproxy/haproxy.cfg:12`.
+/// A line of a file, or a file as a whole. Shown as `/etc/haproxy/haproxy.cfg:12`, as a whole with `:0`.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct At {
     /// Absolute in the root folder of the process.
@@ -19,7 +19,8 @@ impl fmt::Display for At {
     }
 }
 
-/// The lines of a text with their numbers, without what ends them.
+/// The lines of a text with their numbers, from 1 on, without the `\n` or `\r\n` that ends them. What follows the last `\n` is a
+/// line, too, even if it is empty: an empty text has one line.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let mut begin = 0;
     let lines = memchr_iter(b'\n', text).chain([text.len()]).map(move |end| {

@@ -13,38 +13,42 @@ const LONGEST: usize = 255;
 /// The longest path: the kernel opens no longer one.
 const LONGEST_PATH: usize = 4096;
 
-/// Whether a path, or a part of it, is a pattern, as nginx decides it.
+/// Whether a path, or a part of it, is a pattern: it has a `*`, `?` or `[`, as nginx checks it (`ngx_conf_include`,
+/// src/core/ngx_conf_file.c).
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// What is left of the limits for all patterns of a configuration: another process chooses both the patterns and the names.
+/// The limits for all patterns of a configuration, of which [`expand`] subtracts what it uses: another process chooses both the
+/// patterns and the names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Names of one folder.
+    /// The most names that one folder may have. Nothing is subtracted from it.
     pub(super) folder: usize,
-    /// Names of all folders, those that are read several times counted each time, and the folders themselves.
+    /// Names that may still be read, those of a folder that is read several times counted each time; each folder that is read
+    /// counts as one more.
     pub(super) names: usize,
-    /// Bytes of the paths that are found.
+    /// Bytes that the paths may still have that are found, those of folders on the way included.
     pub(super) bytes: usize,
 }
 
 /// Why the files of a pattern are not known.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// The pattern, or its path.
+    /// A name with a pattern is longer than 255 bytes, or the whole path with a pattern longer than 4,096.
     TooLong,
-    /// A limit is reached at this folder.
+    /// A limit of [`Limits`] is reached at this folder.
     TooMany(PathBuf),
-    /// A folder cannot be read.
+    /// This folder cannot be read, for another reason than that it does not exist or is no folder.
     Unread(PathBuf, io::Error),
 }
 
-/// The paths that a path with or without patterns stands for, those of a folder sorted. A path without one is itself, whether
-/// there is such a file or not; below a folder that is not there is none.
+/// The paths that an absolute path with or without patterns stands for, those of a folder sorted. A path without a pattern is
+/// itself, whether there is such a file or not, and uses no limit. After a pattern, a plain last name stands only for files that
+/// exist. A folder that does not exist has no paths; if nothing fits, the list is empty.
 ///
 /// # Errors
-/// See [`Refused`].
+/// See [`Refused`]. Limits stay used then.
 pub(super) fn expand(
     files: &dyn Files,
     path: &Path,

@@ -24,9 +24,9 @@ pub use files::{paths, read};
 /// What the files of one HAProxy say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// Where it answers commands.
+    /// Its stats sockets, at which it answers commands; at most 100.
     pub sockets: Vec<StatsSocket>,
-    /// Its `frontend`, `backend` and `listen` sections.
+    /// Its `frontend`, `backend` and `listen` sections, disabled ones included; at most 10,000.
     pub proxies: Vec<Proxy>,
     pub unread: Unread,
     /// When the newest of the files was written: if that is after the process has begun, it may not be what runs. `None`: no file
@@ -37,9 +37,9 @@ pub struct Config {
 /// A line `stats socket` of `global`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatsSocket {
-    /// The path of a unix socket; `None`: an address of a network, or not read.
+    /// The path of a unix socket; `None`: any other address, such as one of a network or an abstract socket.
     pub path: Option<PathBuf>,
-    /// Which commands it takes. Without a level, those of an operator.
+    /// Which commands it takes. [`Setting::Unset`]: those of an operator.
     pub level: Setting<Level>,
     pub at: At,
 }
@@ -72,16 +72,19 @@ pub struct Proxy {
     /// What becomes of the connections to its servers after a request: the strongest of what it says itself and what the frontends
     /// say that name it.
     pub connection: Setting<Connection>,
+    /// Its lines `server` and `server-template` that were read; at most 20,000 of all sections together.
     pub servers: Vec<Server>,
-    /// Whether there are servers that were not read.
+    /// Whether there are servers that are not in `servers`: they depend on a condition, are not complete, or are beyond the
+    /// limit.
     pub more_servers: bool,
-    /// The backends that a frontend names.
+    /// The backends that `default_backend` and `use_backend` name, in the order of the lines; a name can be there several times.
     pub uses: Vec<String>,
-    /// Whether it may use others, whose names are known only when a request comes.
+    /// Whether it may use others: their names are known only when a request comes, have an environment variable, or are beyond
+    /// 50,000 of all sections.
     pub uses_others: bool,
 }
 
-/// The settings of a section; those of `defaults` are in it.
+/// The settings of a section; those of `defaults` are in it. [`Setting::Unset`] stands for the default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Default: [`Mode::Tcp`].
@@ -92,7 +95,7 @@ pub struct Settings {
     pub connection: Setting<Connection>,
     /// Default: the system chooses the address.
     pub source: Setting<Source>,
-    /// Whether the section is switched off.
+    /// Whether the section is switched off; false also if that depends on a condition.
     pub disabled: bool,
     /// What holds for each server of the section.
     pub server: ServerSettings,
@@ -177,7 +180,7 @@ pub enum Shown {
     Fixed,
 }
 
-/// The settings of a server.
+/// The settings of a server. [`Setting::Unset`] stands for the default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerSettings {
     /// Default: that of the section.

@@ -20,11 +20,11 @@ pub use reader::read;
 /// What the files of one Squid say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// The lines `tcp_outgoing_address`, in their order: the first that matches a request holds.
+    /// The lines `tcp_outgoing_address`, in their order, at most 10,000: the first that matches a request holds.
     pub outgoing: Vec<Outgoing>,
     /// `server_persistent_connections`. Default: on.
     pub persistent: Setting<bool>,
-    /// The lines `cache_peer`.
+    /// The lines `cache_peer`, at most 10,000; those without a port are left out.
     pub peers: Vec<Peer>,
     pub unread: Unread,
     /// When the newest of the files was written: if that is after the process has begun, it may not be what runs. `None`: no file
@@ -36,8 +36,8 @@ pub struct Config {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outgoing {
     pub address: IpAddr,
-    /// The names of the access lists that a request must match, as they stand there (`!name`: must not match). Empty: it holds
-    /// for all requests.
+    /// The names of the access lists that a request must match, as they stand there (`!name`: must not match), the first 64.
+    /// Empty: it holds for all requests.
     pub lists: Vec<String>,
     pub at: At,
 }
@@ -55,7 +55,7 @@ pub struct Peer {
 }
 
 impl Config {
-    /// The peers at an address.
+    /// The peers at an address and port; those with a host name are not among them.
     pub fn towards(&self, destination: SocketAddr) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(move |peer| {
             peer.address == Some(destination.ip()) && peer.port == destination.port()

@@ -42,7 +42,8 @@ struct Found {
     last_ns: u64,
 }
 
-/// The greater the worse: the severity, then what counts in its id.
+/// How bad a finding is: its severity, then two numbers that depend on its id, the first one before the second. The greater the
+/// worse.
 pub(super) type Rank = (Severity, [f64; 2]);
 
 impl Keep for Worst {
@@ -119,6 +120,7 @@ impl Found {
     }
 }
 
+/// Whether `new` is greater than `old`; false if both are equal.
 pub(super) fn is_worse(new: Rank, old: Rank) -> bool {
     let numbers = || {
         let [one, two] = new.1;
@@ -128,7 +130,8 @@ pub(super) fn is_worse(new: Rank, old: Rank) -> bool {
     new.0 > old.0 || (new.0 == old.0 && numbers())
 }
 
-/// As [`super::cases`] does it without a finding: of `ports_exhausted` and `black_hole`.
+/// The rank of a finding, by its evidence; a number that is missing is 0. [`super::cases`] makes the same rank without a finding,
+/// of `ports_exhausted` and `black_hole`.
 fn rank(finding: &Finding) -> Rank {
     let keys = match finding.id {
         Id::PortsExhausted => ["failed", "saturation"],
@@ -152,7 +155,8 @@ fn about(finding: &Finding) -> About {
     }
 }
 
-/// The tuple that a finding is about, as a key of the ledger; `None`: it is about something else.
+/// The tuple that a finding is about, as a key of the ledger: IPv4 addresses v4-mapped, but 0.0.0.0 as `::`. `None`: it is about
+/// something else.
 pub(super) fn tuple_of(subject: &Subject) -> Option<TupleKey> {
     let Subject::Tuple { place, source, destination } = subject else { return None };
     Some(TupleKey {

@@ -13,7 +13,8 @@ use crate::{
     format::{json::terminal_safe, timestamp::Timestamp},
 };
 
-/// The diagnosis as a JSON object, by the schema `doctor-v1.json`. Values that are not known are left out.
+/// The diagnosis as a JSON object, by the schema `doctor-v1.json`. Values that are not known are left out, except `host.name` and
+/// `kernel`, which are empty then. Texts can have control characters: see [`json_line`].
 pub fn json(diagnosis: &Diagnosis) -> Value {
     let findings: Vec<_> = diagnosis.findings.iter().map(finding).collect();
     let checks: Vec<_> = diagnosis.checks.iter().map(|it| check(it, &diagnosis.findings)).collect();
@@ -61,10 +62,11 @@ pub fn json(diagnosis: &Diagnosis) -> Value {
     object.into()
 }
 
-/// The object of [`json`] as one line with a newline at its end, safe to print on a terminal.
+/// The object of [`json`] as one line with a newline at its end, control characters escaped so that it is safe to print on a
+/// terminal.
 ///
 /// # Errors
-/// It cannot be written, which does not occur with these types.
+/// [`Error::Failure`]: it cannot be written, which does not occur with these types.
 pub fn json_line(diagnosis: &Diagnosis) -> Result<String, Error> {
     let bytes = terminal_safe(&json(diagnosis))
         .map_err(|error| Error::Failure(format!("cannot write the diagnosis as JSON: {error}")))?;
@@ -181,7 +183,8 @@ fn add_home(object: &mut Map<String, Value>, home: &Home) {
     }
 }
 
-/// One advice as a JSON object, by the schema: an element of the list `advice` of a finding.
+/// One advice as a JSON object, by the schema: an element of the list `advice` of a finding. `command`, `gain.factor` and `risk`
+/// are left out if there is none.
 pub fn advice(advice: &Advice) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("do".into(), advice.what.clone().into());

@@ -183,8 +183,9 @@ fn with_gain(advice: &Advice) -> String {
     text
 }
 
-/// A command as lines of at most `room` columns, broken between words of the shell, with a backslash at the end of all but the last
-/// one. A wider word has a wider line.
+/// A command as lines of at most `room` columns, broken between words of the shell, with a backslash at the end of all but the
+/// last one. A wider word has a wider line. One that is not wider than `room` stays as it is; in a broken one, one space is
+/// between words.
 pub fn broken(command: &str, room: usize) -> Vec<String> {
     const CONTINUED: &str = " \\";
     if columns(command) <= room {

@@ -1,4 +1,5 @@
-//! A diagnosis for people: one line of verdict, the findings, and what was not checked. No line is longer than 100 columns.
+//! A diagnosis for people: one line of verdict, the findings, and what was not checked. Lines have at most 100 columns, except
+//! commands, which are never broken, and words that are wider.
 
 use std::fmt::Write as _;
 
@@ -22,7 +23,8 @@ const WIDTH: usize = 100;
 /// How many findings that are missing are listed.
 const MOST_MISSED: usize = 16;
 
-/// The diagnosis as text, with a newline at its end. All that others named is shown without control characters.
+/// The diagnosis as text, with a newline at its end, without control characters. Of the findings that are missing or solved since
+/// the last round, 16 each are listed, the rest counted.
 pub fn text(diagnosis: &Diagnosis) -> String {
     let mut out = Lines { all: Vec::new(), room: WIDTH, commands: Commands::Whole };
     if let Some(changes) = &diagnosis.changes {

@@ -11,7 +11,7 @@ pub struct Listener {
     pub port: u16,
     /// The address at which it listens; the unspecified one (0.0.0.0 or ::): at any.
     pub address: Addr,
-    /// Whether it accepts connections to IPv4 addresses, and to IPv6 addresses.
+    /// Whether it accepts connections to IPv4 addresses (first), and to IPv6 addresses (second).
     pub accepts: [bool; 2],
     /// Inode of the socket, by which its process is found.
     pub inode: u32,
@@ -33,7 +33,8 @@ impl Listener {
         [Addr::UNSPECIFIED, Addr::v4([0; 4])].contains(&self.address)
     }
 
-    /// Whether connections to this address and port reach it, if the address is one of its namespace.
+    /// Whether connections to this address and port reach it: it listens at this address, or at any one of that family. That the
+    /// address is one of its namespace is not checked.
     pub fn is_for(&self, address: Addr, port: u16) -> bool {
         let [v4, v6] = self.accepts;
         let family = if address.to_v4().is_some() { v4 } else { v6 };
@@ -88,7 +89,7 @@ pub(super) fn idle(sockets: &[DiagSocket]) -> Vec<Idle> {
     all
 }
 
-/// The established sockets that are connected to themselves, sorted by address.
+/// The sockets in ESTABLISHED that are connected to themselves, sorted by address, then by port.
 pub(super) fn loops(sockets: &[DiagSocket]) -> Vec<Loop> {
     let is_loop = |it: &&DiagSocket| {
         it.state == tcp_state::ESTABLISHED

@@ -52,9 +52,9 @@ impl Parity {
         *of_late += recent;
     }
 
-    /// How many ports of the second parity were taken by bind(), as an estimate by the recent ones: it is bind() that took them
-    /// if there are at least four times as many as of the first parity. `fast`: how many of the second parity the spreader took,
-    /// which are left out. 0: connect() chose them, or that is not known.
+    /// An estimate of how many ports of the second parity bind() took. 0, because connect() may have taken them, unless at least
+    /// four times as many recent ports are of the second parity as of the first; else those of the second parity, but at most
+    /// eight times the recent ones. `fast`: how many of the second parity the spreader took, which are subtracted first.
     pub fn bound(&self, fast: u32) -> u32 {
         let recent = self.recent_second.saturating_sub(fast);
         let clear = recent > 0 && recent >= self.recent_first.saturating_mul(CLEARLY);

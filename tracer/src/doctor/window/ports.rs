@@ -1,4 +1,4 @@
-//! The ports that destinations have now, while a window is open.
+//! How many ports each destination has in use now, in an open [`Window`].
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// What stands before the port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Host {
-    /// An address. `*` and an empty text are 0.0.0.0.
+    /// An address. `*` and an empty text are `::` after `ipv6@` or `tcp6@`, else 0.0.0.0.
     Ip(IpAddr),
     /// A name, which is not resolved.
     Name(String),
@@ -19,13 +19,14 @@ pub(super) enum Ports {
     /// Nothing, or 0.
     None,
     One(u16),
-    /// Both are in it.
+    /// The first and the last port; the first is not 0, and not greater than the last.
     Range(u16, u16),
     /// `+N` or `-N`: so much more or less than the port that the client connected to.
     Shifted,
 }
 
-/// Splits an address into host and port. `None`: HAProxy refuses it.
+/// Splits an address into host and port. Of what is [`Host::Local`], no port is read. `None`: HAProxy refuses it, because the
+/// host is neither an address nor a possible name, or the port is no number below 65,536 and no range.
 pub(super) fn address(text: &str) -> Option<(Host, Ports)> {
     let (family, text) = match text.split_once('@') {
         Some((family @ ("ipv4" | "ipv6" | "tcp" | "tcp4" | "tcp6"), rest)) => (Some(family), rest),

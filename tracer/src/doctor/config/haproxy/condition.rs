@@ -2,7 +2,7 @@
 
 use super::words::Word;
 
-/// Whether lines count.
+/// Whether lines count, by the conditions of the blocks that they are in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Counts {
     Yes,
@@ -45,7 +45,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Whether the lines here count.
+    /// Whether the lines here count. Outside of all blocks they do; within blocks nested deeper than 1,024, [`Counts::Maybe`].
     pub(super) fn counts(&self) -> Counts {
         if self.deeper > 0 {
             return Counts::Maybe;
@@ -58,8 +58,8 @@ impl Blocks {
         !self.open.is_empty()
     }
 
-    /// Takes a line that begins with a point: `.if`, `.elif`, `.else` and `.endif` begin or end a branch, all others
-    /// change nothing.
+    /// Takes a line whose first word begins with a point: `.if`, `.elif`, `.else` and `.endif` begin or end a branch; all others
+    /// change nothing, nor do `.elif`, `.else` and `.endif` outside of a block.
     pub(super) fn line(&mut self, words: &[Word<'_>]) {
         let Some((keyword, condition)) = words.split_first() else { return };
         match &*keyword.text {
@@ -92,7 +92,8 @@ impl Blocks {
     }
 }
 
-/// A number or nothing is evaluated. The rest depends on the environment, or on what HAProxy was built with.
+/// Whether a condition holds: 0 and nothing do not, any other number does. The rest depends on the environment, or on what
+/// HAProxy was built with, and is not evaluated.
 fn evaluate(condition: &[Word<'_>]) -> Counts {
     let number = match condition {
         [] => Some(0),

@@ -1,4 +1,4 @@
-//! Questions that HAProxy's configuration answers.
+//! What follows from HAProxy's configuration: which servers a destination belongs to, and which source addresses are set.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -16,12 +16,13 @@ pub struct SourceOf<'a> {
 }
 
 impl Proxy {
-    /// Whether it opens connections.
+    /// Whether it opens connections: it is a `backend` or `listen`, and not disabled.
     pub fn opens(&self) -> bool {
         self.kind != Kind::Frontend && !self.settings.disabled
     }
 
-    /// The address that connections to one of its servers are opened from.
+    /// The address that connections to one of its servers are opened from: the server's own, else the section's.
+    /// [`Setting::Unset`]: the system chooses it. `server` must be one of [`Proxy::servers`].
     pub fn source<'a>(&'a self, server: &'a Server) -> &'a Setting<Source> {
         match &server.settings.source {
             Setting::Unset => &self.settings.source,
@@ -38,20 +39,23 @@ impl Server {
 }
 
 impl Config {
-    /// The backends and servers whose connections go to this address, by the configuration: all of them, in its order. A server
-    /// whose name has to be resolved is not among them.
+    /// The backends and servers whose connections go to this address, by the configuration: all of them, in its order; empty:
+    /// none is known. A server whose name has to be resolved, or whose port is that of the client's connection, is not among
+    /// them, nor is one of a disabled section.
     pub fn towards(&self, destination: SocketAddr) -> Vec<(&Proxy, &Server)> {
         let all = self.proxies.iter().filter(|proxy| proxy.opens());
         let servers = all.flat_map(|proxy| proxy.servers.iter().map(move |server| (proxy, server)));
         servers.filter(|(_, server)| server.is_at(destination)).collect()
     }
 
-    /// The backend or `listen` of this name; `None`: it was not read.
+    /// The first backend or `listen` of this name, disabled or not; `None`: none was read.
     pub fn backend(&self, name: &str) -> Option<&Proxy> {
         self.proxies.iter().find(|proxy| proxy.kind != Kind::Frontend && proxy.name == name)
     }
 
-    /// The addresses that connections are opened from in the process's own network namespace, and that are set for certain.
+    /// The addresses that connections are opened from in the process's own network namespace, and that are set for certain: of
+    /// each section its own, if a server uses it, then those of its servers. Disabled sections, and servers with `namespace`, are
+    /// left out.
     pub fn sources(&self) -> Vec<SourceOf<'_>> {
         let mut found = Vec::new();
         for proxy in self.proxies.iter().filter(|proxy| proxy.opens()) {

@@ -13,8 +13,9 @@ const MOST_FILES: usize = 1_000;
 const MOST_NAMES: usize = 10_000;
 const MOST_NAMES_OF_ALL: usize = 65_536;
 
-/// The files and folders that a command line names, in their order, at most 1,000. `arguments`: of /proc/PID/cmdline, the
-/// program's name first. `folder`: where HAProxy was started; relative paths begin there.
+/// The files and folders that a command line names by `-f` or after `--`, in their order, at most 1,000; empty: none.
+/// `arguments`: of /proc/PID/cmdline, the program's name first. `folder`: where HAProxy was started; relative paths begin there,
+/// or in the folder of `-C`, wherever that stands on the command line.
 pub fn paths(arguments: &[String], folder: &Path) -> Vec<PathBuf> {
     let mut folder = folder.to_owned();
     let mut found = Vec::new();
@@ -32,8 +33,9 @@ pub fn paths(arguments: &[String], folder: &Path) -> Vec<PathBuf> {
     found.into_iter().take(MOST_FILES).map(|path| folder.join(path)).collect()
 }
 
-/// Reads these files, and of folders those that end with `.cfg`: at most 1,000 files, and 4 MiB in all. What is not read
-/// is in [`Config::unread`].
+/// Reads these files, and of folders those whose names end with `.cfg` and do not begin with a point: at most 1,000 files, 4 MiB
+/// in all, 10,000 names of a folder and 65,536 of all folders. What is not read is in [`Config::unread`]. Without a file that can
+/// be read, there is no section, and [`Config::modified`] is `None`.
 pub fn read(files: &dyn Files, paths: &[PathBuf]) -> Config {
     let mut reader = Reader::default();
     let mut all = Vec::new();

@@ -54,7 +54,8 @@ enum Section {
     Other,
 }
 
-/// What was read so far.
+/// Reads the files of one HAProxy one after the other; [`Self::config`] is what was read so far. It does not set
+/// [`Proxy::connection`] and [`Config::modified`].
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     pub(super) config: Config,
@@ -70,8 +71,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads a file after those before it: their `defaults` hold, but no section of theirs goes on. What is not read is
-    /// noted in [`Config::unread`].
+    /// Reads a file after those before it: their `defaults` hold, but no section of theirs goes on. What is not read, such as
+    /// lines of more than 64 KiB, is noted in [`Config::unread`].
     pub(super) fn file(&mut self, path: &Path, text: &[u8]) {
         let file: Arc<Path> = path.into();
         (self.section, self.blocks) = (Section::Other, Blocks::default());

@@ -78,8 +78,8 @@ const WITH_ARGUMENT: &[&str] = &[
     "ws",
 ];
 
-/// The server of a line `server`. `words`: those after this keyword; `defaults`: the settings of `default-server`.
-/// `None`: name or address is missing.
+/// The server of a line `server`. `words`: those after this keyword; `defaults`: the settings of `default-server`, which its own
+/// replace. `None`: name or address is missing. An address that is not understood is [`Target::Unread`].
 pub(super) fn server(words: &[Word<'_>], defaults: &ServerSettings, at: &At) -> Option<Server> {
     let [name, place, parameters @ ..] = words else { return None };
     let mut settings = defaults.clone();
@@ -120,7 +120,9 @@ fn target(word: &Word<'_>) -> Target {
     }
 }
 
-/// Adds parameters of a server to its settings.
+/// Adds parameters of a server, or of `default-server`, to its settings. A value that is missing, not understood, or an
+/// environment variable is [`Setting::Unread`]. Instead of a keyword, a variable makes all settings unread. Keywords that are not
+/// read here are skipped, those of [`WITH_ARGUMENT`] with their argument.
 pub(super) fn apply(parameters: &[Word<'_>], at: &At, settings: &mut ServerSettings) {
     let mut rest = parameters;
     while let Some((keyword, after)) = rest.split_first() {
@@ -174,7 +176,9 @@ fn number<T: std::str::FromStr>(rest: &mut &[Word<'_>], at: &At) -> Setting<T> {
     }
 }
 
-/// The setting by the words after `source`, and the words after those that belong to it.
+/// The setting by the words after `source`, and the words that follow what belongs to it (the address, `usesrc` and `interface`
+/// with their arguments). [`Setting::Unread`]: the address is missing, a name, no address of TCP, or has a relative port, or one
+/// of the words is an environment variable.
 pub(super) fn source<'a, 'b>(words: &'a [Word<'b>], at: &At) -> (Setting<Source>, &'a [Word<'b>]) {
     let unread = Setting::Unread(at.clone());
     let Some((place, mut rest)) = words.split_first() else { return (unread, words) };

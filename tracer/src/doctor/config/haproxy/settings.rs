@@ -1,10 +1,11 @@
-//! The settings of a section of HAProxy's configuration.
+//! The lines of a section of HAProxy's configuration that [`Settings`] has: `mode`, `http-reuse`, `source`, `default-server`,
+//! `disabled`, `enabled`, and the options that say what becomes of a connection after a request.
 
 use super::{Connection, Mode, Reuse, ServerSettings, Settings, server, words::Word};
 use crate::doctor::config::{At, Setting};
 
-/// Applies a line of a section. `sure`: whether it counts for certain; if not, what it sets is not known. Returns whether it is
-/// one of the lines that are read here.
+/// Applies a line of a section. `words`: its keyword first. `sure`: whether it counts for certain; if not, what it sets is not
+/// known. Returns whether it is one of the lines that are read here; false, and nothing changes: it is another one, or empty.
 pub(super) fn apply(settings: &mut Settings, words: &[Word<'_>], at: &At, sure: bool) -> bool {
     let Some((keyword, rest)) = words.split_first() else { return false };
     let first = rest.first().filter(|word| sure && !word.variable).map(|word| &*word.text);

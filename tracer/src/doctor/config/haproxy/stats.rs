@@ -9,16 +9,17 @@ pub use client::{COMMANDS, ask};
 
 /// Rows that are read of an answer at most.
 const MOST_ROWS: usize = 50_000;
-/// Values of `show info` that are read at most, and bytes of each.
+/// Values of `show info` that are read at most, and bytes of each line with its name.
 const MOST_VALUES: usize = 200;
 const LONGEST_VALUE: usize = 256;
 
-/// The answer to [`COMMANDS`].
+/// The answer to [`COMMANDS`]; what is not in it is missing here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// `show stat`.
+    /// `show stat`, at most 50,000 rows.
     pub rows: Vec<Row>,
-    /// `show info`: values by their names, for example `Version`, `Pid`, `Uptime_sec`, `Maxconn`, `CurrConns`.
+    /// `show info`, at most 200 values by their names, for example `Version`, `Pid`, `Uptime_sec`, `Maxconn`, `CurrConns`. Name
+    /// and value have at most 256 bytes together.
     pub info: BTreeMap<String, String>,
 }
 
@@ -47,7 +48,7 @@ pub struct Row {
     pub counters: Counters,
 }
 
-/// Counters and gauges of a server or backend. `None`: not in the answer.
+/// Counters and gauges of a server or backend. `None`: not in the answer, or no number.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
     /// Connections that HAProxy tried to open (`connect`).
@@ -69,19 +70,20 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Share of the requests that found an open connection, 0 to 1; `None`: there were none, or it is not in the answer.
+    /// Share of the requests that were sent over a connection that was open before, 0 to 1; `None`: there were no connections and
+    /// no such requests, or one of both is not in the answer.
     pub fn hit_rate(&self) -> Option<f64> {
         let (connects, reuses) = (float(self.connects?), float(self.reuses?));
         (connects + reuses > 0.0).then(|| reuses / (connects + reuses))
     }
 
-    /// Idle connections now; `None`: not in the answer.
+    /// Idle connections now; `None`: one of the two kinds is not in the answer.
     pub fn idle(&self) -> Option<u64> {
         Some(self.idle_unsafe?.saturating_add(self.idle_safe?))
     }
 
-    /// These counters, less those of an earlier answer; the gauges of now. `None` where a counter is less than before: HAProxy
-    /// was started again, or its counters were cleared.
+    /// These counters minus those of an earlier answer; the gauges are those of now. `None` where a counter is missing in one of
+    /// both answers, or is less than before: HAProxy was started again, or its counters were cleared.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let less = |now: Option<u64>, before: Option<u64>| now?.checked_sub(before?);
@@ -107,7 +109,7 @@ impl Stats {
         self.rows.iter().filter(|row| row.kind == RowKind::Server)
     }
 
-    /// A server's row; `None`: not in the answer.
+    /// The first row of a server, by the names of its section and of itself; `None`: not in the answer.
     pub fn server(&self, proxy: &str, server: &str) -> Option<&Row> {
         self.servers().find(|row| row.proxy == proxy && row.server == server)
     }
@@ -118,7 +120,9 @@ impl Stats {
     }
 }
 
-/// Reads the answer to [`COMMANDS`], in any order, as far as it goes: at most 50,000 rows and 200 values.
+/// Reads the answer to [`COMMANDS`], in any order. Rows of an unknown type or without names, and lines of `show info` without a
+/// colon, are skipped; an empty answer has neither rows nor values. At most 50,000 rows are read (after more, nothing else is)
+/// and 200 values.
 pub fn parse(answer: &[u8]) -> Stats {
     let mut stats = Stats::default();
     let mut rest = answer;
@@ -221,8 +225,8 @@ pub struct Held {
     pub idle: Option<u64>,
 }
 
-/// Reads the answer to `show servers conn`, at most 50,000 rows. It has the addresses of host names whatever the socket's
-/// level is.
+/// Reads the answer to `show servers conn`, at most 50,000 rows; those before the line that names the columns, and those without
+/// a section and a server, are skipped. It has the addresses of host names whatever the socket's level is.
 pub fn parse_connections(answer: &[u8]) -> Vec<Held> {
     let text = String::from_utf8_lossy(answer);
     let mut columns: Vec<&str> = Vec::new();

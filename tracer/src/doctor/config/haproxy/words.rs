@@ -12,12 +12,12 @@ const MOST_WORDS: usize = 64;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Word<'a> {
     pub(super) text: Cow<'a, str>,
-    /// Whether it has an environment variable: then the text is not what HAProxy reads.
+    /// Whether it has an environment variable, which only double quotes can have: then the text is not what HAProxy reads.
     pub(super) variable: bool,
 }
 
-/// The words of a line, without a comment. `None`: HAProxy refuses such a line, because a quote is not closed, or there are too
-/// many words.
+/// The words of a line, without a comment; empty: it has none. `None`: HAProxy refuses such a line, because a quote is not
+/// closed, or there are more than 64 words.
 pub(super) fn words(line: &[u8]) -> Option<Vec<Word<'_>>> {
     let mut reader = Reader { line, ..Reader::default() };
     reader.plain()?;

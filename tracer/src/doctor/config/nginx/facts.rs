@@ -1,4 +1,4 @@
-//! What a configuration says about connections to servers.
+//! [`Facts`]: what nginx's configuration says about its processes, its logs, and the connections to servers.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -32,21 +32,23 @@ pub struct ErrorLog {
     pub at: At,
 }
 
-/// What a configuration says.
+/// What a configuration says, as far as it could be read.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Its files, the main file first.
     pub files: Vec<ConfigFile>,
     /// `worker_processes`; 1, nginx's default, if it is not set or not a number.
     pub workers: Workers,
-    /// `worker_rlimit_nofile`: the limit of each worker's descriptors; `None`: as the master's.
+    /// `worker_rlimit_nofile`: the limit of each worker's descriptors; `None`: as the master's, or not a number.
     pub worker_descriptors: Option<u64>,
     /// The most connections of a worker, those with clients included; 512, nginx's default, if it is not set or not a
     /// number.
     pub worker_connections: u64,
+    /// The groups of `http`, then those of `stream`, in the order of the configuration.
     pub upstreams: Vec<Upstream>,
+    /// The passes of `http`, then those of `stream`, in the order of the configuration.
     pub passes: Vec<Pass>,
-    /// Logs of errors, of all blocks.
+    /// Logs of errors, of all blocks, at most 256.
     pub error_logs: Vec<ErrorLog>,
     /// Variables that a map makes of `$http_upgrade`, without `$`: whether, as header `Connection`, each asks the server to close
     /// the connection in a request without `Upgrade`, which most are. `None`: a variable decides, or the map may lack entries.
@@ -67,8 +69,9 @@ const MOST_UNREAD: usize = 64;
 /// The most different logs.
 const MOST_LOGS: usize = 256;
 
-/// Reads a configuration from its main file on. `globals`: directives of the command line (`-g`). What cannot be read is
-/// in [`Facts::unread`].
+/// Reads a configuration from its main file on. `main`: its absolute path in the process's root folder. `globals`: directives of
+/// the command line (`-g`), empty: none. What cannot be read is in [`Facts::unread`]; if that is the main file, all else has
+/// nginx's defaults.
 pub fn facts(files: &dyn Files, main: &Path, globals: &str) -> Facts {
     let (whole, files) = read(files, main, globals);
     of(&whole, files)

@@ -1,4 +1,5 @@
-//! Where nginx is: its processes by their titles, the version and the paths that are in its program, its configuration.
+//! Where nginx is: its processes by their titles; its version, and the paths that were built in, by its program file; its
+//! configuration.
 
 use std::{
     collections::BTreeMap,
@@ -41,8 +42,8 @@ pub enum Role {
     Single,
 }
 
-/// What a process does by its name and its command line (`/proc/PID/comm`, `cmdline`); `None`: it is not of nginx, or serves
-/// nothing.
+/// What a process does by its name and its command line (`/proc/PID/comm` without the newline, `cmdline`); `None`: it is not of
+/// nginx, serves nothing (such as the cache manager), or has no command line.
 pub fn role(comm: &[u8], command_line: &[u8]) -> Option<Role> {
     if let Some(title) = command_line.strip_prefix(b"nginx: ") {
         return if title.starts_with(b"master process") {
@@ -71,8 +72,9 @@ pub struct Listed<'a> {
     pub command_line: &'a [u8],
 }
 
-/// Each nginx in a list of processes, by the process id of its master (or of the process without one): the ids of the
-/// workers that serve with the configuration that was read last.
+/// Each nginx in a list of processes, by the process id of its master (or of the process without one): the ids of the workers
+/// that serve with the configuration that was read last; empty: there are none. Workers whose parent is not in the list are left
+/// out.
 pub fn masters(list: &[Listed<'_>]) -> BTreeMap<u32, Vec<u32>> {
     let roles = || list.iter().filter_map(|it| Some((it, role(it.comm, it.command_line)?)));
     let is_master = |role: &Role| matches!(role, Role::Master | Role::Single);
@@ -204,18 +206,21 @@ pub struct Nginx {
     /// The version of its program; `None`: not known.
     pub version: Option<Version>,
     pub facts: Facts,
-    /// Files of the configuration that were written after the workers began: what runs may be an older configuration.
+    /// Paths of files of the configuration that were written more than 2 s after the oldest worker began: what runs may be an
+    /// older configuration. Empty: there are none, or it is not known when the workers began.
     pub newer: Vec<Arc<str>>,
-    /// Paths of its logs of errors in its root folder. Those that are no files are left out.
+    /// Paths of its logs of errors in its root folder, sorted, each once; the one that was built in is among them if the
+    /// configuration names none outside of blocks. Logs that are no files (`stderr`, `syslog:`, `memory:`) are left out.
     pub error_logs: Vec<PathBuf>,
 }
 
-/// Reads the configuration of the nginx with this master process, or this process without a master. `workers`: the
-/// processes with [`Role::Worker`].
+/// Reads the configuration of the nginx with this master process, or this process without a master. `workers`: the processes with
+/// [`Role::Worker`]; empty: none is known.
 ///
 /// # Errors
-/// Why it is not known, as a text for people: the process cannot be read, its configuration is not found, or reading
-/// takes longer than 3 s. Files that cannot be read are no error: see [`Facts::unread`].
+/// Why it is not known, as a text for people: the process or its program cannot be read (the program is not needed if the command
+/// line has `-c`), where its configuration is cannot be found out, or reading takes longer than 3 s. Files of the configuration
+/// that cannot be read are no error: see [`Facts::unread`].
 pub fn of_master(pid: u32, workers: &[u32]) -> Result<Nginx, String> {
     let workers = workers.to_vec();
     let read = within(LIMIT, move || read(pid, &workers));

@@ -37,7 +37,8 @@ pub struct ConfigFile {
 }
 
 /// Reads a configuration: its directives, with those of included files in their places, and its files. `globals`: directives of
-/// the command line.
+/// the command line; what cannot be read of these is ignored. [`Block::unread`] says of each block what may be missing: files
+/// that cannot be read, and what exceeds 4,096 files, 4 MiB, 16 files that include each other, or 64 blocks within each other.
 pub(super) fn read(files: &dyn Files, main: &Path, globals: &str) -> (Block, Vec<ConfigFile>) {
     let mut reader = Reader {
         files,

@@ -103,7 +103,9 @@ pub struct Routes<'a> {
 /// The most ways that are looked at.
 const MOST: usize = 1024;
 
-/// The ways to a destination, as far as they are equally sure. `version`: of the program; `None`: not known.
+/// The ways to a destination, as far as they are equally sure: only those with the surest [`By`] of all. A variable may lead to
+/// each group that has the address. From 1,024 ways on, no more passes are looked at. `version`: of the program; `None`: not
+/// known.
 pub fn routes(facts: &Facts, version: Option<Version>, destination: SocketAddr) -> Routes<'_> {
     let by_group: Vec<_> = facts.upstreams.iter().map(|it| to_group(it, destination)).collect();
     // The groups that a variable may name.

@@ -56,9 +56,11 @@ pub struct Level {
     pub headers: Arc<Headers>,
     /// Whether `fastcgi_keep_conn` is on; `None`: the default, off.
     pub keep_conn: Option<Set<bool>>,
-    /// `proxy_bind` and those of other protocols, by the first part of their names: the address, or `off`.
+    /// `proxy_bind` and those of other protocols, by the first part of their names ([`PROTOCOLS`], such as `proxy`): the address
+    /// as it is written, or `off`.
     pub bind: BTreeMap<&'static str, Set<Arc<str>>>,
-    /// `proxy_connect_timeout` and the others, in ms, by the first part of their names.
+    /// `proxy_connect_timeout` and those of other protocols, in ms, by the first part of their names, such as `proxy`. One that
+    /// is not understood is missing.
     pub connect_timeout: BTreeMap<&'static str, Set<u64>>,
     /// Why directives of the block, or of one around it, may be missing; `None`: none is.
     pub unread: Option<Unread>,
@@ -75,7 +77,8 @@ pub(super) const PROTOCOLS: [&str; 6] = ["proxy", "grpc", "fastcgi", "uwsgi", "s
 const MOST_HEADERS: usize = 64;
 
 impl Level {
-    /// The settings of a block within one that has `outer`.
+    /// The settings of a block within one that has `outer`; `outer` itself if the block sets none. More than 64 headers
+    /// `Connection` count as not read.
     pub(super) fn inner(outer: &Arc<Self>, block: &Block) -> Arc<Self> {
         let own = |it: &Directive| SETTINGS.iter().any(|end| it.name().ends_with(end));
         if block.unread.is_none() && !block.directives.iter().any(own) {
@@ -163,7 +166,8 @@ impl Asks {
     }
 }
 
-/// Whether a value of the header `Connection` asks the server to close the connection.
+/// Whether a value of the header `Connection` asks the server to close the connection: it has `close` in it, in letters of either
+/// case.
 pub(super) fn asks_to_close(value: &str) -> bool {
     value.to_ascii_lowercase().contains("close")
 }

@@ -38,6 +38,7 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
+    /// Begins at the first byte of a file, or after its byte order mark.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         // Editors on other systems put it at the beginning of a file, and nginx skips it.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -49,10 +50,11 @@ impl<'a> Lexer<'a> {
         self.line
     }
 
-    /// The next token.
+    /// The next token; at the end of the file, [`Token::End`] each time.
     ///
     /// # Errors
-    /// nginx refuses the file at this place.
+    /// nginx refuses the file at this place: it ends within a directive, a block ends within one, a directive has no name, a word
+    /// has more than 4,096 bytes, or no space comes after a quoted word.
     pub(super) fn next(&mut self) -> Result<Token<'a>, Broken> {
         let mut words = Vec::new();
         let mut line = self.line;
@@ -91,10 +93,11 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Skips Lua up to the `}` that ends its block. Braces in its strings and comments do not count.
+    /// Skips Lua up to the `}` that ends its block. To be called after the [`Token::Open`] of such a block. Braces in its strings
+    /// and comments do not count.
     ///
     /// # Errors
-    /// The block does not end.
+    /// The block does not end; nothing is skipped then.
     pub(super) fn skip_lua(&mut self) -> Result<(), Broken> {
         match super::lua::end(self.rest()) {
             Some(end) => {

@@ -2,8 +2,8 @@
 
 use memchr::{memchr, memmem};
 
-/// Length in bytes of the Lua at the beginning of a text, with the `}` that ends its block; `None`: it does not end.
-/// Braces in strings and comments do not count.
+/// Length in bytes of the Lua at the beginning of a text (what follows the `{` of its block), with the `}` that ends the block;
+/// `None`: it does not end. Braces in strings and comments do not count.
 pub(super) fn end(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     let mut depth = 1_usize;

@@ -24,7 +24,7 @@ pub enum Protocol {
 /// Where a pass leads to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
-    /// The name of a group of servers, or of a host, as far as the text says.
+    /// A server: `name` can be that of a group (an `upstream`) or of a host, which only the groups of the configuration show.
     Server {
         /// As it is written, without a port.
         name: String,
@@ -54,8 +54,8 @@ impl Pass {
         self.protocol == Protocol::Stream
     }
 
-    /// What connections are bound to before they are opened, as it is written: an address, with or without a port, or a
-    /// variable; and where that is set. `None`: they are not bound.
+    /// What connections are bound to before they are opened, as it is written: an address, with or without a port, or a variable;
+    /// and where that is set. `None`: they are not bound, because nothing is set, or `off`.
     pub fn bind(&self) -> Option<(&str, &At)> {
         let bind = self.level.bind.get(self.protocol.prefix())?;
         (&*bind.value != "off").then_some((&*bind.value, &bind.at))
@@ -83,7 +83,7 @@ impl Protocol {
         })
     }
 
-    /// The first part of the names of its directives.
+    /// The first part of the names of its directives, such as `proxy` of `proxy_pass`; HTTP and `stream` have the same one.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Http | Self::Stream => "proxy",
@@ -96,8 +96,8 @@ impl Protocol {
     }
 }
 
-/// Adds the passes of a block and of the blocks in it. `outer`: the settings around it. `stream`: whether the block is in
-/// `stream`, not in `http`.
+/// Appends the passes of a block and of the blocks in it, in their order, to `passes`. `outer`: the settings around it. `stream`:
+/// whether the block is in `stream`, not in `http`.
 pub(super) fn collect(block: &Block, outer: &Arc<Level>, stream: bool, passes: &mut Vec<Pass>) {
     let level = Level::inner(outer, block);
     for directive in &block.directives {

@@ -49,6 +49,7 @@ pub(super) struct Directive {
 }
 
 impl Directive {
+    /// Its name; empty if it has no words.
     pub(super) fn name(&self) -> &str {
         self.words.first().map_or("", String::as_str)
     }
@@ -78,7 +79,7 @@ impl Block {
         self.unread.get_or_insert(unread);
     }
 
-    /// The directives of this name.
+    /// The directives of this name, in their order, without those of inner blocks.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Directive> {
         self.directives.iter().filter(move |it| it.name() == name)
     }
@@ -149,8 +150,9 @@ enum Keep {
     None,
 }
 
-/// Reads a file up to its end, or to the first place that nginx refuses: then the reason is in [`Block::unread`]. `room`:
-/// memory in bytes that is left for all files; what is used is taken off.
+/// Reads a file up to its end, or to the first place that nginx refuses: then the reason is in [`Block::unread`] of the block
+/// where that is, and of those around it. Of directives, only those are kept that are read somewhere (`KEPT` and `READ`). `room`:
+/// memory in bytes that is left for all files; what is used is subtracted, and with none left the file counts as refused there.
 pub(super) fn parse(bytes: &[u8], file: &Arc<str>, room: &mut usize) -> Block {
     let mut parser = Parser { lexer: Lexer::new(bytes), file, room };
     let mut block = Block::default();

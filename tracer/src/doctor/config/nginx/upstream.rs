@@ -18,9 +18,10 @@ pub struct Upstream {
     pub at: At,
     /// Whether it is one of `stream`, for connections of TCP that are not HTTP.
     pub stream: bool,
-    /// Without those that are marked as `down`, and those whose ports are in the domain name system (`service=`).
+    /// Without those that are marked as `down`, and those whose ports are in the domain name system (`service=`). One that is not
+    /// understood is [`Peer::Other`].
     pub servers: Vec<Server>,
-    /// `None`: there is no `keepalive`.
+    /// The last `keepalive`. `None`: there is none, or its number cannot be read, which `unread` says then.
     pub keepalive: Option<Keepalive>,
     /// The directive that chooses among the servers; `None`: each has its turn. Before 1.29.7, `keepalive` must stand below it.
     pub balancer: Option<String>,
@@ -53,7 +54,7 @@ pub struct Keepalive {
 }
 
 impl Upstream {
-    /// The group of this directive; `None`: it is none. `stream`: whether it is in `stream`, not in `http`.
+    /// The group of this directive; `None`: it is no `upstream` block. `stream`: whether it is in `stream`, not in `http`.
     pub(super) fn of(directive: &Directive, stream: bool) -> Option<Self> {
         let block = directive.block.as_ref().filter(|_| directive.name() == "upstream")?;
         let of_lua = |it: &&Directive| it.name().starts_with("balancer_by_lua_");

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// A whole number in decimal digits; `None`: it is none, or too large for the type.
+/// A whole number in decimal digits, without a sign; `None`: it is none, or too large for the type.
 pub(super) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }
 
-/// A time in ms: `500ms`, `1m30s`, or `60` for seconds; `None`: it is none, or too large.
+/// A time in ms: `500ms`, `1m30s`, or `60` for seconds (units `ms`, `s`, `m`, `h`, `d`, `w`, `M` of 30 days, `y` of 365 days, in
+/// any order); `None`: it is none, such as an empty text, or too large.
 pub(super) fn millis(text: &str) -> Option<u64> {
     let mut total = 0_u64;
     let mut rest = text;
@@ -49,8 +50,9 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Parses `host`, `host:port`, `[address]:port` or `unix:path`. `port`: the one that is meant where the text has none;
-    /// `None`: there must be one.
+    /// Parses `host`, `host:port` or `[address]:port`. `port`: the one that is meant where the text has none; `None`: there must
+    /// be one. [`Self::Other`]: a unix socket, a text with a variable or a slash, a port that is missing, 0 or no number, or an
+    /// empty text.
     pub(super) fn parse(text: &str, port: Option<u16>) -> Self {
         Self::parsed(text, port).unwrap_or(Self::Other)
     }
@@ -78,7 +80,7 @@ impl Peer {
     }
 }
 
-/// Whether a text begins with this, in letters of either case.
+/// Whether a text begins with this, in ASCII letters of either case.
 pub(super) fn has_prefix(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
 }

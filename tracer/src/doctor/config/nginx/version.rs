@@ -13,19 +13,20 @@ pub struct Version {
 }
 
 impl Version {
-    /// Parses `1.22.1`, and what may follow after a point; `None`: it is no version.
+    /// Parses `1.22.1`; what follows after a further point is ignored. `None`: it does not begin with three numbers.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.').map(number);
         let [major, minor, patch] = [numbers.next()??, numbers.next()??, numbers.next()??];
         Some(Self { major, minor, patch })
     }
 
-    /// Whether connections to servers of an `upstream` are kept by default, with HTTP/1.1 and without `Connection: close`.
+    /// Whether connections to servers of an `upstream` are kept by default, with HTTP/1.1 and without `Connection: close`: from
+    /// 1.29.7 on.
     pub fn keeps_by_default(self) -> bool {
         self >= Self { major: 1, minor: 29, patch: 7 }
     }
 
-    /// After how many requests a kept connection is closed by default.
+    /// After how many requests a kept connection is closed by default: 1,000 from 1.19.10 on, 100 before.
     pub fn requests(self) -> u64 {
         if self >= (Self { major: 1, minor: 19, patch: 10 }) { 1000 } else { 100 }
     }

@@ -24,8 +24,8 @@ impl Version {
     }
 }
 
-/// The version in a program file (`squid/5.7`, a text that NULs enclose). `program`: the bytes of the file. `None`: it is
-/// not there, so it may be no Squid.
+/// The first version in a program file (`squid/5.7`, a text of at most 254 bytes that NULs enclose). `program`: the bytes of the
+/// file. `None`: it is not there, so it may be no Squid.
 pub fn version(program: &[u8]) -> Option<Version> {
     let begin = b"\0squid/";
     let texts = memmem::find_iter(program, begin).filter_map(|at| {
@@ -44,9 +44,9 @@ pub fn version(program: &[u8]) -> Option<Version> {
     Some(Version { text, numbers })
 }
 
-/// The configuration that a Squid reads: that of its command line, else the one that was built in. `arguments`: of
-/// /proc/PID/cmdline, the program's name first. `folder`: where relative paths begin. `program`: the bytes of its program
-/// file. `None`: neither is known.
+/// The configuration that a Squid reads: that of `-f` on its command line, else the first path in its program file that ends with
+/// `/squid.conf`. `arguments`: of /proc/PID/cmdline, the program's name first. `folder`: where relative paths begin. `program`:
+/// the bytes of its program file. `None`: neither is known, or `-f` has no argument.
 pub fn path(arguments: &[String], folder: &Path, program: &[u8]) -> Option<PathBuf> {
     let mut arguments = arguments.iter().skip(1);
     while let Some(argument) = arguments.next() {

@@ -29,7 +29,8 @@ const MOST_BYTES: usize = 4 << 20;
 /// folder of the process that named the path (/proc/PID/root of one that has not changed it since), out of which no link leads.
 ///
 /// # Errors
-/// There is no unix socket that listens, this process may not use it, or there is no whole answer within 300 ms.
+/// The path cannot be opened; it is no unix socket (`InvalidInput`); nothing listens there, or too many others wait; this process
+/// may not use it; or the answer has not ended within 300 ms (`TimedOut`), however much of it came.
 pub fn ask(root: impl AsFd, path: &Path) -> io::Result<Vec<u8>> {
     ask_within(root.as_fd(), path, PATIENCE)
 }

@@ -15,7 +15,7 @@ impl<'a> Rows<'a> {
         Self { text }
     }
 
-    /// What is after the rows that were read.
+    /// What is after the rows that were read: it begins with the empty line, or is empty.
     pub(super) fn rest(self) -> &'a [u8] {
         self.text
     }
