@@ -61,12 +61,14 @@ impl Asked {
     }
 }
 
-/// Reads the end of a log, as far back as the window asks for, and of the file that was renamed away from its path within
-/// the window: at most 64 MiB of each. The report says whether lines before those exist. A
-/// rotation may happen meanwhile.
+/// Reads the end of a log, as far back as the window asks for, and of the file that was renamed away from its path within the
+/// window (not a compressed one): at most 64 MiB of each. [`Report::cut`] says whether lines before those exist. A rotation may
+/// happen meanwhile: if the log is gone, the renamed file alone is read. How far its local time is ahead of UTC is taken from its
+/// last line and the time at which the file was written, else from `asked`.
 ///
 /// # Errors
-/// The log cannot be opened or read, or is no regular file. A renamed file that cannot be read is left out.
+/// The log cannot be opened or read, or is no regular file; it does not exist, and no renamed file has lines of the window
+/// (`NotFound`). A renamed file that cannot be read is left out.
 pub fn read(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
     let before = || read_one(files, &rotated(files, path)?, asked, MOST).ok();
     let now = match read_one(files, path, asked, MOST) {
@@ -108,10 +110,11 @@ impl OneLog {
     }
 }
 
-/// Reads the last MiB of a log, for where there is no time for more. The report says if that is not all of the window.
+/// Reads the last MiB of a log, for where there is no time for more; renamed files are not read. [`Report::cut`] says if that is
+/// not all of it.
 ///
 /// # Errors
-/// As [`read`].
+/// The log cannot be opened or read, or is no regular file.
 pub fn read_end(files: &dyn Files, path: &Path, asked: &Asked) -> io::Result<Report> {
     Ok(read_one(files, path, asked, FIRST)?.report)
 }
@@ -149,8 +152,8 @@ fn read_one(files: &dyn Files, path: &Path, asked: &Asked, limit: usize) -> io::
     }
 }
 
-/// What these lines say. `whole`: whether they begin where the log begins; if not, the first line is left out, because it is not
-/// whole either.
+/// What these lines say, local times read as `asked` says. `whole`: whether they begin where the log begins; if not, the first
+/// line is left out, because it is not whole either.
 pub fn parse(bytes: &[u8], whole: bool, asked: &Asked) -> Report {
     let mut reader = Reader::new(*asked, whole);
     reader.feed(bytes);
@@ -166,8 +169,9 @@ fn offset_s(contents: &Contents, assumed: i32) -> i32 {
     implied.unwrap_or(assumed)
 }
 
-/// The check `logs`: whether all logs could be read, back to the beginning of the window. `read`: each log, or why it
-/// could not be read.
+/// The check `logs`, which is no core check: whether all logs could be read, back to the beginning of the window. It names the
+/// first that could not, and how many more there are; without logs, it counts as made. `read`: each log, or why it could not be
+/// read, as a text for people.
 pub fn check(read: &[(PathBuf, Result<Report, String>)], asked: &Asked) -> Check {
     let lacks = |(path, result): &(PathBuf, Result<Report, String>)| {
         let why = match result {

@@ -32,13 +32,15 @@ pub struct OfProcess {
     pub failed: u64,
 }
 
-/// A finding for each process that has nearly as many descriptors open as it may, or whose log says that it found none;
-/// and one if the host has nearly as many files open as it may. `host`: its open files; `None`: not known.
+/// A finding for each process that has 80 % of the descriptors open that it may (critical from 95 % on), or whose log says that
+/// it found none (critical); and one if the host has 80 % of the files open that it may. `host`: its open files; `None`: not
+/// known.
 pub fn descriptors(processes: &[OfProcess], host: Option<HostFiles>) -> Vec<Finding> {
     processes.iter().filter_map(of_process).chain(host.and_then(of_host)).collect()
 }
 
-/// The core check `descriptors`: whether the descriptors of all processes were read. `seen`: what reading them returned.
+/// The core check `descriptors`: not made if processes could not be listed, are hidden (hidepid), may not be read, or were too
+/// many. `seen`: what reading them returned.
 pub fn check(seen: &std::io::Result<All>) -> Check {
     let missing = |why: &str, needs: Option<&str>| {
         Some(Missing { why: why.to_owned(), needs: needs.map(str::to_owned) })

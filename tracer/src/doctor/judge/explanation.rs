@@ -70,7 +70,7 @@ pub(super) fn bad_source(
     findings.collect()
 }
 
-/// The first three places, and how many more there are: `a, b, c and 5 more`.
+/// The first three places, and how many more there are: `a, b, c and 5 more`. Without places, an empty text.
 pub(super) fn some(places: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = places.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");

@@ -26,7 +26,8 @@ const MOST_CHECKS: f64 = 200.0;
 /// Share of all ports in use that one destination may have.
 const ONE_DESTINATION: f64 = 0.80;
 
-/// The findings about the flows of a namespace's tuples.
+/// The findings about how connections of a namespace's tuples come and go (`closes_first`, `churn`, `health_checks`), and one
+/// `hot_spot` at most. Without activity in the window, only the latter.
 pub(super) fn flows(seen: &Seen, around: &Around) -> Vec<Finding> {
     let mut all: Vec<Finding> = Vec::new();
     for ends in seen.activity.keys() {

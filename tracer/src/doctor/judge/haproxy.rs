@@ -27,8 +27,8 @@ use crate::{
 
 pub use churn::{Counted, GOOD_HIT_RATE, churn};
 
-/// `closes_first`: why HAProxy closes the connections to this backend's servers first. `None`: its mode is not `tcp`, and
-/// then HAProxy leaves no TIME_WAIT; or the mode was not read.
+/// `closes_first`: why HAProxy closes the connections to this backend's servers first. `None`: its mode is not `tcp`, so that
+/// HAProxy leaves no TIME_WAIT, or the mode was not read.
 pub fn closes_first(proxy: &Proxy) -> Option<Explanation> {
     if proxy.settings.mode.or(Mode::Tcp) != Some(Mode::Tcp) {
         return None;

@@ -19,7 +19,8 @@ const MOSTLY: f64 = 0.5;
 /// What is advised for how long FIN_WAIT2 lasts, in seconds.
 const SHORT_S: u64 = 10;
 
-/// A finding for each tuple with many connections of which one end is closed.
+/// Findings `held_open` and `fin_wait2_held`: one for each tuple of which CLOSE_WAIT or FIN_WAIT2 holds a tenth of the capacity,
+/// or CLOSE_WAIT 1,000 ports. With two looks, only connections that both show count.
 pub fn held(seen: &Seen, around: &Around) -> Vec<Finding> {
     let all = seen.now.by_ends.iter();
     all.flat_map(|(ends, tuple)| {

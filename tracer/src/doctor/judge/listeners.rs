@@ -1,5 +1,5 @@
-//! `listeners_in_range`: services listen on ports of the range. What bind() takes there is in `poisoned`, what can happen to the
-//! port of a service that does not run is in `loops`.
+//! `listeners_in_range`: services listen on ports of the range. The module [`poisoned`] has ports that bind() takes there,
+//! [`loops`] connections of a socket to itself.
 
 mod loops;
 mod poisoned;
@@ -43,8 +43,9 @@ pub struct Owner {
     pub age: Option<Duration>,
 }
 
-/// The finding about listeners on ports of the range that are not reserved; `None`: there are none. `owners`: processes
-/// by the inode of their socket; may be empty.
+/// The finding about listeners on ports of the range that are not reserved; `None`: there are none. It is a warning if they take
+/// 1 % of the range, or one of their processes began less than 10 minutes ago. `owners`: processes by the inode of their socket;
+/// may be empty.
 pub fn listeners_in_range(
     place: &Place,
     settings: &Settings,

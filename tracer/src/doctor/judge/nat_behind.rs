@@ -82,8 +82,10 @@ impl Destination {
     }
 }
 
-/// A finding for each destination to which some connections get through and others do not. None at all if conntrack on
-/// this host could not insert entries: then this host is the reason.
+/// A finding for each global destination to which, from private sources, at least five connections were established and at least
+/// five SYNs were sent again, while this host has used less than 45 % of its ports to it, and most other destinations answer.
+/// None at all if conntrack on this host could not insert entries: then this host is the reason; none for destinations of
+/// [`Outgoing::translated_here`].
 pub fn judge(seen: &Outgoing) -> Vec<Finding> {
     if seen.insert_failed.is_some_and(|failed| failed > 0) {
         return Vec::new();

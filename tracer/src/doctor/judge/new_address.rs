@@ -3,15 +3,18 @@
 use super::text::{command_in, is_unprintable, quoted};
 use crate::doctor::finding::{Advice, Finding, NewAddress};
 
-/// An advice to add this address, with the command in its text, and INTERFACE in place of a name: see [`name_interfaces`].
+/// An advice to add this address until the next reboot, with the command in its text, and INTERFACE in place of a name: see
+/// [`name_interfaces`]. `gain`: see [`Advice::gain`].
 pub(super) fn add(new: NewAddress, gain: &str) -> Advice {
     let (what, command) = named(&new, None);
     let advice = Advice::new(what, gain).until_reboot();
     Advice { command, adds: Some(new), ..advice }
 }
 
-/// Puts the name of the interface into each advice to add an address. `interface`: that to which the address belongs; `None`: not
-/// known, so the advice stays as it is and says what to fill in.
+/// Puts the name of the interface into each advice to add an address, and the command, if it can be typed as it is, into
+/// [`Advice::command`]. `interface`: that to which the address belongs; `None`: not known, so the advice stays as it is and says
+/// what to fill in; so it does with a name that a terminal cannot show. Sets [`Advice::adds`] to `None`: a second call changes
+/// nothing.
 pub fn name_interfaces(
     findings: &mut [Finding],
     mut interface: impl FnMut(&NewAddress) -> Option<String>,

@@ -43,11 +43,13 @@ pub struct Explained {
     pub churn: Option<String>,
     /// What to change in the configuration; empty: nothing that is known.
     pub advice: Vec<Advice>,
-    /// What makes this less than certain.
+    /// What makes this less than certain, as texts for people.
     pub notes: Vec<String>,
 }
 
-/// What the configuration of this nginx explains of the connections to a destination; `None`: nothing in it leads there.
+/// What the configuration of this nginx explains of the connections to a destination, by the way there that explains most.
+/// `None`: nothing in it leads there, and all of it was read. If a part was not read, and nothing else leads there, only
+/// [`Explained::notes`] says something.
 pub fn explain(nginx: &Nginx, destination: SocketAddr, load: Load) -> Option<Explained> {
     let Routes { routes, unread } = routes(&nginx.facts, nginx.version, destination);
     let mut notes = Vec::new();

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::doctor::finding::{Advice, Finding, Id, NewAddress, Severity, Subject};
 
-/// A finding for each address that a program could not bind because the namespace does not have it.
+/// A finding for each address that bind() calls of the window could not bind because the namespace does not have it.
 pub(super) fn bad_sources(seen: &Seen) -> Vec<Finding> {
     let failing = seen.bound.iter().filter(|it| it.not_local > 0);
     failing.map(|it| bad_source(seen, it)).collect()

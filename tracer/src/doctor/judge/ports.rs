@@ -36,7 +36,8 @@ struct Case<'a> {
     flow: Option<Flow>,
 }
 
-/// A finding for each tuple of the namespace that is full, or soon is.
+/// A finding for each tuple of the namespace that is full (critical: a call failed, or 95 % of its ports are in use), or soon is
+/// (a warning: 80 %, or it fills within 10 minutes).
 pub(super) fn exhausted(seen: &Seen, around: &Around) -> Vec<Finding> {
     let empty = Tuple { capacity: seen.now.usable, ..Tuple::default() };
     let looked = seen.now.by_ends.iter();
@@ -231,7 +232,8 @@ fn finite(value: f64) -> Option<f64> {
     value.is_finite().then(|| rounded(value))
 }
 
-/// A finding for each address at which bind(address, 0) finds no port, or soon finds none.
+/// A finding for each address at which bind(address, 0) finds no port (critical: a call failed, or 95 % of the ports are taken),
+/// or soon finds none (a warning: 80 %).
 pub(super) fn bound(seen: &Seen) -> Vec<Finding> {
     seen.bound.iter().filter_map(|it| of_address(seen, it)).collect()
 }

@@ -20,8 +20,9 @@ use crate::doctor::{
     verdict::{Check, Missing},
 };
 
-/// The findings with what proxies explain of them, without those that their counters disprove, and with further ones.
-/// `watched`: whether failing calls were counted in a window, which shows more than any log.
+/// The findings with what proxies explain of them, without each `churn` that a proxy's counters disprove, and with those that
+/// configurations and logs show. `watched`: whether failing calls were counted in a window, which shows more than any log: then
+/// no `ports_exhausted` of a log is added.
 pub fn add(
     findings: Vec<Finding>,
     seen: &[Seen],
@@ -46,7 +47,8 @@ pub fn add(
     findings
 }
 
-/// The checks `configurations` and `logs`: what was not read of those that were found. Neither is a core check.
+/// The checks `configurations` and `logs`: what was not read of the configurations and logs that were found or named; each names
+/// the first, and how many more there are. Neither is a core check.
 pub fn checks(read: &Proxies) -> [Check; 2] {
     let missing = read.unread.first().map(|first| {
         let more = match read.unread.len() {

@@ -42,8 +42,8 @@ pub(super) fn set(
 /// list).
 pub(super) const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
 
-/// An advice to reserve the ports `more` in addition to those that `range` says are reserved in the namespace, and to set
-/// the keys `then` after that; `what` and `gain` as for [`set`].
+/// An advice to reserve the ports `more` in addition to those that `range` says are reserved in the namespace, and to set the
+/// keys `then` (each with its value) after that; `what` and `gain`: see [`set`]. [`unite_reservations`] can unite it with others.
 pub(super) fn reserve(
     place: &Place,
     range: &PortRange,
@@ -64,8 +64,8 @@ fn reserving(reservation: Reservation, gain: impl Into<String>) -> Advice {
     Advice { reserves: Some(reservation.clone()), ..set(place, &keys, what, gain) }
 }
 
-/// Makes each command of these findings that reserves ports reserve what all of them want in the same namespace: the last command
-/// that is typed decides which ports are reserved.
+/// Makes each command of these findings that reserves ports reserve what all of them want in the same namespace: a command
+/// replaces what earlier ones have reserved. Sets [`Advice::reserves`] to `None`: a second call changes nothing.
 pub fn unite_reservations(findings: &mut [Finding]) {
     let advice = findings.iter().flat_map(|it| &it.advice);
     let mut wanted: BTreeMap<u32, Vec<RangeInclusive<u16>>> = BTreeMap::new();
@@ -92,7 +92,7 @@ fn list(runs: &[RangeInclusive<u16>]) -> String {
     runs.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
-/// The same ports as runs in order, between which there is at least one other port.
+/// The same ports as runs in ascending order, between which there is at least one other port; empty runs are left out.
 pub(super) fn merged(
     runs: impl IntoIterator<Item = RangeInclusive<u16>>,
 ) -> Vec<RangeInclusive<u16>> {
@@ -116,7 +116,7 @@ pub(super) fn is_reserved(range: &PortRange, port: u16) -> bool {
     range.reserved.iter().any(|run| run.contains(&port))
 }
 
-/// How many ports the range has, reserved ones included.
+/// How many ports the range has, reserved ones included; 0 if its first port is above its last.
 pub(super) fn size(range: &PortRange) -> u32 {
     (u32::from(range.high) + 1).saturating_sub(u32::from(range.low))
 }

@@ -36,7 +36,7 @@ pub(super) fn rate(rate: f64) -> String {
     }
 }
 
-/// A time in seconds, as people say it: `0.4 ms`, `0.02 s`, `62 s`, `9 min`.
+/// A time in seconds, as people say it: `0.4 ms`, `0.02 s`, `62 s`, `9 min`; `0 s` below 0.05 ms.
 pub(super) fn seconds(seconds: f64) -> String {
     match seconds {
         ..0.000_05 => "0 s".to_owned(),
@@ -76,7 +76,8 @@ pub(super) fn percent(share: f64) -> String {
     format!("{shown} %")
 }
 
-/// The option that leads a command of `tracer` to this namespace, with a space before it; empty for the own one.
+/// The option that leads a command of `tracer` to this namespace, by its name or else its inode number, with a space before it;
+/// empty for the namespace of this process.
 pub(super) fn netns_option(place: &Place) -> String {
     if place.own {
         return String::new();
@@ -110,8 +111,8 @@ pub(super) fn is_unprintable(letter: char) -> bool {
     letter == char::REPLACEMENT_CHARACTER || crate::format::text::is_harmful(letter)
 }
 
-/// A command that runs in this namespace. `None`: nothing is known by which it can be entered, and in the namespace of the shell
-/// the command would change the wrong one.
+/// This command, to be run in a shell in the namespace of this process, so that it runs in `place`. `None`: nothing is known by
+/// which `place` can be entered, and in the namespace of the shell the command would change the wrong one.
 pub(super) fn command_in(place: &Place, command: &str) -> Option<String> {
     match (&place.name, &place.path) {
         _ if place.own => Some(command.to_owned()),

@@ -34,8 +34,8 @@ pub struct TimeWaits<'a> {
     pub lasts_s: f64,
 }
 
-/// A finding if connections end without TIME_WAIT, because there are as many as there may be, or nearly as many are
-/// there. `None`: there is room, or the limit is not known.
+/// A finding if connections of the window ended without TIME_WAIT, because there are as many as there may be (a warning), or 90 %
+/// of that many are there (good to know). `None`: there is room, or the limit is not known.
 pub fn overflow(seen: &TimeWaits<'_>) -> Option<Finding> {
     let most = seen.most.filter(|most| *most > 0)?;
     let (lost, window_s) = match seen.growth {
@@ -92,8 +92,8 @@ fn wanted(seen: &TimeWaits<'_>, most: u64) -> u64 {
     wanted.unwrap_or(LARGEST).min(LARGEST)
 }
 
-/// A finding if TIME_WAITs are to be reused, but none is, because timestamps are off. `lasts_s`: how long a TIME_WAIT
-/// lasts at most, in seconds.
+/// A finding if net.ipv4.tcp_tw_reuse is 1, but no TIME_WAIT is reused, because net.ipv4.tcp_timestamps is 0; else `None`.
+/// `lasts_s`: how long a TIME_WAIT lasts at most, in seconds.
 pub fn reuse_ineffective(place: &Place, reuse: Reuse, lasts_s: f64) -> Option<Finding> {
     if reuse.setting != 1 || reuse.timestamps {
         return None;

@@ -21,9 +21,10 @@ pub struct Blamed {
 }
 
 impl Report {
-    /// What lines say about the upstream of this name; `None`: lines whose names are not kept. `is_server`: whether what
-    /// a line names (a destination, an upstream or a backend; `None`: not kept) belongs to the upstream. If no line of
-    /// the window blames it, all counts are 0.
+    /// What lines of this program say about the upstream of this name; `None`: that of lines whose names are not kept.
+    /// `is_server`: whether what a line names (a destination, an upstream or a backend; `None`: not kept) belongs to the
+    /// upstream. If no line of the window blames it, all counts are 0, and `refused` is false. Of seconds that are no longer kept
+    /// ([`Group`] has 16,384), lines count as not explained.
     pub fn blamed(
         &self,
         program: Program,

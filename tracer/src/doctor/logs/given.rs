@@ -21,9 +21,9 @@ use super::{Asked, Contents, Files, MOST, Reader, Report, read_one};
 /// How many bytes of standard input are read at a time.
 const CHUNK: usize = 64 << 10;
 
-/// Reads the log at this path, at most the last 64 MiB of a file; `-` is standard input. Files that a rotation renamed
-/// are not read. `patience`: how long a standard input that is no file may take; what came until then counts, and the
-/// report says that it is not all.
+/// Reads the log at this path, at most the last 64 MiB of a file; `-` is standard input, which is read to its end if it is no
+/// file. Files that a rotation renamed are not read. Local times count as `asked.offset_s` ahead of UTC. `patience`: how long a
+/// standard input that is no file may take; what came until then counts, and [`Report::unfinished`] says that it is not all.
 ///
 /// # Errors
 /// It cannot be opened or read, or is neither a regular file nor standard input.

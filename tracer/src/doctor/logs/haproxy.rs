@@ -9,8 +9,8 @@ use super::{
     time::of_requests,
 };
 
-/// What a line of HAProxy says; `text`: the line without what syslog and container engines put before it. `None`: its
-/// form is not known.
+/// What a line of HAProxy says; `text`: the line without what syslog and container engines put before it. `None`: its form is not
+/// known. [`Line::said`] is `None` for a request that did not fail with the flags `SC`; [`Line::local`] is `None` for a message.
 pub(super) fn line(text: &[u8]) -> Option<Line<'_>> {
     request(text).or_else(|| {
         let said = message(alert(text).unwrap_or(text));

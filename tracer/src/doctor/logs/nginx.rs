@@ -30,8 +30,8 @@ pub(super) struct Line<'a> {
     pub(super) said: Option<Said<'a>>,
 }
 
-/// What a line of nginx or Squid says, whose times have the same form; `line`: without what syslog and container engines
-/// put before it. `None`: it is neither's.
+/// What a line of nginx or Squid says, whose times have the same form; `line`: without what syslog and container engines put
+/// before it. `None`: it begins as neither's lines do. [`Line::said`] is `None` if the message is none of those that are counted.
 pub(super) fn dated(line: &[u8]) -> Option<Line<'_>> {
     let (local, rest) = slashed(line)?;
     if let Some(message) = squid::message(rest) {

@@ -9,7 +9,8 @@ use super::{
 /// A message of syslog.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Message<'a> {
-    /// Seconds since 1970; `None`: there is no time before the message.
+    /// Seconds since 1970, those of [`Asked::to_s`] if RFC 5424 has `-` for the time; `None`: there is no time before the
+    /// message.
     pub(super) time_s: Option<i64>,
     pub(super) text: &'a [u8],
 }

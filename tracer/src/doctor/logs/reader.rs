@@ -1,4 +1,4 @@
-//! Reads lines, in one pass and in bounded memory.
+//! [`Reader`]: counts what the lines of a log say, in one pass, with at most 128 KiB of a line in memory.
 
 use jiff::civil::DateTime;
 use memchr::{memchr, memrchr};
@@ -31,7 +31,8 @@ enum Rest {
     CutOff,
 }
 
-/// Reads the lines of a log as they come.
+/// Reads the lines of a log as they come. A line of more than 128 KiB is counted as unread, one of fewer than 20 bytes says
+/// nothing.
 #[derive(Debug)]
 pub struct Reader {
     asked: Asked,
@@ -51,8 +52,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader that has read nothing. `asked`: which lines count. `whole`: whether the first bytes begin a line, and no
-    /// lines before them are missing.
+    /// A reader that has read nothing. `asked`: which lines count. `whole`: whether the first bytes begin a line, and no lines
+    /// before them are missing; if not, all up to the first newline is left out.
     pub fn new(asked: Asked, whole: bool) -> Self {
         Self {
             asked,

@@ -119,7 +119,7 @@ pub struct Report {
     pub lines: u64,
     /// Of these: lines whose form is known, whatever they say.
     pub recognised: u64,
-    /// Lines that were too long, or broken.
+    /// Lines that were too long (more than 128 KiB), or broken.
     pub unread: u64,
     /// Lines that say something of a kind, but not whether it was in the window; they are in no group.
     pub undated: u64,
@@ -150,14 +150,14 @@ impl Report {
         all.filter(|(.., group)| group.lines > 0)
     }
 
-    /// All lines of a kind in the window.
+    /// How many lines of a kind are in the window, of all programs and names.
     pub fn count(&self, kind: Kind) -> u64 {
         let of = self.groups().filter(|(it, ..)| *it == kind).map(|(.., group)| group.lines);
         of.fold(0, u64::saturating_add)
     }
 
-    /// Why the report may lack lines of the window, as a text for people; `None`: it does not, as far as is known.
-    /// `from_s`: the first second of the window, since 1970.
+    /// Why the report may lack lines of the window, as a text for people: the first reason, of several; `None`: it does not, as
+    /// far as is known. `from_s`: the first second of the window, since 1970.
     pub fn shortcoming(&self, from_s: i64) -> Option<String> {
         if self.cut && self.first_s.is_none_or(|first| first > from_s) {
             return Some("it is so long that only a part of the window was read".into());
@@ -177,8 +177,8 @@ impl Report {
         (self.unread > 0).then(|| format!("{} lines could not be read", self.unread))
     }
 
-    /// The groups of a kind and program, also those with lines only in the seconds before the window; the name is `None`
-    /// for lines whose names are not kept.
+    /// The groups of a kind and program, also those with lines only in the 10 s before the window; the name is `None` for lines
+    /// whose names are not kept. Empty, or with empty groups: there are no such lines.
     pub(super) fn with_margin(
         &self,
         kind: Kind,
@@ -199,8 +199,9 @@ impl Report {
         self.last_s = self.last_s.max(Some(at_s));
     }
 
-    /// Counts a line that is not of the future (not checked), which was written at `at_s`, in seconds since 1970. One
-    /// from longer than 10 s before the window is ignored.
+    /// Counts a line that is not of the future (not checked), which was written at `at_s`, in seconds since 1970. One from longer
+    /// than 10 s before the window is ignored. Of `name`, 255 bytes are kept; after 64 names of a kind and program, lines with
+    /// others are counted together.
     pub(super) fn add(
         &mut self,
         kind: Kind,
@@ -230,7 +231,8 @@ impl Report {
         }
     }
 
-    /// What this and another log, written after it, say together.
+    /// What this and another log, written after it, say together. Of more than 64 names of a kind and program, those of `other`
+    /// are counted together.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         for (key, groups) in &other.groups {

@@ -48,8 +48,10 @@ impl Counted {
     }
 }
 
-/// `churn`: why each request, or nearly so, opens a connection to this server. `counted`: what HAProxy counted of it;
-/// `None`: nothing is known. Returns `None` if connections are used again, or the mode is neither `tcp` nor `http`.
+/// `churn`: why each request, or nearly so, opens a connection to this server; with [`Certainty::Possible`] and without advice if
+/// the setting that would say so was not read. `server`: one of `proxy`. `counted`: what HAProxy counted of it; `None`: nothing
+/// is known. Returns `None` if, in mode `http`, at least [`GOOD_HIT_RATE`] of the requests found an open connection, or the mode
+/// is neither `tcp` nor `http`. In mode `tcp`, where nothing is counted, it always explains.
 pub fn churn(proxy: &Proxy, server: &Server, counted: Option<Counted>) -> Option<Explanation> {
     match proxy.settings.mode.or(Mode::Tcp) {
         None => return Some(not_read("mode", proxy, proxy.settings.mode.at()?)),

@@ -20,8 +20,10 @@ use crate::{
 const WHY: &str = "connect() can be given, as its source, the very port that it connects to if nothing listens there: the \
                    socket is then connected to itself, and the program that should listen cannot bind the port";
 
-/// Connections to themselves; and where one could come about. `refused`: calls of the window that were refused, by tuple.
-/// `local`: addresses of the namespace, without those of 127.0.0.0/8 and ::1.
+/// Findings `self_connect`: a critical one for each address and port of the range at which a socket is connected to itself; and
+/// one, good to know, for each at which that could come about, because connect() to it was refused: an address of this namespace,
+/// and a port of the range that is not reserved and on which nothing listens. `refused`: how many calls of the window were
+/// refused, by tuple. `local`: addresses of the namespace, without those of 127.0.0.0/8 and ::1, which always count.
 pub fn self_connect(
     place: &Place,
     settings: &Settings,

@@ -29,8 +29,9 @@ pub struct BoundBy {
     pub ports: u32,
 }
 
-/// Sockets of the namespace that are only bound, by their process (listed from Linux 6.8 on). Reserved ports do not count:
-/// connect() is not given them anyway.
+/// How many ports of the range each process holds by sockets that are only bound; those whose process is not known are together.
+/// Reserved ports do not count: connect() is not given them anyway. Empty before Linux 6.8, which does not list these sockets.
+/// `owners`: processes by the inode of their socket.
 pub fn by_owner(
     settings: &Settings,
     now: &Tuples,
@@ -50,11 +51,13 @@ pub fn by_owner(
     bound.collect()
 }
 
-/// Findings for the programs that hold many ports by bind(). `bound`: all such ports, as the hooks or [`by_owner`] know them.
-/// `fast`: how many ports of each tuple a spreader bound.
+/// Findings for the programs that hold at least 100 ports of the range, or 1 % of it, by bind(); critical from 20 % on. `bound`:
+/// all such ports, as the hooks or [`by_owner`] know them. `fast`: how many ports of the second parity of each tuple a spreader
+/// bound.
 ///
-/// Connected sockets do not show that their port was bound, but parity does: see [`crate::doctor::tuples::Parity`]. It says
-/// nothing about a tuple in which connect() has to use both parities.
+/// Connected sockets do not show that their port was bound, but parity does: see [`crate::doctor::tuples::Parity`]. What it shows
+/// beyond `bound` is one more finding, without a process. It says nothing about a tuple in which connect() has to use both
+/// parities.
 pub fn poisoned_ports(
     place: &Place,
     settings: &Settings,

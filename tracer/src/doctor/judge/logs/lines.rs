@@ -16,6 +16,7 @@ const SHOWN: usize = 4;
 /// Lines that say the same of several names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lines {
+    /// The names that are known.
     pub(super) names: BTreeSet<String>,
     /// Whether there are more names, which are not known.
     more: bool,
@@ -33,7 +34,7 @@ impl Lines {
         lines
     }
 
-    /// Adds the lines of a group. `name`: as for [`Self::of`].
+    /// Adds the lines of a group. `name`: see [`Self::of`].
     pub(super) fn add(&mut self, name: Option<&str>, group: &Group) {
         self.names.extend(name.map(str::to_owned));
         self.more |= name.is_none();
@@ -42,7 +43,7 @@ impl Lines {
         self.last_s = self.last_s.max(group.last_s);
     }
 
-    /// The names, [`SHOWN`] at most: `a, b and more`.
+    /// The known names, [`SHOWN`] at most: `a, b and more`; `names that are not known` if there is none.
     pub(super) fn named(&self) -> String {
         let shown: Vec<_> = self.names.iter().take(SHOWN).map(String::as_str).collect();
         match (shown.is_empty(), self.more || self.names.len() > SHOWN) {

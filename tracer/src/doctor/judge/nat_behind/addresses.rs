@@ -11,7 +11,8 @@ pub(super) fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the address is one of the internet.
+/// Whether the address is one of the internet: of IPv4 (v4-mapped ones included), none that is private, shared (100.64.0.0/10),
+/// loopback, link-local, multicast or reserved; of IPv6, 2000::/3 and the addresses of a NAT64.
 pub(super) fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_global_v4(address),

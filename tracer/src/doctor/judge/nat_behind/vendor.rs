@@ -66,8 +66,8 @@ const NATS: [Nat; 5] = [
 const ALL: u32 = crate::host::nat_rules::ALL_PORTS;
 
 impl Vendor {
-    /// The cloud whose machines have this maker (`/sys/class/dmi/id/sys_vendor`). `None`: the file is not there, or
-    /// cannot be read.
+    /// The cloud whose machines have this maker, the content of `/sys/class/dmi/id/sys_vendor` without its newline. `None` (the
+    /// file is not there, or cannot be read), or another maker: [`Self::Other`].
     pub fn of(sys_vendor: Option<&str>) -> Self {
         match sys_vendor {
             Some("Amazon EC2") => Self::Amazon,

@@ -26,8 +26,9 @@ const HIGH: u16 = 65_535;
 /// Ports that Kubernetes gives to services (kube-apiserver --service-node-port-range).
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
-/// A finding if the range has few ports, or is the default one although a tuple uses much of it. `first_unprivileged`:
-/// the range may not go below this port; `None`: not known. `kubelet`: whether a kubelet runs in this namespace.
+/// A finding if the range has fewer than 10,000 ports that are not reserved (a warning), or is the default one although a tuple
+/// uses 45 % of its ports (good to know). `None`: neither. `first_unprivileged`: the range may not go below this port; `None`:
+/// not known. `kubelet`: whether a kubelet runs in this namespace.
 pub fn small_range(
     place: &Place,
     settings: &Settings,
@@ -65,8 +66,9 @@ pub fn small_range(
     Some(finding)
 }
 
-/// The advice to widen the range; `None`: it would not have more ports. `first_unprivileged` and `kubelet`: as for
-/// [`small_range`].
+/// The advice to widen the range to 10,240-65,535 (from `first_unprivileged` on if that is higher), with the ports of listeners
+/// that come into it reserved, and with `kubelet` those of services; `None`: it would not have more ports. `first_unprivileged`
+/// and `kubelet`: see [`small_range`].
 pub(in crate::doctor::judge) fn wider(
     place: &Place,
     settings: &Settings,
@@ -113,7 +115,8 @@ pub(in crate::doctor::judge) fn wider(
     Some(advice.factor(factor).risk("firewalls that let only the old range through; services that do not run now, on ports of the new one"))
 }
 
-/// A finding if the range has ports that Kubernetes gives to services, and a kubelet runs in this namespace (`kubelet`).
+/// A finding if the range has ports that Kubernetes gives to services (30,000 to 32,767) and that are not reserved, and a kubelet
+/// runs in this namespace (`kubelet`); else `None`.
 pub fn nodeport_overlap(place: &Place, settings: &Settings, kubelet: bool) -> Option<Finding> {
     let range = &settings.range;
     let (low, high) = (range.low.max(*NODE_PORTS.start()), range.high.min(*NODE_PORTS.end()));
