@@ -1,5 +1,5 @@
-//! A block of the output: comments that say what it gains, what to mind and how to take it back, then the lines to paste. And
-//! numbers as these comments show them.
+//! [`Block`], a part of the output: comments that say what it gains, what to mind and how to take it back, then the lines to
+//! paste. And how these comments show numbers and addresses.
 
 pub(super) use crate::format::number::number as count;
 use std::net::IpAddr;
@@ -22,7 +22,8 @@ impl Block {
         Self { comments: wrapped("# ", "# ", title), body: String::new() }
     }
 
-    /// Adds a comment with a label, broken into lines of at most 100 columns.
+    /// Adds a comment with a label, broken between words into lines of at most 100 columns (a wider word has a wider line).
+    /// `label`: at most 6 letters, so that the texts stand below each other.
     #[must_use]
     pub(super) fn note(mut self, label: &str, text: &str) -> Self {
         let first = format!("#   {label:<LABEL$}");
@@ -121,7 +122,8 @@ pub(super) fn socket(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// The first four addresses, and how many more there are: `10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4 and 3 more`.
+/// The first four addresses, and how many more there are: `10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4 and 3 more`. Without addresses,
+/// an empty text.
 pub(super) fn list(addresses: &[IpAddr]) -> String {
     const SHOWN: usize = 4;
     let shown: Vec<_> = addresses.iter().take(SHOWN).map(ToString::to_string).collect();

@@ -7,7 +7,7 @@ use super::{Destination, Plan};
 /// Destinations that are taken for the servers of one service.
 #[derive(Clone, Debug)]
 pub(super) struct Group<'a> {
-    /// A name that is unique in the text: letters, digits and underscores.
+    /// A name that is unique in the text, such as `app` or `app_8080`: letters, digits and underscores.
     pub(super) name: String,
     pub(super) destinations: Vec<&'a Destination>,
 }
@@ -26,7 +26,7 @@ impl Group<'_> {
         families.min_by_key(|v4| plan.pool_size(*v4)).unwrap_or(self.has(true))
     }
 
-    /// The most connections that are open at the same time, added up over all destinations.
+    /// The sum of [`Destination::peak`] over all destinations: the most connections that can be open at the same time.
     pub(super) fn peak(&self) -> f64 {
         self.destinations.iter().map(|it| it.peak).sum()
     }
@@ -37,7 +37,9 @@ impl Group<'_> {
     }
 }
 
-/// The plan's destinations by port. `by_family`: the IPv4 and the IPv6 ones of a port are groups of their own.
+/// The plan's destinations by port, in ascending order. `by_family`: the IPv4 and the IPv6 ones of a port are groups of their
+/// own. A single group is named `app`, others `app_PORT`, or `app_PORT_v4` and `app_PORT_v6` if both families of a port have one.
+/// Empty: the plan has no destinations.
 pub(super) fn groups(plan: &Plan, by_family: bool) -> Vec<Group<'_>> {
     let mut found: BTreeMap<(u16, bool), Vec<&Destination>> = BTreeMap::new();
     for destination in &plan.destinations {

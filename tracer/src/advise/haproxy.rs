@@ -9,7 +9,7 @@ use super::{
     notes,
 };
 
-/// The blocks: one backend for each port of the destinations.
+/// The blocks: one backend for each port of the destinations; none without destinations.
 pub(super) fn blocks(plan: &Plan) -> Vec<Block> {
     groups(plan, false).iter().map(|group| backend(plan, group)).collect()
 }

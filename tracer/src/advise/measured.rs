@@ -31,7 +31,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Adds a reading. Destinations that are not in it have no ports.
+    /// Adds a reading of all destinations (address and port). Those that are not in it have no ports now.
     pub fn add(&mut self, reading: &BTreeMap<(Addr, u16), Ports>) {
         self.readings = self.readings.saturating_add(1);
         for sampled in self.destinations.values_mut() {
@@ -110,9 +110,10 @@ impl Sum {
     }
 }
 
-/// The destinations to which connections were opened, or wanted. `tuples`: what happened in one network namespace;
-/// `wanted`: whether this destination address and port are asked about; `time_wait_s`: how long a TIME_WAIT holds its
-/// port, in seconds, towards loopback addresses (true) or all others (false).
+/// The destinations to which connections were opened, or wanted, in the order of their addresses and ports; empty: none.
+/// `tuples`: what happened in one network namespace; `samples`: its ports meanwhile (a destination that they lack counts as
+/// without open connections); `wanted`: whether this destination address and port are asked about; `time_wait_s`: how long a
+/// TIME_WAIT holds its port, in seconds, towards loopback addresses (true) or all others (false).
 pub fn destinations(
     tuples: &BTreeMap<Ends, Activity>,
     samples: &Samples,

@@ -20,7 +20,8 @@ const REQUESTS: u32 = 1_000;
 /// From this version on, `keepalive_requests` can be in an `upstream` block.
 const HAS_REQUESTS: Version = Version(1, 15, 3);
 
-/// The blocks: for each upstream one in `http` and one in its location; for each family one that chooses the source.
+/// The blocks: for each upstream one in `http` and one in its location; for each family of which the pool has several addresses,
+/// one that chooses the source. None without destinations.
 pub(super) fn blocks(plan: &Plan) -> Vec<Block> {
     let groups = groups(plan, true);
     let upstreams = u32::try_from(groups.len()).unwrap_or(u32::MAX);

@@ -1,4 +1,5 @@
-//! What the comments of every program say: the load, the gain by more addresses, and what to mind with these.
+//! What the comments of every program say: the load, what more addresses gain, and what to mind with these. And how they show
+//! rates.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -79,7 +80,8 @@ fn needed(plan: &Plan) -> String {
     )
 }
 
-/// A text for [`Block::gain`]: how many more connections/s the pool's addresses of this family allow.
+/// A text for [`Block::gain`]: how many more connections/s the pool's addresses of this family allow; if the pool has no more
+/// than are used now, it says so. `v4`: IPv4, else IPv6.
 pub(super) fn gain(plan: &Plan, v4: bool) -> String {
     let flow = plan.worst();
     let capacity = plan.settings.capacity;
@@ -110,7 +112,8 @@ pub(super) fn gain(plan: &Plan, v4: bool) -> String {
     if few { format!("{gain}. {} are needed", addresses(plan.needed())) } else { gain }
 }
 
-/// What to mind with source addresses, whichever program uses them.
+/// What to mind with source addresses, whichever program uses them, as texts for [`Block::mind`]: those that the host lacks, a
+/// NAT, allow-lists.
 pub(super) fn of_addresses(plan: &Plan) -> Vec<String> {
     let mut notes = Vec::new();
     let missing: Vec<IpAddr> =

@@ -107,8 +107,9 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Adds a tuple of the reading at this time (CLOCK_MONOTONIC, ns). All tuples of a reading have the same time, and
-    /// are added one after the other.
+    /// Adds a tuple of the reading at this time (CLOCK_MONOTONIC, ns). All tuples of a reading have the same time, and are added
+    /// one after the other. A tuple whose counters went down counts as without an earlier reading. At most 200,000 tuples and as
+    /// many destinations are remembered: see [`Self::left_out`].
     pub fn add(&mut self, at_ns: u64, key: &TupleKey, count: &TupleCount) {
         if self.now_ns != Some(at_ns) {
             self.end_reading();
@@ -168,14 +169,14 @@ impl Seen {
         self.readings
     }
 
-    /// How many tuples of readings, and how many destinations, were left out because 200,000 of either were known.
+    /// How often a tuple of a reading, or a destination, was left out because 200,000 of them were known.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// The destinations of each network namespace (by its inode number) to which connections were opened between two
-    /// readings, each with its largest rate. `time_wait_s`: how long a TIME_WAIT holds its port, in seconds, towards
-    /// loopback addresses (true) or all others (false).
+    /// The destinations of each network namespace (by its inode number) to which connections were opened between two readings,
+    /// each with its largest rate, and with the mean times of all readings; empty: there are none. `time_wait_s`: how long a
+    /// TIME_WAIT holds its port, in seconds, towards loopback addresses (true) or all others (false).
     pub fn finish(mut self, time_wait_s: impl Fn(bool) -> f64) -> BTreeMap<u32, Vec<Destination>> {
         self.end_reading();
         let mut found: BTreeMap<u32, Vec<Destination>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! A progress bar on a terminal, while a long recording is read.
+//! [`Bar`]: a progress bar on stderr, while a long recording is read.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -18,7 +18,7 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    /// A bar that is not shown yet. Its time begins now.
+    /// A bar that is not shown yet, and never will be if stderr is no terminal. Its time begins now.
     pub(super) fn new() -> Self {
         Self { begun: Instant::now(), wanted: stderr().is_terminal(), shown: None }
     }

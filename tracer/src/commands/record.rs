@@ -1,4 +1,4 @@
-//! `tracer record`: writes the events of the ring buffer and readings of the tuple table as lines.
+//! `tracer record`: writes the events of the ring buffer, and readings of the ledger (tuples, addresses, totals), as lines.
 
 pub(crate) mod output;
 mod output_errors;

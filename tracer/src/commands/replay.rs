@@ -24,12 +24,12 @@ use crate::{
     },
 };
 
-/// Shows a recording: as text to its end, on a terminal until a key ends it. A signal, or the number of readings that is
-/// wanted, ends both earlier.
+/// Shows a recording: as text to its end, on a terminal until a key ends it. A signal, or the number of readings that is wanted,
+/// ends both earlier.
 ///
 /// # Errors
-/// Those of [`Player::open`] and [`shutdown::run`]; a file cannot be read; the value of `--at` is not a time; the terminal or
-/// stdout cannot be used.
+/// A file cannot be opened, read or decompressed, or is not a recording (see [`Player::open`]); the value of `--at` is not a
+/// time; the terminal or stdout cannot be used; a signal asked to stop, but the work does not ([`shutdown::run`]).
 pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     let config = config.clone();
     let player = Player::open(&config.files)?;

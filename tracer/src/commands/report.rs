@@ -24,11 +24,12 @@ const STRIDE: u64 = 4096;
 /// Tuples of a run of which it is known how they were, at most; and tuples of which it is known what to do.
 const ADVISED: usize = 10_000;
 
-/// Reads the files, and returns the report: text, or one line of JSON. What the report lacks (because a limit was reached, or
-/// lines or events are missing) is also logged.
+/// Reads the files, and returns the report: text, or one line of JSON with a newline. What the report lacks (because a limit was
+/// reached, or lines or events are missing) is also logged.
 ///
 /// # Errors
-/// Those of [`Reader::open`] and [`Reader::next`]; the report cannot be formatted as JSON.
+/// A file cannot be opened, read or decompressed, or is not a recording (see [`Reader::open`]); the report cannot be formatted as
+/// JSON. Damaged lines are no error: the report counts them.
 pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(&config.files)?;
     let mut summary = Summary::default();

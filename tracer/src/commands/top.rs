@@ -52,8 +52,8 @@ pub fn is_batch(show: &ShowConfig) -> bool {
     show.batch || !io::stdout().is_terminal()
 }
 
-/// A model with the settings of the command line, the system's time zone, and no colours if `NO_COLOR` is set (and not
-/// empty).
+/// A model without a reading, with the settings of the command line, the system's time zone, and no colours if `NO_COLOR` is set
+/// (and not empty).
 pub fn model(about: crate::view::reading::About, show: &ShowConfig) -> Model {
     let mut model = Model::new(about);
     model.zone = jiff::tz::TimeZone::system();

@@ -24,7 +24,7 @@ pub struct Unread {
 }
 
 impl Unread {
-    /// Why a namespace could not be entered: it needs CAP_SYS_ADMIN if that was denied.
+    /// Why a namespace could not be entered; [`Self::needs`] is CAP_SYS_ADMIN if that was denied, else `None`.
     pub fn outside(error: &io::Error) -> Self {
         Self::because(error, "CAP_SYS_ADMIN")
     }
@@ -71,11 +71,12 @@ pub struct Look {
 /// Looks at the namespace of the calling thread. `before`: its counters at the beginning of the window; `None`: not known.
 /// Returns `None` if connections are not tracked, because the module is not loaded.
 ///
-/// The entries are read only where an address of NAT can be full: if there are many, or some could not be inserted since
-/// `before`. A reading ends after 1,000,000 entries or 2 s, which [`Translated::part`] then says.
+/// The entries are read only where an address of NAT can be full: if there are 40 % as many as an address has ports, or some
+/// could not be inserted since `before`. A reading ends after 1,000,000 entries or 2 s, which [`Translated::part`] then says.
 ///
 /// # Errors
-/// The settings of conntrack cannot be read.
+/// The settings of conntrack cannot be read. That counters or entries cannot be read is in [`Look::counters`] and
+/// [`Look::translated`].
 pub fn look(before: Option<Counters>) -> io::Result<Option<Look>> {
     let Some(fill) = conntrack::fill()? else { return Ok(None) };
     let counters = conntrack::counters().map_err(|error| Unread::inside(&error));

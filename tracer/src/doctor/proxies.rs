@@ -1,7 +1,7 @@
 //! The proxies of the judged namespaces: what their configurations, counters and logs say. Reads only.
 //!
-//! Other processes decide what is read here, and how long that takes: so there is a limit to the number of proxies, and each
-//! step ends after some time with what was read by then.
+//! Other processes decide what is read here, and how long that takes: so at most 64 proxies are read, and each step
+//! (configurations and counters, counters again, logs) ends after 2 s with what was read by then.
 
 mod find;
 mod read;
@@ -124,8 +124,9 @@ struct Read {
     counters: Option<(haproxy::stats::Stats, Instant)>,
 }
 
-/// Finds the proxies of these namespaces, and reads their configurations and counters: those that answer within 2 s. `worker`:
-/// its threads may read other processes' files.
+/// Finds the proxies of these namespaces, and reads their configurations and counters: at most 64, and those that answer within 2
+/// s. What could not be found or read is no error: [`Proxies::unread`] says it at the end. `worker`: its threads may read other
+/// processes' files.
 pub fn begin(worker: &Worker, all: &[Netns]) -> Begun {
     let inums: BTreeSet<u32> = all.iter().map(|netns| netns.inum).collect();
     let begun = worker.run(move || Ok(read_all(&inums)));
@@ -211,8 +212,9 @@ pub struct Wanted<'a> {
 }
 
 impl Begun {
-    /// Reads the counters again, the logs, and whether source addresses can be bound. It takes 4 s at most for the proxies, 1 s
-    /// at most for each log of [`Wanted::logs`], and the time to bind at most 256 addresses in each namespace.
+    /// Reads the counters again, the logs, and whether source addresses can be bound. Proxies in namespaces that
+    /// [`Wanted::places`] lacks are left out. Takes 4 s at most for the proxies, 1 s at most for each log of [`Wanted::logs`],
+    /// and the time to bind at most 256 addresses in each namespace. `worker`: see [`begin`].
     pub fn end(self, worker: &Worker, wanted: &Wanted<'_>) -> Proxies {
         let to_s = now_s();
         let began_s = first_second(self.from_s, self.began.elapsed(), to_s);

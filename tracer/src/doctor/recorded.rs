@@ -34,7 +34,7 @@ use crate::{
 /// How many tuples of a run are remembered at most for a diagnosis.
 pub const MOST_TUPLES: usize = 50_000;
 
-/// What is kept of the windows of a recording.
+/// Keeps what the windows of a recording show; called by [`Recorded`] with each window that has ended.
 pub trait Keep {
     /// Adds the tuples of a namespace in a window that has ended. `knows_reuse`: whether the recording says which TIME_WAITs connect()
     /// takes over there; `at`: when a finding was, ns since 1970.
@@ -97,7 +97,8 @@ pub struct Judged {
 #[derive(Debug)]
 pub struct Advised {
     pub cases: Cases,
-    /// How often there was no room for a tuple.
+    /// How many lines about tuples were left out because there was no room to remember these, and how often a tuple that ran out
+    /// of ports found no room in `cases`.
     pub left_out: u64,
 }
 
@@ -108,7 +109,7 @@ impl Recorded {
         Self::keeping(Worst::default(), wanted, most)
     }
 
-    /// Ends the recording, and judges its last window. `damage`: what of it could not be read.
+    /// Ends the recording, and judges its last window, however short it is. `damage`: what of it could not be read.
     pub fn finish(mut self, damage: &Damage) -> Judged {
         self.end_run();
         self.counts.has_wanted |= self.wanted.is_empty();
@@ -126,12 +127,13 @@ impl Recorded {
 }
 
 impl Recorded<Cases> {
-    /// A recording of which nothing is read yet. `most`: tuples of a run that are remembered at most, and tuples that are kept.
+    /// A recording of which nothing is read yet, of all its namespaces. `most`: tuples of a run that are remembered at most, and
+    /// tuples that are kept.
     pub fn for_advice(most: usize) -> Self {
         Self::keeping(Cases::new(most), Vec::new(), most)
     }
 
-    /// Ends the recording.
+    /// Ends the recording, and adds its last window, however short it is.
     pub fn advised(mut self) -> Advised {
         self.end_run();
         let left_out = self.counts.left_out.saturating_add(self.kept.left_out());
@@ -155,7 +157,8 @@ impl<K: Keep> Recorded<K> {
         }
     }
 
-    /// Adds a line, which was written at the time `at`. The lines must come in the order of their stream.
+    /// Adds a line, which was written at the time `at`. The lines must come in the order of their stream; a tuple's line that is
+    /// older (by CLOCK_MONOTONIC) than the newest reading begins another run, as [`Entry::Start`] does.
     pub fn add(&mut self, at: At, entry: &Entry<'_>) {
         let (begin, end) = self.span.unwrap_or((at.wall_ns, at.wall_ns));
         self.span = Some((begin.min(at.wall_ns), end.max(at.wall_ns)));

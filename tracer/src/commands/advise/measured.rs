@@ -46,7 +46,9 @@ fn why(error: &Error) -> String {
     }
 }
 
-/// Watches the connections of a network namespace (inode number) for as long as the configuration says. A signal ends that early.
+/// Watches the connections of a network namespace (inode number) for [`AdviseConfig::window`]; a signal ends that early.
+/// Connections to other destinations than the configuration asks about are left out; [`Measured::destinations`] is empty if there
+/// were no others.
 ///
 /// # Errors
 /// A map cannot be read, or the ledger refuses a command.

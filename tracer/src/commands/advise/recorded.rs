@@ -29,11 +29,13 @@ struct Found {
     lines: u64,
 }
 
-/// Puts the load of the recordings into the plan: of the network namespace in which a destination needs most ports. What is left
+/// Puts the load of the recordings into the plan: of the network namespace in which a destination needs most ports; and their
+/// port range and capacity in place of this host's, except for [`Program::Sysctl`](crate::advise::Program::Sysctl). What is left
 /// out is in the plan's remarks.
 ///
 /// # Errors
-/// Those of [`Reader::open`] and [`Reader::next`]; no connection to the destinations was opened between two readings.
+/// A file cannot be opened, read or decompressed, or is not a recording (see [`Reader::open`]); no connection to the destinations
+/// was opened between two readings.
 pub(super) fn read(config: &AdviseConfig, plan: &mut Plan) -> Result<(), Error> {
     let wanted = config.destinations();
     let mut found = Found::default();

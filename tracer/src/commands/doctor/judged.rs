@@ -30,7 +30,9 @@ use crate::{
 const KUBELET: &str = "kubelet";
 
 impl Doctor {
-    /// The diagnosis of what a round has seen. With `--watch`, it is compared with the rounds before.
+    /// The diagnosis of what a round has seen. Reads what else it needs: descriptors, the owners of sockets, counters and logs of
+    /// proxies, interfaces, and names of containers; what cannot be read is a check that was not made, or is left out. With
+    /// `--watch`, it is compared with the rounds before.
     pub(super) fn judged(&mut self, round: Round) -> Diagnosis {
         let Round { all, before, mut after, watched, watched_for, translated, proxies, chosen } =
             round;

@@ -19,10 +19,12 @@ use crate::{
 /// Lines between two updates of the progress bar.
 const STRIDE: u64 = 4_096;
 
-/// Prints the diagnosis of the recordings, and returns its verdict. A reader of stdout that is gone changes nothing.
+/// Prints the diagnosis of the recordings, and returns its verdict. A reader of stdout that is gone changes nothing. Damaged
+/// lines are no error: a check says how many.
 ///
 /// # Errors
-/// A namespace is named by a path; those of [`Reader::open`] and [`Reader::next`]; stdout cannot be written.
+/// A namespace is named by a path; a file cannot be opened, read or decompressed, or is not a recording (see [`Reader::open`]);
+/// stdout cannot be written.
 pub fn run(config: &DoctorConfig) -> Result<Verdict, Error> {
     let diagnosis = diagnose(config)?;
     let text = match config.format {

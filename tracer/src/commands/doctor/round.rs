@@ -31,7 +31,7 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Round {
     /// The namespaces that were to be looked at.
     pub(super) all: Vec<Netns>,
-    /// The look at them at the beginning of the window; without a window, just before `after`.
+    /// The look at them at the beginning of the window, or of the round if there is no window.
     pub(super) before: Snapshot,
     /// The look at them at its end.
     pub(super) after: Snapshot,
@@ -49,11 +49,11 @@ pub(super) struct Round {
 }
 
 impl Doctor {
-    /// Looks, watches, looks again, and judges what was seen. A signal ends the window early, which the diagnosis then says.
-    /// `later`: whether this is not the first round. `None`: it is not, and a signal ended its window.
+    /// Looks, watches, looks again, and judges what was seen. A signal ends the window early; the diagnosis of the first round
+    /// then says so, a later round (`later`) returns `None`.
     ///
     /// # Errors
-    /// A map cannot be read, or the ledger refuses a command; the namespaces cannot be searched for.
+    /// A map cannot be read, or the ledger refuses a command; the namespaces cannot be searched for, or this one cannot be read.
     pub(super) fn diagnose(
         &mut self,
         later: bool,

@@ -14,7 +14,8 @@ impl Doctor {
     /// a later round is given up. Without `--watch`, a reader of stdout that is gone changes nothing.
     ///
     /// # Errors
-    /// A map cannot be read, or the ledger refuses a command; the namespaces cannot be searched for; stdout cannot be written.
+    /// A map cannot be read, or the ledger refuses a command; the namespaces cannot be searched for; the diagnosis cannot be
+    /// formatted as JSON; stdout cannot be written.
     pub fn run(mut self, signals: &StopSignals) -> Result<Verdict, Error> {
         let mut last = None;
         loop {

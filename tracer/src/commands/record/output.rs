@@ -1,4 +1,4 @@
-//! Numbers lines, collects them, and writes them in large chunks.
+//! [`Output`]: numbers lines, collects them, and writes them in chunks of up to 256 KiB.
 
 use std::time::{Duration, Instant};
 
@@ -103,8 +103,9 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// An output that writes into `sink`. `rotation`: with one, smaller chunks are written, so that a file exceeds its limit by
-    /// little.
+    /// An output that writes into `sink`, the first line numbered 0. `rotation`: with one, chunks are at most a sixteenth of its
+    /// size, so that a file exceeds its limit by little. `signals`: learns when a write begins and ends, so that one that hangs
+    /// can be given up.
     pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, signals: StopSignals) -> Self {
         // Small chunks, as a file can exceed its limit by one chunk.
         let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
@@ -174,8 +175,8 @@ impl Output {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `name` returns the name of the caller's cgroup (`None`: not known); it is called only if
-    /// the caller's text is not cached.
+    /// Adds the line of an event. `more`: what the line has in addition. `name` returns the name of the caller's cgroup (`None`:
+    /// not known); it is called only if the caller's text is not cached. Writes the chunk if it is full.
     ///
     /// # Errors
     /// The event is unknown, or the reader of the output is gone; if both, [`EventError::Closed`].
@@ -218,8 +219,8 @@ impl Output {
         self.add(|writer, buffer, moment| writer.degraded(buffer, moment, line))
     }
 
-    /// Adds the settings of a namespace, before the lines of the reading at `read_at` that are about it.
-    /// `Err`: the reader is gone.
+    /// Adds the settings of a namespace. The caller adds it before the lines of the reading at `read_at` that are about that
+    /// namespace. `Err`: the reader is gone.
     pub(super) fn settings(
         &mut self,
         read_at: Moment,
@@ -228,8 +229,8 @@ impl Output {
         self.add_at(read_at, |writer, buffer, moment| writer.settings(buffer, moment, line))
     }
 
-    /// Writes all lines so far, then adds the last one. `finish` makes it, given how many lines the output dropped.
-    /// `Err`: the reader is gone.
+    /// Writes all lines so far, then adds the line `tracer.stop`, which is the last one. `finish` makes it, given how many lines
+    /// the output dropped until then. `Err`: the reader is gone.
     pub(crate) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
         self.flush()?;
         let line = finish(self.dropped);
@@ -241,13 +242,14 @@ impl Output {
         self.add(|writer, buffer, moment| writer.lost(buffer, moment, &Lost { reason, count }))
     }
 
-    /// Adds a line of a reading. `read_at`: the time of the reading, the same in all of its lines. `Err`: the reader is gone.
+    /// Adds a line `tuple.stats` of a reading. `read_at`: the time of the reading, the same in all of its lines. `Err`: the
+    /// reader is gone.
     pub(crate) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
     }
 
-    /// Adds a line about an address of a reading. `read_at`: the time of the reading, the same in all of its lines.
-    /// `Err`: the reader is gone.
+    /// Adds a line `address.stats` of a reading. `read_at`: the time of the reading, the same in all of its lines. `Err`: the
+    /// reader is gone.
     pub(crate) fn address_stats(
         &mut self,
         read_at: Moment,
@@ -256,7 +258,7 @@ impl Output {
         self.add_at(read_at, |writer, buffer, moment| writer.address_stats(buffer, moment, address))
     }
 
-    /// Adds the last line of a reading. `read_at`: the time of the reading, the same in all of its lines.
+    /// Adds the line `tracer.stats`, the last one of a reading. `read_at`: the time of the reading, the same in all of its lines.
     /// `Err`: the reader is gone.
     pub(crate) fn stats(&mut self, read_at: Moment, line: &Stats) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.stats(buffer, moment, line))

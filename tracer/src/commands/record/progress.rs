@@ -28,8 +28,9 @@ impl Progress {
         Self { shown: apart && stderr().is_terminal(), events: 0, at: Instant::now() }
     }
 
-    /// Shows the line, if it is wanted. `events`: lines of socket events so far, including dropped ones; `dropped`: how many of
-    /// these the output dropped. The rate is that since the previous call, in whole events per second.
+    /// Shows the line, if it is wanted. `events`: lines of socket events so far, including dropped ones; `totals`: those of the
+    /// host since the start; `dropped`: how many of `events` the output dropped. The rate is that since the previous call (over
+    /// at least 1 s), in whole events per second.
     pub(super) fn show(&mut self, events: u64, totals: &Totals, dropped: u64) {
         if !self.shown {
             return;

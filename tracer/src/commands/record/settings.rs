@@ -1,4 +1,4 @@
-//! Which settings of network namespaces the stream has reported.
+//! [`ReportedSettings`]: which settings of network namespaces the stream has reported.
 
 use foldhash::HashMap;
 

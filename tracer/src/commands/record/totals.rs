@@ -118,8 +118,9 @@ fn losses(
 }
 
 impl ReportedLosses {
-    /// What was lost since the last call: each reason whose count has grown, with by how much. `undecodable`: records that have
-    /// no line, because they cannot be decoded.
+    /// What was lost since the last call: each reason whose count has grown, with by how much. `totals`: what the hooks lost;
+    /// `dropped`: lines that the output dropped; `undecodable`: records that have no line, because they cannot be decoded; all
+    /// since the start.
     pub(super) fn new_losses(
         &mut self,
         totals: &Totals,
@@ -136,9 +137,9 @@ impl ReportedLosses {
     }
 }
 
-/// The line `tracer.stats` of a reading. `undecodable`: records that have no line, because they cannot be decoded; `drift`:
-/// entries and counters that were wrong and have been corrected; both since the start. `tuples`: the number of the reading's
-/// `tuple.stats` lines.
+/// The line `tracer.stats` of a reading. `dropped`: lines that the output dropped; `undecodable`: records that have no line,
+/// because they cannot be decoded; `drift`: entries and counters that were wrong and have been corrected; all since the start.
+/// `tuples`: the number of the reading's `tuple.stats` lines.
 pub(super) fn stats(
     totals: &Totals,
     dropped: Dropped,
@@ -162,8 +163,8 @@ fn failed(totals: &Totals) -> BTreeMap<&'static str, u64> {
     Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into()
 }
 
-/// The line `tracer.stop`. `events`: lines of socket events that were given to the output, dropped ones included. `undecodable`,
-/// `drift`: as in [`stats`].
+/// The line `tracer.stop`. `events`: lines of socket events that were given to the output, dropped ones included. `dropped`,
+/// `undecodable` and `drift`: see [`stats`].
 pub(super) fn stop(
     totals: &Totals,
     events: u64,

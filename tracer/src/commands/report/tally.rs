@@ -96,7 +96,8 @@ pub(super) struct Change {
 }
 
 impl Tally {
-    /// Adds a `tuple.stats` line. The lines must come in the order of their stream.
+    /// Adds a `tuple.stats` line. The lines must come in the order of their stream. Counters that went down count from 0; those
+    /// of the first line in a run as [`LinePlace::before`] says.
     pub(super) fn add(&mut self, place: LinePlace, tuple: &Tuple<'_>) -> Change {
         let in_use = tuple.count.in_use();
         let saturation = stats::saturation(in_use, tuple.capacity);

@@ -21,7 +21,7 @@ enum Side {
 
 use Side::{Left, Right};
 
-/// The report as lines of text, without control characters of what the recording names.
+/// The report as lines of text, each with a newline, without control characters of what the recording names.
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
     let notes = report.notes.iter().map(|note| ("note", note.to_string()));

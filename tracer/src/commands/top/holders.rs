@@ -31,9 +31,9 @@ pub(super) struct Part {
 type Merged = (Called, Holder, HashSet<u64>);
 
 /// One row for each process that holds ports, whichever of its threads opened them, and whether before or after the tracer
-/// started; and one for each other [`HolderKind`] that there is. With `by_opener`, one row for each of these and each opener;
-/// without, ports in TIME_WAIT and ports that were opened just now count for their opener, if it is known. Ports of an opener
-/// that has ended are in a row apart from those of a new process with its id.
+/// started; and one for each other [`HolderKind`] that there is; in the order of kinds, then of process ids. With `by_opener`,
+/// one row for each of these and each opener; without, ports in TIME_WAIT and ports that were opened just now count for their
+/// opener, if it is known. Ports of an opener that has ended are in a row apart from those of a new process with its id.
 pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<Holder> {
     let mut by: BTreeMap<(HolderKind, u32, u32, bool), Merged> = BTreeMap::new();
     for part in parts {

@@ -1,4 +1,4 @@
-//! Finds which processes have the sockets of connections open now. That need not be the process that called connect():
+//! [`Holding`]: which processes have the sockets of connections open now. That need not be the process that called connect():
 //! children inherit sockets, processes pass them on, and the kernel keeps a closed one while its data is unsent.
 
 use std::{

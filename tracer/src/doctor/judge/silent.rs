@@ -19,8 +19,9 @@ const SOME_SHARE: f64 = 0.2;
 /// Fewer connections than this prove nothing: one host that is switched off.
 const FEW: u32 = 5;
 
-/// A finding for each tuple with SYNs that were sent again without an answer: critical if half of the ports in use are in
-/// SYN_SENT and the tuple has 45 % of its ports in use, a warning if there are 20 such SYNs and no connection gets through.
+/// A finding for each tuple with at least five SYNs that were sent again without an answer: critical if half of its ports in use
+/// are in SYN_SENT, and it has 45 % of its ports in use or is exhausted; a warning if there are 20 such SYNs, and no connection
+/// gets through.
 pub(super) fn black_holes(seen: &Seen) -> Vec<Finding> {
     seen.now.by_ends.iter().filter_map(|(ends, tuple)| of_tuple(seen, ends, tuple)).collect()
 }

@@ -23,8 +23,8 @@ pub struct Blamed {
 impl Report {
     /// What lines of this program say about the upstream of this name; `None`: that of lines whose names are not kept.
     /// `is_server`: whether what a line names (a destination, an upstream or a backend; `None`: not kept) belongs to the
-    /// upstream. If no line of the window blames it, all counts are 0, and `refused` is false. Of seconds that are no longer kept
-    /// ([`Group`] has 16,384), lines count as not explained.
+    /// upstream. If no line of the window blames it, all counts are 0, and `refused` is false. Of more than 16,384 seconds with
+    /// lines, only the latest are known: failures in others explain nothing.
     pub fn blamed(
         &self,
         program: Program,

@@ -37,7 +37,8 @@ pub(super) enum Wrapped<'a> {
     Broken,
 }
 
-/// Takes off what an engine put around a line. `scratch`: where a text with escapes is put; its contents do not matter.
+/// Takes off what an engine put around a line. `line`: without its newline. `scratch`: where a text with escapes is put; its
+/// contents do not matter. A line that begins with CRI's words but cannot be read as CRI's is [`Wrapped::Plain`].
 pub(super) fn open<'a>(line: &'a [u8], scratch: &'a mut Vec<u8>) -> Wrapped<'a> {
     if let Some(rest) = line.strip_prefix(br#"{"log":""#) {
         return docker(rest, scratch).map_or(Wrapped::Broken, Wrapped::Part);
@@ -148,7 +149,7 @@ pub(super) struct Joined {
     /// When the engine read its first part, in seconds since 1970.
     pub(super) time_s: i64,
     pub(super) text: Vec<u8>,
-    /// Whether parts are missing, because the line is too long.
+    /// Whether a part is missing, because the line would have become longer than [`Pending::add`] allows.
     pub(super) over: bool,
 }
 

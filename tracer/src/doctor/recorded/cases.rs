@@ -1,5 +1,5 @@
-//! Keeps how tuples were that ran out of ports, or were about to, each at its worst. What helps a tuple is said when somebody asks:
-//! a recording can have thousands of them, and few are shown.
+//! [`Cases`]: keeps each tuple that ran out of ports, or was about to, as it was at its worst. What helps a tuple is found out
+//! only when [`Cases::advice_for`] asks: a recording can have thousands of them, and few are shown.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::doctor::{
     verdict,
 };
 
-/// The tuples at their worst.
+/// The tuples that ran out of ports or were about to, or whose connections mostly had no answer, each at its worst.
 #[derive(Debug)]
 pub struct Cases {
     all: HashMap<TupleKey, Kept>,
@@ -63,6 +63,7 @@ impl Cases {
         Self { all: HashMap::default(), most, left_out: 0 }
     }
 
+    /// How often a tuple found no room: once in each window in which it was to be added.
     pub(super) const fn left_out(&self) -> u64 {
         self.left_out
     }

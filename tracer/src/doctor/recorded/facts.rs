@@ -79,7 +79,8 @@ impl Facts {
         self.all.get(&netns).is_some_and(|it| it.name == name)
     }
 
-    /// What is known of a namespace (inode number). `time_wait_s`: how long a TIME_WAIT lasts at most on its host, in seconds.
+    /// What is known of a namespace (inode number); what no line said is `None`. The range is that of the newest line about a
+    /// tuple, else that of the settings. `time_wait_s`: how long a TIME_WAIT lasts at most on its host, in seconds.
     pub(super) fn namespace(&self, netns: u32, time_wait_s: f64) -> Namespace {
         let fact = self.all.get(&netns);
         let settings = fact.and_then(|it| it.settings.as_ref());

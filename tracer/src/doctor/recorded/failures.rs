@@ -1,4 +1,5 @@
-//! Tuples of a run without readings: each call that found no port says how many it held.
+//! [`Failures`]: the tuples of a run without readings, by its connect() calls that found no port, of which each says how many
+//! ports its tuple held.
 
 use std::collections::HashMap;
 
@@ -56,7 +57,7 @@ impl Failures {
         }
     }
 
-    /// The tuples, each as it was when it held most ports, in no order.
+    /// The tuples, each as it was when it held most ports (the first time, of several), in no order.
     pub(super) fn tuples(self) -> impl Iterator<Item = Full> {
         self.0.into_iter().map(|(key, Failed { count, held, at_ns })| Full {
             counted: Counted { key, held, activity: None },

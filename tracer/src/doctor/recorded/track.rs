@@ -92,7 +92,7 @@ impl Track {
         self.name = tuple.called.shown();
     }
 
-    /// Calls that failed in the window because no port was free.
+    /// Calls that failed in the window because no port was free; of connect(), 0 if the counters at its beginning are not known.
     pub(super) fn exhausted(&self) -> u64 {
         let before = self.before.unwrap_or(self.now);
         let activity = Activity::between(Some(&before), &self.now, SHORTEST_S);
@@ -100,8 +100,8 @@ impl Track {
     }
 
     /// Whether the tuple was worse in this window than in each before, by one of: failed calls, saturation, ports in SYN_SENT,
-    /// ports that its connections need, duration of port searches. `seconds`: how long the window is; `None`: it is a single
-    /// reading.
+    /// ports that its connections need, duration of port searches. Notes these numbers for the next windows. `seconds`: how long
+    /// the window is; `None`: it is a single reading, of which only saturation and SYN_SENT are known.
     pub(super) fn is_worse(&mut self, seconds: Option<f64>) -> bool {
         let held = &self.fullest.held;
         let waiting = held.states.map_or(0, |states| states.connecting);
@@ -122,8 +122,8 @@ impl Track {
         }
         is_worse
     }
-    /// What happened in the window, which is `seconds` long. `None`: its counters at the beginning are not known, or the window
-    /// is shorter than 1 s and no call failed for lack of a port.
+    /// What happened in the window, which is `seconds` long. `None`: its counters at the beginning are not known and no bind()
+    /// failed, or the window is shorter than 1 s and no call failed for lack of a port, or `seconds` is not above 0.
     pub(super) fn activity(&self, seconds: f64) -> Option<Activity> {
         if seconds <= 0.0 || (self.before.is_none() && self.bind_failed == 0) {
             return None;

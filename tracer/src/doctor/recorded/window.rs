@@ -1,5 +1,5 @@
-//! Puts the readings of a run together to windows as long as the live doctor's: over a second, a burst of connections would look like
-//! a flow that never ends.
+//! [`Window`]: puts the readings of a run together to windows of about 5 s, as long as the live doctor's: over a second, a burst
+//! of connections would look like a flow that never ends.
 
 use foldhash::HashMap;
 use tracer_common::{Cause, TupleKey};
@@ -186,7 +186,7 @@ impl Window {
         is_worse
     }
 
-    /// How many calls of these tuples failed in this window because no port was free.
+    /// How many calls of these tuples failed in this window because no port was free: the sum of [`Track::exhausted`].
     pub(super) fn exhausted(&self, keys: &[TupleKey]) -> u64 {
         let failed = keys.iter().filter_map(|key| self.tuples.get(key)).map(Track::exhausted);
         failed.fold(0, u64::saturating_add)
@@ -218,7 +218,8 @@ impl Window {
         Some(track.fullest.wall_ns).filter(|at| *at != 0)
     }
 
-    /// Begins the next window with the newest reading; forgets tuples that hold no port and had no line for 10 minutes.
+    /// Begins the next window with the newest reading; forgets tuples that hold no port and had no line for 10 minutes. Does
+    /// nothing if the run has no complete reading.
     pub(super) fn next(&mut self) {
         let Some(newest) = self.newest else { return };
         self.watched_s += self.span().and_then(|it| it.seconds).unwrap_or(0.0);
