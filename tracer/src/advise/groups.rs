@@ -13,13 +13,13 @@ pub(super) struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Whether it has destinations of this family.
+    /// Whether it has destinations of this family (`v4`: IPv4, else IPv6).
     pub(super) fn has(&self, v4: bool) -> bool {
         self.destinations.iter().any(|it| it.address.is_ipv4() == v4)
     }
 
-    /// Of its families, the one for which the pool has fewer addresses, but several: true is IPv4. If the pool has
-    /// several of neither: whether the group has IPv4 destinations.
+    /// The family (true: IPv4) of its destinations for which the pool has fewest addresses, of the families of which the pool has
+    /// at least two. If there is no such family: whether the group has IPv4 destinations.
     pub(super) fn scarcest(&self, plan: &Plan) -> bool {
         let families =
             [true, false].into_iter().filter(|v4| self.has(*v4) && plan.pool_size(*v4) > 1);

@@ -23,7 +23,7 @@ impl Bar {
         Self { begun: Instant::now(), wanted: stderr().is_terminal(), shown: None }
     }
 
-    /// Updates the bar with the number of bytes that were read, and of all bytes (0: not known). Does nothing within a second of
+    /// Updates the bar. `done`: bytes that were read; `all`: bytes in all, 0: not known. Does nothing within a second of
     /// [`Self::new`], or if stderr is no terminal.
     pub(super) fn show(&mut self, (done, all): (u64, u64)) {
         if !self.wanted || self.begun.elapsed() < SHOWN_AFTER {

@@ -10,11 +10,12 @@ pub const FAST_SHARE: f64 = 0.45;
 /// frequencies that distributions use.
 const UNKNOWN_HZ_S: f64 = 62.0;
 
-/// How long a TIME_WAIT lasts at most, in seconds. `hz`: ticks of the kernel's timer per second (CONFIG_HZ); `None`: not known.
+/// How long a TIME_WAIT lasts at most, in seconds. `hz`: ticks of the kernel's timer per second (CONFIG_HZ); `None` or 0: not
+/// known, so it is taken to be 62 s.
 ///
-/// It lasts 60 s (TCP_TIMEWAIT_LEN), rounded up to the step of the level of the timer wheel in which 60 s lie
-/// (`LVL_START` and `LVL_GRAN` in kernel/time/timer.c). The longest one decides how many there are at once, because all ports of a
-/// step come back together.
+/// It lasts 60 s (TCP_TIMEWAIT_LEN), rounded up to the step of the level of the timer wheel in which 60 s lie (`LVL_START` and
+/// `LVL_GRAN` in kernel/time/timer.c). The longest one determines how many there are at once, because all ports of a step come
+/// back together.
 pub fn longest_time_wait_s(hz: Option<u32>) -> f64 {
     /// Ticks from which on a timer is in the level with steps of 4,096 ticks; below, a step has 512.
     const LEVEL_4: u32 = 63 << 9;

@@ -76,16 +76,18 @@ pub const fn ends(key: &TupleKey) -> Ends {
     Ends { source: key.source, destination: key.destination, port: key.destination_port }
 }
 
-/// A tuple of the ledger as the subject of a finding. `place`: its namespace.
+/// A tuple of the ledger as the subject of a finding, v4-mapped addresses as IPv4. `place`: its namespace. `key`: not one of
+/// [`TupleKey::of_bind`].
 pub fn subject(place: &Place, key: &TupleKey) -> Subject {
     let ends = ends(key);
     Subject::Tuple { place: place.clone(), source: ip(key.source), destination: ends.peer() }
 }
 
-/// What net.ipv4.tcp_tw_reuse and net.ipv4.tcp_timestamps must be in a namespace, by the TIME_WAITs of its tuples that connect()
-/// can reuse (`None`: the settings let it reuse none of this tuple; 0: they do, but none is old enough). tcp_tw_reuse is 1 if
-/// such a tuple has no loopback address, 2 if each has one, and 0 if there is none; then timestamps count as off, because nothing
-/// shows that they are on. The delay is not known.
+/// Infers net.ipv4.tcp_tw_reuse and net.ipv4.tcp_timestamps of a namespace. `tuples`: each with the number of its TIME_WAITs that
+/// connect() can reuse; `None`: the settings let connect() reuse none of this tuple; 0: they do, but none is old enough.
+///
+/// Of the tuples with a number: if one has no loopback address, tcp_tw_reuse is 1; if each has one, 2. Without such a tuple, it
+/// is 0, and timestamps count as off, because nothing shows that they are on. The delay is not known.
 pub fn reuse<'a>(tuples: impl IntoIterator<Item = (&'a TupleKey, Option<u64>)>) -> Reuse {
     let taking =
         tuples.into_iter().filter(|(key, reusable)| reusable.is_some() && !key.is_of_bind());

@@ -6,8 +6,9 @@ use crate::{
     spread::addresses,
 };
 
-/// Puts the names of interfaces into the advice of these findings. `all`: the namespaces; `own`: inode number of this process's own
-/// one.
+/// Puts the names of interfaces into the advice of these findings ([`judge::name_interfaces`]); where none is found, the advice
+/// says what to fill in. `all`: the namespaces that can be entered; `own`: inode number of this process's own one; `worker`: its
+/// threads enter them.
 pub fn name(findings: &mut [Finding], all: &[Netns], own: u32, worker: &Worker) {
     judge::name_interfaces(findings, |new| {
         let netns = all.iter().find(|it| it.inum == new.place.inum)?;

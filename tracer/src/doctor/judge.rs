@@ -66,7 +66,8 @@ pub struct Seen {
     pub time_wait_s: f64,
     /// What happened during the window, by tuple; empty if the hooks were not attached.
     pub activity: BTreeMap<Ends, Activity>,
-    /// Addresses at which bind(address, 0) takes ports; empty if the hooks were not attached.
+    /// Addresses at which bind(address, 0) or listen() takes ports, and those at which bind() failed; empty if the hooks were not
+    /// attached.
     pub bound: Vec<BoundAddress>,
     /// What else was read of the namespace; `None`: its sockets were not listed because there are few, or the ports come
     /// from the ledger.
@@ -160,7 +161,8 @@ impl Seen {
     }
 }
 
-/// The findings in a namespace, in no order.
+/// The findings in a namespace that follow from its sockets, settings and counters, and from what happened there, in no order.
+/// Those of conntrack, NAT, descriptors, configurations and logs are not among them.
 pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
     let mut findings = of_tuples(seen, around);
     findings.extend(not_local::bad_sources(seen));
@@ -175,12 +177,14 @@ pub fn severities(seen: &Seen, ends: &Ends, tuple: &Tuple) -> [Option<Severity>;
     [ports::severity_of(seen, ends, tuple), silent::severity_of(seen, ends, tuple)]
 }
 
-/// Share of a tuple's ports that are in use, as the evidence of `ports_exhausted` has it.
+/// Share of a tuple's ports that are in use, as the evidence of `ports_exhausted` has it: four digits after the point, 0 for a
+/// tuple that holds none, above 1 if it holds ports outside of the range.
 pub fn saturation(tuple: &Tuple) -> f64 {
     text::rounded(ports::saturation(tuple))
 }
 
-/// The findings that need no more than the ports of each tuple and what happened to it, which the ledger knows, too; in no order.
+/// The findings that need no more than the ports of each tuple and what happened to it, which the ledger knows, too:
+/// `ports_exhausted`, `slow_search`, `black_hole`, `closes_first`, `churn`, `health_checks` and `hot_spot`, in no order.
 pub fn of_tuples(seen: &Seen, around: &Around) -> Vec<Finding> {
     let mut findings = ports::exhausted(seen, around);
     findings.extend(ports::bound(seen));

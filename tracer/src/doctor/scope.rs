@@ -236,7 +236,7 @@ impl Scope {
         }
     }
 
-    /// The ids of the processes that are judged: [`Members::pids`].
+    /// The ids of the processes that are judged ([`Members::pids`]), without those of [`Self::relate`].
     pub fn pids(&self) -> &BTreeSet<u32> {
         &self.members.pids
     }

@@ -69,7 +69,7 @@ impl Selection {
         Ok((!none).then_some(Self { processes, cgroups }))
     }
 
-    /// What was asked for, in the order of the command line.
+    /// The ids and paths that were asked for, in the order of the command line.
     pub fn named(&self) -> Judged {
         let paths = self.cgroups.iter().map(|it| it.path.to_string_lossy().into_owned());
         Judged { pids: self.processes.iter().map(|it| it.pid).collect(), cgroups: paths.collect() }

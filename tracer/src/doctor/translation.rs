@@ -28,7 +28,8 @@ use crate::host::{
 /// connections are not tracked, or whose counters cannot be read, are missing.
 pub type Begin = BTreeMap<u32, (Counters, Instant)>;
 
-/// Reads the conntrack counters of these namespaces. `own`: inode number of the namespace of this process.
+/// Reads the conntrack counters of these namespaces. `own`: inode number of the namespace of this process; `worker`: its threads
+/// enter the others.
 pub fn begin(all: &[Netns], own: u32, worker: &Worker) -> Begin {
     let read = |netns: &Netns| {
         let counters = in_netns(worker, netns, own, || Ok(nat::counters())).ok()??;
@@ -48,8 +49,9 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// Looks at these namespaces until the time `until`; those that come after that count as not read. `own`: inode number of the
-    /// namespace of this process; `begin`: see [`begin`], empty if there was no window.
+    /// Looks at these namespaces until the time `until`; those that come after that count as not read. One that has ended counts
+    /// as one in which nothing is tracked. `own`: inode number of the namespace of this process; `worker`: its threads enter the
+    /// others; `begin`: see [`begin`], empty if there was no window.
     pub fn look(
         all: &[Netns],
         own: u32,

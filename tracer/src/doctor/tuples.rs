@@ -36,7 +36,7 @@ impl Ends {
         ip(self.source)
     }
 
-    /// The destination, with its port.
+    /// The destination, with its port; a v4-mapped address as IPv4.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(ip(self.destination), self.port)
     }

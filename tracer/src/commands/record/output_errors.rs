@@ -11,9 +11,10 @@ pub(super) struct OutputErrors {
 }
 
 impl OutputErrors {
-    /// The message after a write, if the output begins to refuse lines, or takes them again; `None`: neither. `dropped`:
-    /// lines that could not be written since the start. `refused`: the output's name, and the reason of its newest refusal,
-    /// also if that was in an earlier write; `None`: nothing was refused yet.
+    /// The message after a write, if the output begins to refuse lines, or takes them again; `None`: neither. `account`: the
+    /// lines that this write wrote and dropped. `dropped`: lines that could not be written since the start. `refused`: the
+    /// output's name, and the reason of its newest refusal, also if that was in an earlier write; `None`: nothing was refused
+    /// yet.
     pub(super) fn message(
         &mut self,
         account: Account,

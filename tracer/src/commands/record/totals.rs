@@ -22,7 +22,8 @@ use crate::{
     runtime::usage,
 };
 
-/// The line `tracer.start`, with the settings of this process's network namespace. `host`: the name of this host.
+/// The line `tracer.start`, with the settings of this process's network namespace; what cannot be read of these is left out.
+/// `host`: the name of this host.
 pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str) -> Start<'a> {
     let output = match &config.output.target {
         Target::Stdout => "-".to_owned(),

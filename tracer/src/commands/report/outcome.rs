@@ -214,7 +214,8 @@ pub(super) struct ByProcess {
 }
 
 impl Report {
-    /// The report on a recording that was read to its end by `reader`, with at most `limit` tuples. `advised`: what helps them.
+    /// The report on a recording that was read to its end by `reader`, with at most `limit` tuples. `summary`: finished
+    /// ([`Summary::finish`]); `advised`: what helps its tuples.
     pub(super) fn new(summary: Summary, reader: &Reader, advised: &Advised, limit: usize) -> Self {
         let (first, last) = summary.span.unwrap_or_default();
         // The first and last line can be of kinds that the summary does not use.

@@ -46,7 +46,8 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// `show`: the format, the order, the number of rows and of readings. `signals`: those that end it.
+    /// A printer that has printed nothing. `show`: the format, the order, the number of rows and of readings. `signals`: those
+    /// that end it.
     pub fn new(show: &'a ShowConfig, signals: &'a StopSignals) -> Self {
         Self { show, signals, printed: 0 }
     }
@@ -55,7 +56,7 @@ impl<'a> Batch<'a> {
     /// reader of stdout is gone (which is no error). The first reading is not printed: the second is compared with it.
     ///
     /// # Errors
-    /// Those of the source; the table cannot be formatted; stdout cannot be written.
+    /// The source fails ([`Source::next`]); the table cannot be formatted; stdout cannot be written.
     pub fn live(
         mut self,
         source: &mut dyn Source,
@@ -76,11 +77,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Prints every reading of a recording, until a signal asks to stop, the wanted number is printed or the reader of stdout
-    /// is gone (which is no error).
+    /// Prints every reading of a recording, until a signal asks to stop, the wanted number is printed or the reader of stdout is
+    /// gone (which is no error).
     ///
     /// # Errors
-    /// Those of the source; the table cannot be formatted; stdout cannot be written.
+    /// The source fails ([`Source::next`]); the table cannot be formatted; stdout cannot be written.
     pub fn recorded(mut self, source: &mut dyn Source, mut model: Model) -> Result<(), Error> {
         while !self.signals.stop() {
             let Some(reading) = source.next(&mut model)? else { break };

@@ -67,7 +67,7 @@ pub(super) struct Holding {
 }
 
 impl Holding {
-    /// Whether a refresh is due.
+    /// Whether a refresh is due: there was none, or the last one ended at least 2 s ago, and 20 times as long ago as it took.
     pub(super) fn is_due(&self) -> bool {
         self.next.is_none_or(|next| next <= Instant::now())
     }

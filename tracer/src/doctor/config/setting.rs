@@ -58,7 +58,7 @@ impl Unread {
     /// How many places are kept.
     pub const MOST: usize = 50;
 
-    /// Adds a place.
+    /// Adds a place with the reason; after [`Self::MOST`], it is only counted.
     pub(super) fn add(&mut self, at: At, why: &'static str) {
         self.count = self.count.saturating_add(1);
         if self.places.len() < Self::MOST {

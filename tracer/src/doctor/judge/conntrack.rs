@@ -66,7 +66,7 @@ impl Tracking {
     }
 }
 
-/// The findings in a namespace, in no order.
+/// The findings `snat_exhausted` and `conntrack_full` in a namespace, in no order.
 pub fn judge(seen: &Tracking) -> Vec<Finding> {
     let mut findings = snat::exhausted(seen);
     findings.extend(full::full(seen));

@@ -35,8 +35,9 @@ fn has(addresses: &BTreeSet<IpAddr>, address: IpAddr) -> bool {
     address.is_unspecified() || loopback || addresses.contains(&address)
 }
 
-/// A finding for each address that a program binds and that is not in its namespace. `sources`: addresses, each with the file and
-/// line that name it. `addresses`: those of the namespace.
+/// A finding for each address that a program binds and that is not in its namespace, in the order of the addresses. `program`:
+/// its name for people. `sources`: addresses, each with the file and line that name it. `addresses`: those of the namespace;
+/// 0.0.0.0, `::` and 127.0.0.0/8 always count as there.
 pub(super) fn bad_source(
     program: &str,
     sources: impl IntoIterator<Item = (IpAddr, String)>,

@@ -65,7 +65,8 @@ struct Full {
     destination: SocketAddr,
 }
 
-/// The findings in the logs of one process. `others`: what was found without logs, of which full tuples explain what a log says.
+/// The findings in the logs of one process: `ports_exhausted` that no full tuple explains, `blamed_upstream`, `bad_source` and
+/// `descriptors`. `others`: what was found without logs; its critical `ports_exhausted` of tuples explain what a log says.
 pub fn judge(logged: &Logged<'_>, others: &[Finding]) -> Vec<Finding> {
     let full = full(logged, others);
     let mut found = no_ports(logged, &full);

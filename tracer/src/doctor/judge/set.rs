@@ -11,9 +11,9 @@ use crate::{
 /// A longer command is not shown: nobody reads it, and a terminal takes no more than 4,096 bytes in a line.
 const LONGEST: usize = 1_000;
 
-/// An advice to set these keys of sysctl(8) in a namespace, until the next reboot. `what`: what to do, `gain`: what that
-/// gives, as texts for people. Without a command if nothing is known by which the namespace can be entered, or the
-/// command would be too long: then `what` names the keys.
+/// An advice to set these keys of sysctl(8), each with its value, in a namespace, until the next reboot. `what`: what to do,
+/// `gain`: what that gives, as texts for people. Without a command if nothing is known by which the namespace can be entered, or
+/// the settings have more than 1,000 bytes: then `what` names the keys.
 pub(super) fn set(
     place: &Place,
     keys: &[(&str, String)],

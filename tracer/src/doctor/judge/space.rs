@@ -10,8 +10,8 @@ use super::{
 };
 use crate::doctor::finding::Finding;
 
-/// Findings that follow from the port range and the settings for TIME_WAITs. Only of a namespace with connections: what an idle
-/// one is set to hurts nobody.
+/// The findings `small_range`, `nodeport_overlap`, `reuse_ineffective`, `listeners_in_range` and `poisoned_ports`. None of a
+/// namespace without outgoing connections: what an idle one is set to hurts nobody.
 pub(super) fn of_settings(seen: &Seen, around: &Around) -> Vec<Finding> {
     if seen.now.by_ends.is_empty() && seen.activity.is_empty() {
         return Vec::new();
@@ -39,7 +39,8 @@ fn poisoned(seen: &Seen, around: &Around) -> Vec<Finding> {
     listeners::poisoned_ports(place, settings, now, &bound, &fast)
 }
 
-/// Findings that follow from what is read only of namespaces whose sockets are listed.
+/// The findings `self_connect`, `nonlocal_bind`, `reverse_path`, `upstream_queue` and `time_wait_overflow`; none if the sockets
+/// of the namespace were not listed ([`Seen::details`] is `None`).
 pub(super) fn of_details(seen: &Seen, around: &Around) -> Vec<Finding> {
     let Some(details) = &seen.details else { return Vec::new() };
     let Seen { place, settings, now, .. } = seen;

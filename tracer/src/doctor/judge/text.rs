@@ -17,7 +17,7 @@ pub(super) fn short(number: f64) -> String {
     self::number(number.round() as u64)
 }
 
-/// `1 packet`, `28 packets`. `one`, `many`: what is counted.
+/// `1 packet`, `28 packets`. `one`, `many`: what is counted, in singular and plural.
 pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(count), if count == 1 { one } else { many })
 }
@@ -49,7 +49,7 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A time in nanoseconds, as people say it: `740 µs`, `2.1 ms`.
+/// A time in nanoseconds, as people say it: `42.0 µs`, `740 µs`, `2.1 ms`.
 pub(super) fn duration_ns(ns: f64) -> String {
     match ns {
         ..1e5 => format!("{:.1} µs", ns / 1e3),
@@ -122,7 +122,8 @@ pub(super) fn command_in(place: &Place, command: &str) -> Option<String> {
     }
 }
 
-/// A word as a shell reads it. Whoever may name a namespace must not choose what is pasted into a shell.
+/// A word as a shell reads it: as it is, or in single quotes if it is empty, begins with a hyphen, or has other characters than
+/// letters, digits and `/._-:@`. Whoever may name a namespace must not choose what is pasted into a shell.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@".contains(letter);
     if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {

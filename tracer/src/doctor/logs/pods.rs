@@ -29,7 +29,8 @@ pub struct Container {
 }
 
 impl Container {
-    /// Its name, as users read it: `NAMESPACE/POD/CONTAINER`, or Docker's name. It can have any characters.
+    /// Its name, as users read it: `NAMESPACE/POD/CONTAINER`, or Docker's name; empty if neither is known. It can have any
+    /// characters.
     pub fn shown(&self) -> String {
         let pod = self.pod.iter().flat_map(|pod| [pod.namespace.as_str(), pod.name.as_str()]);
         let parts: Vec<_> = pod.chain(self.name.as_deref()).collect();

@@ -187,8 +187,8 @@ impl Report {
         self.groups.get(&(kind, program)).into_iter().flat_map(Groups::all)
     }
 
-    /// Notes the time of a line, in seconds since 1970. One after the window is of the future, unless it can have been written
-    /// while the log was read; then it is ignored.
+    /// Notes the time of a line, in seconds since 1970, in [`Self::first_s`] and [`Self::last_s`]. One more than 60 s after the
+    /// window counts in [`Self::future`]; one that is less late can have been written while the log was read, and is ignored.
     pub(super) fn dated(&mut self, at_s: i64, asked: &Asked) {
         if at_s > asked.to_s {
             let of_the_future = at_s > asked.to_s.saturating_add(READING_S);

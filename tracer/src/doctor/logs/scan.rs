@@ -1,4 +1,4 @@
-//! Taking lines apart.
+//! Takes lines apart: into words, at marks, and reads numbers and addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,7 +27,7 @@ pub(super) fn split_last<'a>(text: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &
     Some((text.get(..end)?, text.get(end.saturating_add(mark.len())..)?))
 }
 
-/// A decimal number of at most 32 bits at the beginning, and what follows; `None`: there is none, or it is larger.
+/// A decimal number of at most 32 bits and 10 digits at the beginning, and what follows; `None`: there is none, or it is larger.
 pub(super) fn digits(text: &[u8]) -> Option<(u32, &[u8])> {
     const MOST: usize = 10;
     let end = text.iter().take(MOST + 1).take_while(|byte| byte.is_ascii_digit()).count();

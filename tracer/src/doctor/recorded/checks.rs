@@ -55,7 +55,8 @@ impl Counts {
     }
 }
 
-/// All checks, made or not. `is_limited`: whether there were too many findings to keep them all.
+/// All checks: `recording`, `fill`, `window` (core checks) and `settings`, made or not; and those that need more than a recording
+/// has, never made. `is_limited`: whether there were too many findings to keep them all.
 pub(super) fn checks(counts: &Counts, damage: &Damage, is_limited: bool) -> Vec<Check> {
     let mut checks = vec![
         Check { id: "recording", core: true, missing: unread(damage, is_limited) },

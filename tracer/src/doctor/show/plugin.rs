@@ -4,8 +4,8 @@ use super::{Diagnosis, text};
 use crate::{doctor::verdict::Verdict, format::text as safe};
 
 /// The diagnosis as text, after a first line for monitoring systems: the state (`OK`, `WARNING`, `CRITICAL`, `UNKNOWN`), the
-/// worst finding, and after a `|` the numbers, `U` for one that is not known. Their labels are the same in every run. With a
-/// newline at its end.
+/// worst finding, and after a `|` the numbers, `U` for one that is not known. Their labels are the same in every run; any other
+/// `|` is shown as `/`. With a newline at its end.
 pub fn plugin(diagnosis: &Diagnosis) -> String {
     let state = match diagnosis.verdict {
         Verdict::Healthy => "OK",

@@ -75,7 +75,8 @@ impl Config {
     }
 }
 
-/// Sets [`Proxy::connection`] of each section: to its own setting, or to a stronger one of the frontends that name it.
+/// Sets [`Proxy::connection`] of each section: to its own setting, or, of a `backend` or `listen`, to a stronger one of the
+/// frontends that name it ([`Proxy::uses`]). A setting that was not read counts as the strongest.
 pub(super) fn combine_connections(proxies: &mut [Proxy]) {
     let mut by_name: HashMap<String, Setting<Connection>> = HashMap::new();
     for frontend in proxies.iter() {

@@ -92,8 +92,9 @@ pub(super) fn server(words: &[Word<'_>], defaults: &ServerSettings, at: &At) -> 
     })
 }
 
-/// The servers of a line `server-template` as one, whose name is the prefix with the range, such as `app1-3`. `words` and
-/// `defaults`: as for [`server`]. `None`: prefix, range or address is missing.
+/// The servers of a line `server-template` as one, whose name is the prefix with the range, such as `app1-3`. `words`: those
+/// after this keyword; `defaults`: the settings of `default-server`, which its own replace. `None`: prefix, range or address is
+/// missing.
 pub(super) fn template(words: &[Word<'_>], defaults: &ServerSettings, at: &At) -> Option<Server> {
     let [prefix, range, rest @ ..] = words else { return None };
     let name = format!("{}{}", prefix.text, range.text);

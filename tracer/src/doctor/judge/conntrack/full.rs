@@ -25,7 +25,9 @@ const CHAIN: u64 = 8;
 /// An idle established connection keeps its entry for 5 days by default; a day, in seconds, is what is advised.
 const DAY: u32 = 86_400;
 
-/// A finding if the table is full or nearly so, or drops connections because of its chains.
+/// A finding if the table of connections is full (critical: 95 % of its entries are in use, and packets were dropped for that) or
+/// nearly so (a warning: 80 %, or the kernel removed entries early), or if it drops connections because its chains are too long
+/// (a warning). Without a known limit, only the latter.
 pub(super) fn full(seen: &Tracking) -> Option<Finding> {
     let (fill, growth) = (seen.now.fill, seen.growth());
     let Some(max) = fill.max else { return chains(seen, growth) };

@@ -30,8 +30,9 @@ const MOST: usize = 16;
 const SHORT_TIME_WAIT_S: u32 = 30;
 const TIME_WAIT_S: u32 = 120;
 
-/// A finding for each address and destination that is full or nearly so, at most 16, the worst and fullest first. If
-/// there is none, but entries could not be inserted: one that says so.
+/// A finding for each SNAT address and destination that is full (95 % of its ports are in use, and entries could not be inserted)
+/// or nearly so (80 % have live connections), at most 16, the worst and fullest first. If there is none, but entries could not be
+/// inserted: one, good to know, that says so.
 pub(super) fn exhausted(seen: &Tracking) -> Vec<Finding> {
     let growth = seen.growth();
     let mut found: Vec<_> = mappings(seen)

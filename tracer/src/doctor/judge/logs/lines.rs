@@ -53,7 +53,8 @@ impl Lines {
         }
     }
 
-    /// The finding with how many lines say so, of which names, and when, as values for programs (`log.…`).
+    /// The finding with how many lines say so, of which names, and when, in its evidence (`log.path`, `log.program`, `log.names`,
+    /// `log.lines`, `log.first`, `log.last`); times that are not known are left out.
     pub(super) fn put_into(&self, finding: Finding, program: Program, path: &Path) -> Finding {
         let time = |at_s: Option<i64>| Some(Timestamp::from_second(at_s?).ok()?.to_string());
         finding

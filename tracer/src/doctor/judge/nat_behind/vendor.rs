@@ -93,7 +93,8 @@ impl Vendor {
         NATS.iter().filter(move |nat| self == Self::Other || nat.vendor == self)
     }
 
-    /// What would prove that a NAT is full, with its limit.
+    /// What would prove that a NAT is full, one advice for each NAT of this cloud with its limit; of all clouds if it is
+    /// [`Self::Other`].
     pub(super) fn proofs(self) -> Vec<Advice> {
         let proof = |nat: &Nat| {
             Advice::new(

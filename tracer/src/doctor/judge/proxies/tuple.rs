@@ -51,8 +51,9 @@ struct Known {
     reused: Option<f64>,
 }
 
-/// The finding with what the proxy explains that opens the connections of its tuple. `None`: a `churn` that is none, because that
-/// proxy has counted that nearly all requests find an open connection.
+/// The finding with what the proxy explains that opens the connections of its tuple; unchanged if no such proxy is known, or it
+/// is not about a tuple. `None`: a `churn` that is none, because that proxy has counted that nearly all requests (90 %) find an
+/// open connection.
 pub(super) fn explain(
     finding: Finding,
     seen: &[Seen],

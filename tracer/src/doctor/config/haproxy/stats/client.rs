@@ -1,4 +1,4 @@
-//! Asks a HAProxy for its counters.
+//! Asks a HAProxy for its counters ([`ask`]), at a unix socket whose path another process chose.
 
 use std::{
     io,
