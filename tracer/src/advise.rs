@@ -129,7 +129,8 @@ impl Settings {
         if reuses { REUSED_AFTER_S } else { longest_time_wait_s(self.hz) }
     }
 
-    /// As [`Self::time_wait_s`], for a recording: `reuses` says whether connect() took TIME_WAITs over when it was made.
+    /// How long a TIME_WAIT held its port when a recording was made, in seconds: 1 if connect() took TIME_WAITs over then
+    /// (`reuses`), towards whichever address; else as long as one lasts at most on this host.
     pub fn recorded_time_wait_s(&self, reuses: bool) -> f64 {
         if reuses { REUSED_AFTER_S } else { longest_time_wait_s(self.hz) }
     }

@@ -1,4 +1,4 @@
-//! The load, measured on this host during a window.
+//! [`Samples`] and [`destinations`]: the load, measured on this host during a window.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! The load, from readings of the ledger: of a recording, or of this host.
+//! [`Seen`]: the load, from readings of the ledger in a recording.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -172,7 +172,7 @@ pub struct Finding {
     pub subject: Subject,
     /// What was found, with its numbers, as a text for people: one line.
     pub what: String,
-    /// The numbers behind `what`, by their keys in JSON, such as `ports.in_use`.
+    /// The values behind `what`, by their keys in JSON, such as `ports.in_use`.
     pub evidence: Map<String, Value>,
     /// Why it is so; `None`: not known.
     pub why: Option<String>,
@@ -217,7 +217,7 @@ impl Finding {
         Self { certainty, ..self }
     }
 
-    /// The finding with one more number in its evidence, in place of one with the same key; `null` adds none.
+    /// The finding with one more value in its evidence, in place of one with the same key; `null` changes nothing.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         let value = value.into();

@@ -27,7 +27,7 @@ pub fn longest_time_wait_s(hz: Option<u32>) -> f64 {
 /// The connections of one tuple: how many are opened, and how long each holds its port.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flow {
-    /// Connections opened per second.
+    /// Connections that are opened, or wanted, per second.
     pub rate: f64,
     /// Mean time that a connection is open, in seconds.
     pub open_s: f64,

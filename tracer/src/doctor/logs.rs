@@ -46,9 +46,10 @@ const DISORDER_S: i64 = 60;
 /// Which lines count, and how their times are read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Asked {
-    /// The first second of the window, since 1970.
+    /// The first second of the window, in seconds since 1970.
     pub from_s: i64,
-    /// Its last second, since 1970, usually the current one: later lines are counted as of the future.
+    /// Its last second, in seconds since 1970, usually the current one. Lines of a later time are in no group: see
+    /// [`Report::future`].
     pub to_s: i64,
     /// How far local time is ahead of UTC, in seconds, for lines that say local time.
     pub offset_s: i32,

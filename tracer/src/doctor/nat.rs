@@ -62,7 +62,7 @@ pub struct Translated {
 pub struct Look {
     /// How full its table is.
     pub fill: Fill,
-    /// The counters since the namespace began.
+    /// The counters of the namespace, since it began.
     pub counters: Result<Counters, Unread>,
     /// The ports that its source NAT uses.
     pub translated: Result<Translated, Unread>,

@@ -1,6 +1,7 @@
-//! Judges a recording, line by line, as far as it knows: each finding by its worst reading, with the time of that.
+//! [`Recorded`]: judges a recording, line by line, as far as it knows: each finding by its worst reading, with the time of that.
 //!
-//! The readings of a run are put together to windows as long as the live doctor's (`window`), and the same judges see each of them.
+//! The readings of a run are put together to windows as long as the live doctor's (the module [`window`]), and the same judges
+//! see each of them.
 
 mod cases;
 mod checks;

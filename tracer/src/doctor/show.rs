@@ -45,7 +45,7 @@ pub struct Diagnosis {
     pub verdict: Verdict,
     /// The processes that are judged; `None`: all.
     pub judged: Option<Judged>,
-    /// What has changed since the last round of `--watch`; `None`: there is one round only.
+    /// What has changed since the last round of `--watch`; `None`: there is one round only, or it is about a recording.
     pub changes: Option<Changes>,
     /// The recording that it is about; `None`: it is about this host, now.
     pub recording: Option<OfRecording>,
@@ -54,8 +54,9 @@ pub struct Diagnosis {
 /// What was read of a recording.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct OfRecording {
-    /// The earliest and the latest time of a line, ns since 1970; 0: there was none.
+    /// The earliest time of a line, ns since 1970; 0: there was no line.
     pub begin_ns: u64,
+    /// The latest time of a line, ns since 1970; 0: there was no line.
     pub end_ns: u64,
     /// How many lines were read.
     pub lines: u64,

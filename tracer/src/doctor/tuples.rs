@@ -137,7 +137,7 @@ pub struct Tuples {
     pub listeners: Vec<Listener>,
     /// Sockets that are only bound, on any port, sorted by port; empty before Linux 6.8, which does not list these.
     pub idle: Vec<Idle>,
-    /// Sockets that are connected to themselves.
+    /// Sockets in ESTABLISHED that are connected to themselves, sorted by address.
     pub loops: Vec<Loop>,
 }
 

@@ -1,4 +1,5 @@
-//! Messages about an output that refuses lines: when that begins, when it ends, and at the end of the program.
+//! [`OutputErrors`]: the messages about an output that refuses lines: when that begins, when it ends, and at the end of the
+//! program.
 
 use crate::export::sink::Account;
 

@@ -1,4 +1,4 @@
-//! A line on stderr that shows the progress on a terminal: events, rate, losses.
+//! [`Progress`]: a line on stderr that shows the progress on a terminal: events, rate, losses.
 
 use std::{
     io::{IsTerminal, Write, stderr, stdout},

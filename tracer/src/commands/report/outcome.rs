@@ -1,4 +1,4 @@
-//! A report as one value. Serialized, it is the JSON form.
+//! [`Report`]: a report as one value. Serialized, it is the JSON form.
 
 use std::{
     borrow::Cow,

@@ -1,4 +1,4 @@
-//! Adds up a recording, line by line.
+//! [`Summary`]: adds up a recording, line by line.
 
 use std::collections::HashMap;
 
@@ -57,7 +57,8 @@ pub(super) struct Sourced<T> {
 pub(super) struct Limits {
     /// Tuples; with more, the half that matters least is forgotten.
     pub(super) tuples: usize,
-    /// Names of processes, further ones are counted as [`OTHERS`]; and names of namespaces, further ones are not known.
+    /// Names of processes: failed calls of further ones count as those of [`OTHERS`]; and as many names of namespaces: further
+    /// ones are not known.
     pub(super) names: usize,
 }
 

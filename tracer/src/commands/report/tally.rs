@@ -1,4 +1,4 @@
-//! Adds up what a recording says about one tuple.
+//! [`Tally`]: adds up what a recording says about one tuple.
 
 use tracer_common::Cause;
 

@@ -1,4 +1,4 @@
-//! Prints readings as text, one after the other: for scripts, files and pipes.
+//! [`Batch`]: prints readings as text, one after the other: for scripts, files and pipes.
 
 use std::{
     fmt::Write as _,

@@ -1,4 +1,4 @@
-//! Groups ports by who has them open and who opened them, in bounded memory: any user can open each port by another
+//! [`Groups`]: groups ports by who has them open and who opened them, in bounded memory: any user can open each port by another
 //! process and pass the sockets on.
 
 use std::{

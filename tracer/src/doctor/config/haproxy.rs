@@ -161,9 +161,9 @@ impl Connection {
 /// `source`: the address that connections are opened from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Source {
-    /// 0.0.0.0 or ::: the system chooses.
+    /// `0.0.0.0` or `::`: the system chooses.
     pub address: IpAddr,
-    /// The first and the last port that are bound; `None`: connect() chooses the port.
+    /// The first and the last port that are bound, both inclusive; `None`: connect() chooses the port.
     pub ports: Option<(u16, u16)>,
     /// `usesrc`: another address is shown to the server; `None`: it is this one.
     pub shown: Option<Shown>,
@@ -197,12 +197,13 @@ pub struct ServerSettings {
     pub elsewhere: Setting<bool>,
 }
 
-/// A line `server`.
+/// A line `server`, or `server-template`, which stands for several servers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     pub name: String,
     pub at: At,
     pub target: Target,
+    /// Those of `default-server`, with its own in their place.
     pub settings: ServerSettings,
 }
 

@@ -22,7 +22,7 @@ use crate::doctor::{
 #[derive(Clone, Copy, Debug)]
 pub struct Logged<'a> {
     pub report: &'a Report,
-    /// Where they are, or the first of them.
+    /// The path of the log; of several, that of the first that says something.
     pub path: &'a Path,
     /// The process that wrote them; `None`: not known, as with `--log`.
     pub process: Option<&'a Process>,

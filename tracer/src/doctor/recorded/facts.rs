@@ -1,4 +1,4 @@
-//! What a recording says about network namespaces.
+//! [`Facts`]: what a recording says about network namespaces.
 
 use foldhash::HashMap;
 

@@ -1,4 +1,4 @@
-//! A tuple over the windows of a run.
+//! [`Track`]: a tuple over the windows of a run.
 
 use tracer_common::{Cause, TupleCount};
 

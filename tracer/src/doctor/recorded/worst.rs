@@ -1,4 +1,4 @@
-//! Keeps each finding as it was at its worst.
+//! [`Worst`]: keeps each finding as it was at its worst.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! The lines of a finding: none is wider than its room, and commands can be pasted into a shell.
+//! The lines of a finding. Only whole commands and single words are wider than the lines may be, and commands can be pasted into
+//! a shell.
 
 use std::fmt::Write as _;
 

@@ -9,9 +9,10 @@ use crate::doctor::config::{At, Setting};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SourceOf<'a> {
     pub proxy: &'a Proxy,
-    /// `None`: all servers of the section without an address of their own.
+    /// The server that has it; `None`: all servers of the section without an address of their own.
     pub server: Option<&'a Server>,
     pub source: Source,
+    /// The line that sets it.
     pub at: &'a At,
 }
 

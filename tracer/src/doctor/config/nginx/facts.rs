@@ -57,7 +57,7 @@ pub struct Facts {
     pub unread: Vec<Unread>,
     /// Why groups of `http` may be missing; `None`: none is.
     pub http_unread: Option<Unread>,
-    /// The same of `stream`.
+    /// Why groups of `stream` may be missing; `None`: none is.
     pub stream_unread: Option<Unread>,
     /// For each of [`Self::passes`], the index in [`Self::upstreams`] of the group that it names; `None`: it names none, as far as
     /// the configuration could be read.
@@ -70,8 +70,8 @@ const MOST_UNREAD: usize = 64;
 const MOST_LOGS: usize = 256;
 
 /// Reads a configuration from its main file on. `main`: its absolute path in the process's root folder. `globals`: directives of
-/// the command line (`-g`), empty: none. What cannot be read is in [`Facts::unread`]; if that is the main file, all else has
-/// nginx's defaults.
+/// the command line (`-g`), empty: none. What cannot be read is in [`Facts::unread`]; if that is the main file, all that
+/// `globals` does not set has nginx's defaults.
 pub fn facts(files: &dyn Files, main: &Path, globals: &str) -> Facts {
     let (whole, files) = read(files, main, globals);
     of(&whole, files)

@@ -45,11 +45,12 @@ pub struct Server {
 /// How many idle connections each worker keeps.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Keepalive {
+    /// 0: it keeps none.
     pub number: u32,
     /// Whether locations do not share connections (from 1.29.7).
     pub local: bool,
     pub at: At,
-    /// A directive below it that takes it back before 1.29.7, and its name; `None`: there is none.
+    /// Name and place of the first directive below it that takes it back, before 1.29.7; `None`: there is none.
     pub taken_back: Option<(String, At)>,
 }
 

@@ -1,4 +1,4 @@
-//! Which addresses are private, and which are global.
+//! Which addresses are private, and which are global, as far as that shows whether a NAT is on the way.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
