@@ -103,7 +103,7 @@ impl Advice {
 /// A plan without a load, and the inode number of the network namespace that it is for.
 ///
 /// # Errors
-/// As [`Advice::start`].
+/// The namespace does not exist, or cannot be entered; the port range or the addresses cannot be read; a pool without addresses.
 fn gather(config: &AdviseConfig) -> Result<(Plan, u32), Error> {
     let own = netns::own()
         .map_err(|error| Error::Failure(format!("cannot read this network namespace: {error}")))?;
@@ -146,7 +146,10 @@ fn look(config: &AdviseConfig) -> Result<Looked, Error> {
     Ok((listing, settings, remarks))
 }
 
-/// As [`look`], in another network namespace.
+/// Reads what the plan needs in another network namespace ([`look`]).
+///
+/// # Errors
+/// No thread can be started, the namespace cannot be entered, or that of [`look`].
 fn visit(netns: &Netns, config: &AdviseConfig) -> Result<Looked, Error> {
     let failed = |error: io::Error| {
         let needs = match error.kind() {
@@ -249,7 +252,7 @@ impl Measured {
     /// Puts it into the plan. Servers that are named and have no load are destinations, too.
     ///
     /// # Errors
-    /// As [`without_load`].
+    /// No load was seen and no server is named, and the program needs servers.
     fn put_into(self, plan: &mut Plan, config: &AdviseConfig) -> Result<(), Error> {
         if self.lost > 0 {
             plan.remarks.push(format!(

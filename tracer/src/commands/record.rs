@@ -37,7 +37,8 @@ const BATCH: usize = 4096;
 /// The longest pause before the ring buffer is read again, if the last read found fewer than [`BATCH`] records but at least
 /// one; a ring buffer that fills up ends the pause early.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
-/// As [`SHORT_WAIT`], if the last read found none.
+/// The longest pause before the ring buffer is read again, if the last read found no record; a ring buffer that fills up ends the
+/// pause early.
 const LONG_WAIT: Duration = Duration::from_millis(50);
 /// How long a line may wait in the buffer.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);

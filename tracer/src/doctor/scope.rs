@@ -92,7 +92,7 @@ impl Members {
         }
     }
 
-    /// Whose call it was. `pids`: as in [`Owned::connected`].
+    /// Whose call it was. `pids`: see [`Owned::connected`].
     fn whose_call(&self, caller: Caller, pids: bool) -> Whose {
         let known = pids && caller.pid != 0;
         let of_process = known && self.pids.contains(&caller.pid);

@@ -114,7 +114,7 @@ impl Tuple {
     }
 }
 
-/// The settings of a namespace that decide which ports connect() is given.
+/// The settings of a namespace by which the kernel chooses ports for connect().
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub range: PortRange,

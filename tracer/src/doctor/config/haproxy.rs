@@ -212,7 +212,8 @@ pub struct Server {
 pub enum Target {
     /// An address and a port. `None`: the port that the client connected to, or one at a fixed distance from it.
     Ip(IpAddr, Option<u16>),
-    /// A name, which is not resolved, and a port as above.
+    /// A name, which is not resolved, and a port; `None`: the port that the client connected to, or one at a fixed distance from
+    /// it.
     Name(String, Option<u16>),
     /// The address that the client connected to (written as `*`, 0.0.0.0 or ::).
     Client,

@@ -35,7 +35,8 @@ pub struct Load {
 pub struct Explained {
     /// The name of the `upstream` block; `None`: there is none.
     pub upstream: Option<String>,
-    /// [`Certainty::Inferred`], or [`Certainty::Possible`] if names or variables decide.
+    /// [`Certainty::Inferred`], or [`Certainty::Possible`] if the configuration has no address of the server, but a name or a
+    /// variable.
     pub certainty: Certainty,
     /// Why nginx closes the connections first; `None`: its configuration does not explain that.
     pub closes_first: Option<String>,

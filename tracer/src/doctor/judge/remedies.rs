@@ -11,7 +11,7 @@ use crate::doctor::{finding::Advice, flow::Flow, tuples::Ends};
 /// By how much a wider range must help to be named.
 const WORTH_WIDENING: f64 = 1.1;
 
-/// A tuple that lacks ports, and what decides which advice helps it.
+/// A tuple that lacks ports, and what its advice depends on.
 pub(super) struct Need<'a> {
     pub(super) seen: &'a Seen,
     pub(super) around: &'a Around,

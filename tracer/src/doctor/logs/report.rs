@@ -17,24 +17,25 @@ const READING_S: i64 = 60;
 /// What a line says.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Kind {
-    /// connect() found no port (EADDRNOTAVAIL). Named: the destination, or HAProxy's backend.
+    /// connect() found no port (EADDRNOTAVAIL). Named: the destination or upstream, or HAProxy's backend.
     NoPort,
-    /// bind() or connect() failed with EADDRINUSE. Named: the source address, or HAProxy's backend.
+    /// bind() or connect() failed with EADDRINUSE. Named: of bind(), the source address; of connect(), the destination or
+    /// upstream, or HAProxy's backend.
     AddressInUse,
-    /// bind() to an address that is not on this host. Named: the address, or HAProxy's backend, whose range of source ports may
-    /// be used up instead.
+    /// bind() to an address that is not on this host. Named: the address; or HAProxy's backend or server, whose range of source
+    /// ports may be used up instead.
     BadSource,
     /// All servers of an upstream or backend are taken to have failed. Named: the upstream or backend.
     NoLive,
     /// A process has no descriptor left (EMFILE). Named: the call, or HAProxy's proxy.
     Descriptors,
-    /// The host has no descriptor left (ENFILE). Named as above.
+    /// The host has no descriptor left (ENFILE). Named: the call, or HAProxy's proxy.
     HostDescriptors,
     /// connect() was not answered (ETIMEDOUT). Named: the destination or upstream.
     TimedOut,
     /// The destination refused (ECONNREFUSED). Named: the destination or upstream.
     Refused,
-    /// nginx's `worker_connections` is too small: neither ports nor descriptors.
+    /// nginx's `worker_connections` is too small: neither ports nor descriptors are missing. Names nothing.
     WorkerConnections,
     /// A request for which HAProxy could not connect to a server (flags `SC`), whatever the reason. Named: the backend.
     Aborted,

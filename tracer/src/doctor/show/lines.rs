@@ -134,7 +134,7 @@ impl Lines {
         self.wrapped_as(Part::Text, first, rest, text);
     }
 
-    /// As [`Self::wrapped`], with lines of this part.
+    /// Adds a text as [`Self::wrapped`] does, whose lines are this part of the diagnosis.
     fn wrapped_as(&mut self, part: Part, first: &str, rest: &str, text: &str) {
         let mut current = first.to_owned();
         let mut empty = true;

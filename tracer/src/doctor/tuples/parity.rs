@@ -33,8 +33,8 @@ const OLDER: u32 = 8;
 const CLEARLY: u32 = 4;
 
 impl Parity {
-    /// Counts the port of a socket. One outside of the range does not count, nor that of a connection to itself: its destination decides
-    /// which it is.
+    /// Counts the port of a socket. One outside of the range does not count, nor that of a connection to itself, whose port is
+    /// that of its destination.
     pub(super) fn add(&mut self, socket: &DiagSocket, range: &PortRange) {
         let to_itself =
             (socket.source, socket.source_port) == (socket.destination, socket.destination_port);

@@ -28,11 +28,11 @@ const DEEPEST: usize = 1_024;
 /// One block.
 #[derive(Clone, Copy, Debug)]
 struct Block {
-    /// Whether the lines of its current branch count, for all that this block says.
+    /// Whether the lines of its current branch count, by its own conditions alone.
     branch: Counts,
-    /// The same for all that the blocks say that it is in.
+    /// Whether the lines of the block itself count, by the conditions of the blocks around it.
     outer: Counts,
-    /// Whether one of its branches counts that came before the current one.
+    /// Whether the lines of a branch before the current one count, by its own conditions alone.
     earlier: Counts,
 }
 

@@ -51,7 +51,8 @@ pub struct Facts {
     /// Logs of errors, of all blocks, at most 256.
     pub error_logs: Vec<ErrorLog>,
     /// Variables that a map makes of `$http_upgrade`, without `$`: whether, as header `Connection`, each asks the server to close
-    /// the connection in a request without `Upgrade`, which most are. `None`: a variable decides, or the map may lack entries.
+    /// the connection in a request without `Upgrade`, which most are. `None`: the value has a variable, or the map may lack
+    /// entries.
     pub on_no_upgrade: HashMap<String, Option<bool>>,
     /// Everything that could not be read, at most 64 places.
     pub unread: Vec<Unread>,

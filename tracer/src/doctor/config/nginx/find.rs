@@ -34,7 +34,7 @@ const SLACK: Duration = Duration::from_secs(2);
 pub enum Role {
     /// It reads the configuration and starts the workers.
     Master,
-    /// It serves.
+    /// It serves, with the configuration that was read last.
     Worker,
     /// It serves what it has begun, with an older configuration.
     Leaving,

@@ -71,11 +71,11 @@ pub enum Closes {
 pub enum By {
     /// The configuration has the address.
     Address,
-    /// A group has the address, and a variable may choose this group.
+    /// A group has the address, and a variable names the group: maybe this one.
     Group,
     /// The configuration has a name, which was not resolved, with this port.
     Port,
-    /// The configuration does not list it: a variable, Lua, or a part that was not read decides.
+    /// The configuration does not list it: a variable or Lua chooses the server, or the part that may list it was not read.
     Unlisted,
 }
 

@@ -30,9 +30,9 @@ pub enum Asks {
     Close,
     /// Nothing of the kind.
     Nothing,
-    /// This variable decides, without `$`.
+    /// What the value of this variable asks for; its name, without `$`.
     Variable(Arc<str>),
-    /// A text with variables in it decides.
+    /// Not known: it is a text with variables in it.
     Unknown,
 }
 

@@ -14,7 +14,7 @@ const MOST_WORDS: usize = 64;
 pub(super) enum Token<'a> {
     /// The words of a directive that ends with `;`, and the line of its first word. Of more than 64 words, the first 64.
     Statement(Vec<Cow<'a, str>>, u32),
-    /// The words before a `{`, and the line of the first one, as above.
+    /// The words before a `{`, and the line of the first one. Of more than 64 words, the first 64.
     Open(Vec<Cow<'a, str>>, u32),
     /// A `}`.
     Close,

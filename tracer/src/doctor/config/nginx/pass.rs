@@ -30,11 +30,13 @@ pub enum Target {
         name: String,
         /// Whether it has a port: then it is no group.
         has_port: bool,
+        /// Where it is, if it is no group. Without a port in the text, that is 80 for HTTP and gRPC, 443 with TLS; other
+        /// protocols need one.
         peer: Peer,
     },
-    /// A variable decides.
+    /// A variable names the server: which one is known only when a request comes.
     Variable,
-    /// A socket in the file system, or something that is not understood.
+    /// A unix socket, or something that is not understood.
     Other,
 }
 

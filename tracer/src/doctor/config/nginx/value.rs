@@ -45,7 +45,8 @@ pub enum Peer {
         host: String,
         port: u16,
     },
-    /// A socket in the file system, or something that is not understood: no connection of TCP is known to go there.
+    /// A unix socket, a text without a port where there must be one, or something that is not understood: no connection of TCP is
+    /// known to go there.
     Other,
 }
 
