@@ -35,8 +35,8 @@ use crate::{
 /// How many tuples of a run are remembered at most for a diagnosis.
 pub const MOST_TUPLES: usize = 50_000;
 
-/// Keeps what the windows of a recording show; called by [`Recorded`] with each namespace of a window that it judges: one in
-/// which something is worse than before, or of which none was judged for a thousandth of the run's time.
+/// Keeps what the windows of a recording show; called by [`Recorded`] with each namespace of a window that has ended, if
+/// something in it is worse than before, or if the window is due (see [`Window`]).
 pub trait Keep {
     /// Adds the tuples of a namespace in a window that has ended. `knows_reuse`: whether the recording says which TIME_WAITs connect()
     /// takes over there; `at`: when a finding was, ns since 1970.

@@ -24,7 +24,8 @@ const KEEP_NS: u64 = 600_000_000_000;
 const SHARE: u64 = 1_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The readings of a run since the last window that was judged, and the tuples that they have.
+/// The readings of a run since the last window, and the tuples that they have. A window in which nothing is worse than before is
+/// judged only if it is due: [`Self::is_due`].
 #[derive(Debug)]
 pub(super) struct Window {
     /// How many tuples are remembered at most: a recording can name more than any memory holds.
