@@ -248,8 +248,9 @@ impl Scope {
         self.owned.get(&netns).is_none_or(|it| it.has(|ports| ports.tuples.contains(&tuple)))
     }
 
-    /// Whether bind() calls at this address are judged: processes that are judged have a socket there, at any port, or it is not
-    /// known that others have. True in a namespace that [`Self::new`] was not given. `netns`: its inode number.
+    /// Whether bind() calls at this address are judged: processes that are judged have a socket or a connection with this source
+    /// address, at any port, or it is not known that others have. True in a namespace that [`Self::new`] was not given. `netns`:
+    /// its inode number.
     pub fn has_address(&self, netns: u32, address: IpAddr) -> bool {
         let address = SocketAddr::new(address, 0);
         self.owned.get(&netns).is_none_or(|it| it.has(|ports| ports.are_at(address)))

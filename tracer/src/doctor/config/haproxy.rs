@@ -95,7 +95,7 @@ pub struct Settings {
     pub connection: Setting<Connection>,
     /// Default: the system chooses the address.
     pub source: Setting<Source>,
-    /// Whether the section is switched off; false also if that depends on a condition.
+    /// Whether the section is switched off. Lines `disabled` and `enabled` that depend on a condition do not count.
     pub disabled: bool,
     /// What holds for each server of the section.
     pub server: ServerSettings,

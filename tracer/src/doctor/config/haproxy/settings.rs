@@ -5,7 +5,8 @@ use super::{Connection, Mode, Reuse, ServerSettings, Settings, server, words::Wo
 use crate::doctor::config::{At, Setting};
 
 /// Applies a line of a section. `words`: its keyword first. `sure`: whether it counts for certain; if not, what it sets is not
-/// known. Returns whether it is one of the lines that are read here; false, and nothing changes: it is another one, or empty.
+/// known, except that `disabled` and `enabled` change nothing then. Returns whether it was applied; false: it is another line
+/// than those that are read here, or empty.
 pub(super) fn apply(settings: &mut Settings, words: &[Word<'_>], at: &At, sure: bool) -> bool {
     let Some((keyword, rest)) = words.split_first() else { return false };
     let first = rest.first().filter(|word| sure && !word.variable).map(|word| &*word.text);
