@@ -36,6 +36,9 @@ pub struct FilterSpec {
 impl TryFrom<&FilterArgs> for FilterSpec {
     type Error = Error;
 
+    /// # Errors
+    /// [`Error::Usage`]: an option has more than 4 values; a network can match nothing with the other options; an IPv6 network
+    /// covers IPv4, too, and an IPv4 network is given with it.
     fn try_from(args: &FilterArgs) -> Result<Self, Error> {
         at_most_four("--pid", args.pid.len())?;
         at_most_four("--comm", args.comm.len())?;

@@ -56,6 +56,9 @@ impl SpreadConfig {
 impl TryFrom<&SpreadArgs> for SpreadConfig {
     type Error = Error;
 
+    /// # Errors
+    /// [`Error::BadConfig`]: neither `--cgroup` nor `--all` nor `--from`; `--detach` with `--on-exit release`; a `--pool` or
+    /// `--to` value that cannot be used. [`Error::Usage`]: `-o` and `--output` both name a file.
     fn try_from(args: &SpreadArgs) -> Result<Self, Error> {
         if args.cgroup.is_empty() && !args.all && args.from.is_empty() {
             return Err(Error::BadConfig(

@@ -38,7 +38,8 @@ impl Reported {
     }
 }
 
-/// The sentence, largest loss first: `lost: 136 tuples_full, 2 hook_missed; …`. `None`: nothing was lost.
+/// The sentence, largest loss first, equal ones by name: `lost: 136 tuples_full, 2 hook_missed; …`. Losses that are 0 are left
+/// out. `None`: nothing was lost.
 pub(crate) fn sentence<'a>(losses: impl Iterator<Item = (&'a str, u64)>) -> Option<String> {
     let mut losses: Vec<_> = losses.filter(|(_, count)| *count > 0).collect();
     losses.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));

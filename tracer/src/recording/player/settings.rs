@@ -22,8 +22,8 @@ struct Known {
 }
 
 impl KnownSettings {
-    /// Replaces the settings of a namespace by those of a line. `wall_ns`: when it was written, ns since 1970. Does nothing if it is
-    /// one namespace too many.
+    /// Replaces the settings of a namespace by those of a line: what the line does not say is not known then. `wall_ns`: when it
+    /// was written, ns since 1970. Does nothing for a new namespace if [`MOST`] are known.
     pub(super) fn set(&mut self, wall_ns: u64, settings: &Settings) {
         if self.0.len() >= MOST && !self.0.contains_key(&settings.netns) {
             return;
