@@ -110,7 +110,8 @@ impl Input {
     }
 
     /// Makes reading end after `bytes` more (decompressed) bytes, or up to one read further, as if the file ended there: to read
-    /// all of a file could take hours. One read is at least [`READ_SIZE`] bytes. `u64::MAX`: no limit.
+    /// all of a file could take hours. One read fills at most the room in the buffer, which is [`READ_SIZE`] or more. `u64::MAX`:
+    /// no limit.
     pub(super) const fn limit_to(&mut self, bytes: u64) {
         self.budget = bytes;
     }

@@ -77,7 +77,7 @@ impl Host {
     /// fails counts as no.
     ///
     /// # Errors
-    /// The interfaces or addresses cannot be listed.
+    /// The interfaces or addresses cannot be listed, or are more than 1,000,000.
     pub fn read(wanted: impl IntoIterator<Item = IpAddr>) -> io::Result<Self> {
         Self::read_with(None, wanted)
     }
@@ -85,7 +85,7 @@ impl Host {
     /// [`Self::read`] for the network namespace of `socket`; `None`: the calling thread's.
     ///
     /// # Errors
-    /// The interfaces or addresses cannot be listed.
+    /// The interfaces or addresses cannot be listed, or are more than 1,000,000.
     pub(super) fn read_with(
         socket: Option<&QuerySocket>,
         wanted: impl IntoIterator<Item = IpAddr>,
@@ -161,9 +161,9 @@ fn is_routed_here(socket: Option<&QuerySocket>, address: Ipv4Addr) -> bool {
     .is_ok_and(|routes| routes.contains(&true))
 }
 
-/// Whether the calling thread's network namespace has a route to this destination from this source; `None`: from the
-/// source that the kernel would choose. A route that refuses packets (such as blackhole) counts as none. False, too, if
-/// the kernel does not answer.
+/// Whether the calling thread's network namespace has a route to this destination from this source, which must be of the same
+/// family (not checked); `None`: from the source that the kernel would choose. A route that refuses packets (such as blackhole)
+/// counts as none. False, too, if the kernel does not answer.
 pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
     list(None, "routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_usable)
         .is_ok_and(|routes| routes.contains(&true))

@@ -65,7 +65,7 @@ struct Quarantine {
 
 /// The quarantine of each key (an address, or an address and a destination). A key is left out until its quarantine ends. The
 /// ended quarantine is kept for twice its length: if another begins in that time, that one is twice as long. At most
-/// 1,024 are kept.
+/// 1,024 are kept: for a further one, the one that ends soonest is dropped.
 #[derive(Debug)]
 pub struct Quarantines<K>(HashMap<K, Quarantine>);
 
@@ -130,9 +130,10 @@ impl Health {
         self.failing.0.retain(|key, _| key.source != *address);
     }
 
-    /// Compares the addresses' connections to one destination, and begins the quarantine of those that get no answer.
-    /// Their outcomes start at zero again: after the quarantine only new connections count. If no address that is
-    /// in use gets answers, the destination is at fault, and none is left out.
+    /// Compares the addresses' connections to one destination (`outcomes` must be of the same one; not checked), and begins the
+    /// quarantine of those that get no answer: more than 3 recent connections, and at least four of five, unanswered. Their
+    /// outcomes start at zero again: after the quarantine only new connections count. If no address that is in use gets answers,
+    /// the destination is at fault, and none is left out.
     pub fn judge(&mut self, outcomes: &mut [(TupleKey, &mut Outcome)], now: Instant) {
         let is_in_use = |key| self.failing.until(key, now).is_none();
         if !outcomes.iter().any(|(key, outcome)| outcome.gets_answers() && is_in_use(key)) {
@@ -145,7 +146,7 @@ impl Health {
     }
 
     /// Ends the quarantines towards each destination for which all of the `usable` addresses of its family are in
-    /// quarantine.
+    /// quarantine, or there is no such address.
     pub fn keep_one(&mut self, usable: &[Addr], now: Instant) {
         let is_v4 = |addr: &Addr| addr.to_v4().is_some();
         let lost: Vec<TupleKey> = self

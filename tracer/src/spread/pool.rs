@@ -84,7 +84,8 @@ impl Trouble {
     }
 }
 
-/// Every address that these values list, for [`Host::read`] to look up.
+/// Every address that these values list, for [`Host::read`] to look up: in the order of the values, and twice if two list it.
+/// None of a value that names an interface or is `auto`.
 pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
     specs
         .iter()

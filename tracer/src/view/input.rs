@@ -12,7 +12,7 @@ pub struct Input {
 const LIMIT: usize = 200;
 
 impl Input {
-    /// A line with this text, and the cursor at its end.
+    /// A line with this text, which is not checked or cut, and the cursor at its end.
     pub fn new(text: &str) -> Self {
         Self { text: text.to_owned(), at: text.len() }
     }

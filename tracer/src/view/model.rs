@@ -205,7 +205,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// A live model without readings, for a screen of 80 columns and 24 lines, with the defaults of all settings.
+    /// A live model without readings, for a screen of 80 columns and 24 lines, with colours and times in UTC: the view of tuples,
+    /// fullest first, without a filter, with rates over one second.
     pub fn new(about: About) -> Self {
         let sort = Sort { by: Column::Saturation, reverse: false };
         let ports = Sort { by: Column::Ports, reverse: false };

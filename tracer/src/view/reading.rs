@@ -132,7 +132,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether both are of the same call, tuple, cause, errno and process.
+    /// Whether both are of the same call, tuple, cause, errno and process id (0, not known, is like 0).
     pub fn is_like(&self, other: &Self) -> bool {
         (self.call, self.key, self.cause, self.errno, self.pid)
             == (other.call, other.key, other.cause, other.errno, other.pid)

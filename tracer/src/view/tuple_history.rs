@@ -315,7 +315,8 @@ impl TupleHistory {
         self.plots.watch(key);
     }
 
-    /// The points of a tuple's plot; `None`: the tuple was never watched, 64 others were watched since, or it is gone.
+    /// The points of a tuple's plot, of at most the newest 300 readings; without a point until the first reading after
+    /// [`Self::watch`]. `None`: the tuple was never watched, 64 others were watched since, or it is gone.
     pub fn plot(&self, key: &TupleKey) -> Option<&Plot> {
         self.plots.get(key)
     }

@@ -112,10 +112,12 @@ impl Recording {
         self.lines
     }
 
-    /// Reads one file, plain or zstd. A file that is cut short is read as far as it goes.
+    /// Reads one file, plain or zstd, and adds it to what was read before. A file that is cut short is read as far as it goes; an
+    /// empty one has no lines, which is no error.
     ///
     /// # Errors
-    /// The file cannot be read, or has a line that is not one of `tracer record`, or one longer than 1 MiB.
+    /// The file cannot be opened or read; a zstd file is damaged; a line has 1 MiB or more, is no JSON object, lacks `event.name`
+    /// or `mono_ns`, or is a `tuple.stats` that lacks its addresses, port, `netns` or `ports.in_use`. Lines before it were read.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let failed = |source| Error::File {
             tried: "read the recording",

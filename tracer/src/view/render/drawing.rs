@@ -83,7 +83,7 @@ pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-/// A text as lines of at most `room` columns, broken between words. A wider word has a wider line of its own.
+/// A text as lines of at most `room` columns, broken at spaces; at least one line. A wider word has a wider line of its own.
 pub(crate) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut now = String::new();

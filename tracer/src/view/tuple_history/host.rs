@@ -56,7 +56,7 @@ impl Host {
         });
     }
 
-    /// Over how many seconds there were readings, at most five minutes; 0: there were fewer than two.
+    /// Over how many seconds the kept readings (the newest 300) extend; 0: there were fewer than two.
     pub fn known_s(&self) -> f64 {
         let both = self.samples.front().zip(self.samples.back());
         both.map_or(0.0, |(first, now)| f64::from(now.at_ms.wrapping_sub(first.at_ms)) / 1000.0)
