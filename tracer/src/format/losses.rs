@@ -48,7 +48,10 @@ pub(crate) fn sentence<'a>(losses: impl Iterator<Item = (&'a str, u64)>) -> Opti
         .then(|| format!("lost: {}; tracer/doc/losses.md says what each means", list.join(", ")))
 }
 
-/// Serializes the losses with the prefix `lost.`.
+/// Serializes each loss, also one that is 0, as a key with the prefix `lost.`.
+///
+/// # Errors
+/// Those of the serializer.
 pub(crate) fn lost_prefix<S: serde::Serializer>(
     lost: &BTreeMap<&str, u64>,
     serializer: S,

@@ -1,4 +1,4 @@
-//! Parses the kinds of lines that the player and `tracer advise` use, one type for each. Unknown keys are ignored.
+//! Parses the kinds of lines that a command uses ([`super::reader::Entry`]), one type for each. Unknown keys are ignored.
 
 use std::{borrow::Cow, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! The files of a recording, in the order of their times.
+//! Opens the files of a recording, checks each one's first line, and orders them by its time.
 
 use std::{
     collections::HashSet,

@@ -1,4 +1,4 @@
-//! Which addresses of the pool are left out for a while, and until when. Pure: no clock, no I/O.
+//! Decides which addresses of the pool are left out, and until when (1 s to 1 min). Pure: no clock, no I/O.
 //!
 //! An address that the kernel refuses is left out of the whole pool. An address whose connections to a destination
 //! (address and port) get no answer is left out towards this destination, but only if another address of the pool

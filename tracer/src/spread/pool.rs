@@ -118,8 +118,8 @@ pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolErro
     Ok(members(specs, host).iter().filter_map(Member::usable).collect())
 }
 
-/// The pool as it is now, usable or not: IPv4 first, each family in ascending order, at most [`POOL_MAX`] of each. An
-/// address of several values has the weight of the first one.
+/// The pool as it is now, usable or not: IPv4 first, each family in ascending order, at most [`POOL_MAX`] of each (the lowest).
+/// An address of several values has the weight of the first one. Empty: no value gives an address.
 pub fn members(specs: &[Spec], host: &Host) -> Vec<Member> {
     let mut all = BTreeMap::new();
     for member in specs.iter().flat_map(|spec| expand(spec, host)) {

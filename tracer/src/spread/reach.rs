@@ -212,8 +212,8 @@ pub fn range_starts(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
 }
 
 /// The ranges of `within`, in ascending order. `range_starts`: their first addresses, as [`range_starts()`] returns them.
-/// `ask`: how the kernel reaches an address, and the network of its route. Neighbours with the same answer become one
-/// range.
+/// `ask`: how the kernel reaches an address, and the network of its route (`None`: there is none); it is called once for each
+/// range, except for addresses that are not unicast. Neighbours with the same answer become one range.
 pub fn ranges(
     within: &IpNet,
     range_starts: &[IpAddr],

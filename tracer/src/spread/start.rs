@@ -183,7 +183,7 @@ pub(super) fn notes(config: &SpreadConfig, view: &NetnsView) -> Notes {
     Notes::new(&config.pool, &view.host, view.reaches.as_deref().unwrap_or_default())
 }
 
-/// Opens the cgroups to attach to.
+/// Opens the cgroups to attach to, in this order, up to the first error.
 ///
 /// # Errors
 /// There is no cgroup v2 hierarchy or no such cgroup, or it cannot be opened; a path is `/`, but the root that can be

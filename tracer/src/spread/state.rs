@@ -67,7 +67,7 @@ pub struct State {
     pub notes: Notes,
 }
 
-/// An address that is left out for a while.
+/// An address that is left out of the whole pool until a time.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Quarantined {
     pub address: IpAddr,

@@ -119,7 +119,8 @@ pub struct Use {
 /// The text or JSON line to print.
 ///
 /// # Errors
-/// Missing privileges; a rule that does not exist; maps that cannot be read.
+/// Capabilities are missing or cannot be read, or this process is in a user namespace of its own; there is no rule of the name
+/// that is asked for; a map of a rule cannot be opened or read.
 pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     loaded::check_rights()?;
     let wanted = |name: &String| config.rule.as_ref().is_none_or(|rule| rule == name);

@@ -1,4 +1,4 @@
-//! The last minute of a tuple, in little memory: a host can have tens of thousands of tuples.
+//! Keeps samples of a tuple's counters of the last minute, in little memory: a host can have tens of thousands of tuples.
 
 use super::forecast::{BEGUN_S, Trend};
 

@@ -1,4 +1,4 @@
-//! A line of text that a person types.
+//! Edits a line of text that a person types: a filter, or a time.
 
 /// The text, and the cursor.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

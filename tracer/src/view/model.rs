@@ -130,7 +130,8 @@ pub struct Replay {
     pub missing: u64,
     /// Lines, and ends of compressed files, that could not be read so far.
     pub unreadable: u64,
-    /// What was left out so far because a limit of memory was reached, one text each; empty: nothing was.
+    /// What was left out so far because a limit of memory was reached (of tuples, failed calls or names), one text each; empty:
+    /// nothing was.
     pub limits: Vec<String>,
     /// Name of the file; of several files, how many there are.
     pub name: String,

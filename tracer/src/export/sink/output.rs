@@ -63,7 +63,8 @@ impl<A: Append> Output<A> {
         self.refused = refused.or(self.refused.take());
     }
 
-    /// As [`Self::refused`], and forgets that error.
+    /// The newest error because of which something could not be written; `None`: none since the last call. [`Self::refused`] is
+    /// `None` then, until the next error.
     pub(super) fn take_refused(&mut self) -> Option<io::Error> {
         self.refused.take()
     }

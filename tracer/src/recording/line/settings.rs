@@ -1,4 +1,4 @@
-//! The settings of a network namespace that decide which ports connect() is given.
+//! Parses the settings of a network namespace (port range, reserved ports, tcp_tw_reuse) in `netns.settings` and `tracer.start`.
 
 use std::ops::RangeInclusive;
 

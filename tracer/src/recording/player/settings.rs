@@ -1,4 +1,4 @@
-//! The settings of network namespaces, as far as lines that were read say them.
+//! Keeps the newest settings of each network namespace that a line has had so far: which ports and TIME_WAITs connect() may use.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 

@@ -170,7 +170,8 @@ impl Agent {
         self.view.host = Host::default();
     }
 
-    /// The addresses of the pool that can be used now; and the others, each with the reason.
+    /// The addresses of the pool that can be used now; and the others (in quarantine, or see [`pool::Trouble`]), each with the
+    /// reason.
     pub(super) fn usable(&self, now: Instant) -> (Vec<PoolAddress>, Vec<(IpAddr, String)>) {
         let mut usable = Vec::new();
         let mut left_out = Vec::new();

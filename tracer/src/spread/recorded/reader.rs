@@ -1,4 +1,4 @@
-//! The `tuple.stats` lines of a recording, reading by reading.
+//! Reads the `tuple.stats` lines of recordings, and finds the peaks of their readings.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -97,7 +97,7 @@ impl Recording {
         }
     }
 
-    /// How many lines, and destinations of readings, were left out because a limit was reached.
+    /// How many lines, and destinations of readings, were left out because [`LIMIT`] or [`NAMESPACES`] was reached.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }

@@ -115,7 +115,8 @@ fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
     short
 }
 
-/// Two blocks of lines side by side: the second one from column `at` on, the first one cut to the columns before it.
+/// Two blocks of lines side by side: the second one, which is not cut, from column `at` on; the first one cut to `at` - 1
+/// columns. As many lines as the longer block has.
 pub(crate) fn two_columns(
     left: Vec<Line<'static>>,
     right: Vec<Line<'static>>,

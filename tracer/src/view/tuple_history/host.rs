@@ -1,4 +1,4 @@
-//! Connects and failures of the whole host.
+//! Keeps the connects and failures of the whole host at the newest 300 readings, and makes rates of them.
 
 use std::collections::VecDeque;
 
@@ -73,7 +73,7 @@ impl Host {
     }
 
     /// Ports taken and failed calls per second between each two successive readings, oldest first: the newest `count` pairs,
-    /// fewer if fewer are known.
+    /// fewer if fewer are known (at most 299). Readings of the same time make no pair.
     pub fn series(&self, count: usize) -> Vec<(f64, f64)> {
         let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
         let series = pairs.filter_map(|(before, now)| rates(before, now));

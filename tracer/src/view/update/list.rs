@@ -1,4 +1,4 @@
-//! The rows on the screen: of the view, in its order, around the selection.
+//! Chooses the rows that are on the screen: those of the view that the filter matches, in its order, around the selection.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
