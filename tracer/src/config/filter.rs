@@ -21,7 +21,9 @@ pub struct FilterSpec {
     pub pids: Vec<u32>,
     /// Names of processes or threads, of 1 to 15 bytes each.
     pub comms: Vec<String>,
+    /// Cgroups: that of the process must be one of them, or below one.
     pub cgroups: Vec<PathBuf>,
+    /// Network namespaces, of which the tuple's must be one.
     pub netns: Vec<NetnsRef>,
     /// Networks of which the source address must be in one.
     pub sources: Vec<IpNet>,

@@ -31,6 +31,7 @@ pub struct SpreadConfig {
     pub netns: Option<NetnsRef>,
     /// Bits of [`rule_flag`].
     pub flags: u32,
+    /// What becomes of the rule when the agent ends.
     pub on_exit: OnExit,
     /// Spreading ends when the agent has been gone for this time; `None`: spreading goes on.
     pub lease: Option<Duration>,

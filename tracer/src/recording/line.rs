@@ -32,6 +32,7 @@ use crate::{
 /// A line `tuple.stats` or `address.stats`.
 #[derive(Debug)]
 pub struct Tuple<'a> {
+    /// [`TupleKey::of_bind`] for a line `address.stats`.
     pub key: TupleKey,
     /// The counters. Those that the line lacks are derived from the ports in use and in TIME_WAIT, or else 0.
     pub count: TupleCount,

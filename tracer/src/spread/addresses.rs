@@ -34,6 +34,7 @@ const MAX_ANSWERS: usize = 1_000_000;
 pub struct Host {
     /// Names of all interfaces.
     pub interfaces: Vec<String>,
+    /// Those of all interfaces; one that several interfaces have is there several times.
     pub addresses: Vec<HostAddress>,
     /// Of the addresses that [`Self::read`] was given: the IPv4 ones that no interface has, but that a route of
     /// type local makes the host's own (`ip route add local`).

@@ -18,6 +18,7 @@ pub use spec::{Members, Spec, between};
 /// An address that can be used, in the form that the hooks compare.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PoolAddress {
+    /// IPv4 as v4-mapped IPv6.
     pub address: Addr,
     /// Weight, 1 to 100.
     pub weight: u16,

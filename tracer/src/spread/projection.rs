@@ -7,7 +7,9 @@ use tracer_common::{Addr, TupleKey};
 /// How full the source addresses are towards one destination, now and with the pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
+    /// IPv4 as v4-mapped IPv6.
     pub destination: Addr,
+    /// Port of the destination, host byte order.
     pub port: u16,
     /// Ports in use of all sources together.
     pub in_use: u64,

@@ -22,6 +22,7 @@ pub type Interfaces = BTreeSet<String>;
 pub struct Route {
     /// Number of the table. 0: this is no route, but stands for a rule of policy routing.
     pub table: u32,
+    /// The destinations to which it applies.
     pub network: IpNet,
     pub action: RouteAction,
 }
@@ -162,6 +163,7 @@ pub(super) enum Sources {
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Elsewhere {
     pub network: IpNet,
+    /// The interfaces over which it is reached, without those of `except`.
     pub interfaces: Interfaces,
     /// The networks within it that are reached over the pool's interfaces, and so are spread. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -36,6 +36,7 @@ use crate::{
 /// What was read of the pool's network namespace.
 #[derive(Debug)]
 pub(super) struct NetnsView {
+    /// The interfaces and addresses of the namespace.
     pub(super) host: Host,
     pub(super) range: PortRange,
     pub(super) reuse: Reuse,

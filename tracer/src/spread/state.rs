@@ -71,6 +71,7 @@ pub struct State {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Quarantined {
     pub address: IpAddr,
+    /// Why it is left out, for people.
     pub reason: String,
     /// When the quarantine ends, by CLOCK_MONOTONIC, ns.
     pub until_mono_ns: u64,
@@ -83,6 +84,7 @@ pub struct LeftOutTowards {
     pub destination: IpAddr,
     /// Port of the destination.
     pub port: u16,
+    /// Why it is left out, for people.
     pub reason: String,
     /// When the quarantine ends, by CLOCK_MONOTONIC, ns; absent: there is none, and the address is left out as long as
     /// the reason lasts (a missing route).

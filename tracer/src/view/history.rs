@@ -15,6 +15,7 @@ pub(super) struct Sample {
     pub(super) closed: u32,
     /// Connections that went into TIME_WAIT.
     pub(super) begun: u32,
+    /// Failed calls.
     pub(super) failed: u32,
     /// Of `failed`: those for lack of ports.
     pub(super) exhausted: u32,

@@ -101,6 +101,7 @@ pub struct Sort {
 /// The part of a list that is on the screen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct List {
+    /// The rows that are on the screen, in their order.
     pub rows: Vec<Row>,
     /// Index of the first of `rows` in the whole list.
     pub first: usize,

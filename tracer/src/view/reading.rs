@@ -44,6 +44,7 @@ pub struct About {
 /// A tuple at the time of a reading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TupleSample<'a> {
+    /// [`TupleKey::of_bind`] for the ports that bind(address, 0) takes at an address.
     pub key: TupleKey,
     pub count: &'a TupleCount,
     /// Whether `count` says in which states the ports are. The counts of an address (bind), and those of older recordings,
