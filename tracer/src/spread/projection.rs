@@ -57,7 +57,7 @@ pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
 }
 
 /// Projections for the destinations of these peaks, fullest first, without those towards which no port is in use. `capacity`:
-/// ports of a source; if 0, every source counts as full. `weights`: those of the pool's addresses of the destination's family; a
+/// ports of a source; 0: see [`Projection::now`]. `weights`: those of the pool's addresses of the destination's family; a
 /// destination for which none is above 0 is left out.
 pub fn of_peaks(
     peaks: &Peaks,

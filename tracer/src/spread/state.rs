@@ -206,7 +206,8 @@ impl State {
         Ok(renameat(&folder, &draft, &folder, name(rule, "json"))?)
     }
 
-    /// Reads the state that the rule's newest agent published last.
+    /// Reads the state that the rule's newest agent published last; keys that the file lacks have their defaults. A file that
+    /// others than root could have written, that has more than 4 MiB or that is no such JSON is [`StateFile::Untrusted`].
     pub fn read(rule: &str) -> StateFile {
         read_in(Path::new(FOLDER), &name(rule, "json"))
     }

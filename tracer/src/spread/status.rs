@@ -45,8 +45,8 @@ struct ForeignRule {
     pins: String,
 }
 
-/// One rule, with the keys of its JSON object. If the hooks have no rule now (an agent has begun to end it), `netns` and
-/// `capacity` are 0, `fast_ports` is false, and `tuples` is empty.
+/// One rule, with the keys of its JSON object. If the hooks have no rule now (it is being ended), or it cannot be read, `netns`
+/// and `capacity` are 0, `fast_ports` is false, and `tuples` is empty.
 #[derive(Debug, Serialize)]
 pub struct RuleStatus {
     pub rule: String,
