@@ -35,8 +35,9 @@ pub struct SpreadConfig {
     pub on_exit: OnExit,
     /// Spreading ends when the agent has been gone for this time; `None`: spreading goes on.
     pub lease: Option<Duration>,
-    /// 1 in this number of decisions is written as a line, and every address that the kernel refused; 0: no decision at all.
-    /// Calls that find a full pool are not sampled: at most one a second is written (if this is 1, each).
+    /// Of the decisions that chose an address, 1 in this number is written as a line, and each whose address the kernel refused;
+    /// 0: none of these. Of the calls for which no address could be chosen, at most one a second is written, whatever this number
+    /// is; but if it is 1, each, and each exempt call, too.
     pub sample: u32,
     pub output: OutputConfig,
     /// Whether the rule is left active in the kernel without an agent.

@@ -76,8 +76,9 @@ impl<K> Default for Quarantines<K> {
 }
 
 impl<K: Copy + Eq + Hash> Quarantines<K> {
-    /// Leaves `key` out for a while; changes nothing if it is left out already. The quarantine lasts 1 s; if the last
-    /// one ended less than twice its length ago, twice as long as that one, at most 1 min.
+    /// Begins a quarantine of `key` at `now`; changes nothing if it is left out already. The quarantine lasts 1 s; if the last
+    /// one ended less than twice its length ago, twice as long as that one, at most 1 min. If 1,024 others are kept, the one that
+    /// ends soonest is dropped, also if it has not ended.
     pub fn begin(&mut self, key: K, now: Instant) {
         let length = match self.0.get(&key) {
             Some(before) if now < before.until => return,

@@ -43,7 +43,7 @@ pub struct RouteAction {
 /// What the route to a range of addresses does with connections (as ip-route(8) names the types).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RouteType {
-    /// Connections leave this host, from addresses of these interfaces.
+    /// Connections leave this host, from addresses of these interfaces; empty: they were added after the interfaces were listed.
     Unicast(Interfaces),
     /// Connections stay on this host, which has the address on this interface.
     Local(String),
@@ -214,8 +214,9 @@ pub fn range_starts(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
 }
 
 /// The ranges of `within`, in ascending order. `range_starts`: their first addresses, as [`range_starts()`] returns them.
-/// `ask`: how the kernel reaches an address, and the network of its route (`None`: there is none); it is called once for each
-/// range, except for addresses that are not unicast. Neighbours with the same answer become one range.
+/// `ask`: how the kernel reaches an address, and the network of its route (`None`: there is none); it is called for the first
+/// address of each range (for the last one if that is 0.0.0.0 or ::), unless that is not unicast. Neighbours with the same answer
+/// become one range.
 pub fn ranges(
     within: &IpNet,
     range_starts: &[IpAddr],

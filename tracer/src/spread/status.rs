@@ -50,7 +50,7 @@ struct ForeignRule {
 #[derive(Debug, Serialize)]
 pub struct RuleStatus {
     pub rule: String,
-    /// Process id of the rule's agent; absent: the rule is active without an agent.
+    /// Process id of the rule's agent; absent: the rule is active without an agent, or its lock file cannot be read.
     #[serde(rename = "agent.pid", skip_serializing_if = "Option::is_none")]
     pub agent: Option<u32>,
     /// Inode number of the pool's network namespace.

@@ -1,4 +1,5 @@
-//! Keeps samples of a tuple's counters of the last minute, in little memory: a host can have tens of thousands of tuples.
+//! Keeps samples of a tuple's counters of the last minute, in little memory: a host can have tens of thousands of tuples. Times
+//! (`…_ms`) are on the readings' clock, CLOCK_MONOTONIC in ms, and wrap after 49 days.
 
 use super::forecast::{BEGUN_S, Trend};
 

@@ -207,7 +207,7 @@ pub struct Holder {
 pub struct Pool {
     /// Name of the rule.
     pub rule: String,
-    /// Process id of its agent; `None`: the rule is active without one.
+    /// Process id of its agent; `None`: the rule is active without one, or the agent's lock file cannot be read.
     pub agent: Option<u32>,
     /// Each address, with the reason why it is left out; `None`: it is used.
     pub addresses: Vec<(std::net::IpAddr, Option<String>)>,

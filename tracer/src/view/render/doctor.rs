@@ -127,7 +127,7 @@ fn styled(finding: &Finding, room: usize, theme: Theme) -> Vec<Line<'static>> {
 }
 
 /// The first finding about a tuple that has an advice, with that advice and, if that has no command, the first that has one; and
-/// the names of its other findings. No lines if no finding has an advice. Columns as in [`lines`].
+/// the names of its other findings. No lines if no finding has an advice. In `room` columns, but at least 40 and at most 100.
 pub(super) fn of_tuple(
     model: &Model,
     key: &tracer_common::TupleKey,

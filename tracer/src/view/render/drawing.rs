@@ -61,7 +61,8 @@ impl Field {
 /// The text between two fields.
 const GAP: &str = "  ";
 
-/// A line of the fields that `room` columns have room for, in their order. The last field stays even if it is wider.
+/// A line of the fields that `room` columns have room for, in their order, with two spaces between them. Those with the largest
+/// rank (of equal ones, the last) are left out first; the one that is left at the end stays even if it is wider.
 pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     let needed = |fields: &[Field]| {
         let text: usize = fields.iter().map(Field::width).sum();
