@@ -83,8 +83,8 @@ impl Sink {
     /// what would fail later fails now.
     ///
     /// # Errors
-    /// [`Error::File`]: the folder is missing or read-only, the file is a folder or a link, the folder's owner may not
-    /// write to it, or it is to be compressed and is no zstd file. [`Error::BadConfig`]: it cannot be rotated.
+    /// [`Error::File`]: stdout is closed; the folder is missing or read-only, the file is a folder or a link, the folder's owner
+    /// may not write to it, or it is to be compressed and is no zstd file. [`Error::BadConfig`]: it cannot be rotated.
     /// [`Error::Failure`]: another user may have put it there, or no thread can be started.
     pub fn open(config: &OutputConfig) -> Result<Self, Error> {
         let compressed = config.compression.is_some();

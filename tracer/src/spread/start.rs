@@ -61,7 +61,8 @@ pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
     }
 }
 
-/// Reads the network namespace's addresses, routes and settings.
+/// Reads the network namespace's addresses, routes and settings. Routes that cannot be read are no error here (see
+/// [`NetnsView::reaches`]), nor is another setting than the port range.
 ///
 /// # Errors
 /// The namespace cannot be entered; its addresses or its port range cannot be read.

@@ -277,7 +277,8 @@ impl TupleHistory {
         alive.map(move |track| track.row(window, now_ms))
     }
 
-    /// The tuple with the worst problem; if none has one, the fullest. `None`: there is no tuple.
+    /// The tuple with the worst problem; if none has one, the fullest. `None`: there is no tuple. `window`: over which the rates
+    /// of its row are taken.
     pub fn worst(&self, window: Window) -> Option<Worst> {
         let now_ms = self.now_ms;
         let alive = self.tracks.iter().filter(|track| track.is_alive(now_ms));
