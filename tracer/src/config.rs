@@ -170,6 +170,9 @@ impl Events {
 impl TryFrom<&RecordArgs> for RecordConfig {
     type Error = Error;
 
+    /// # Errors
+    /// [`Error::Usage`]: `-o` and `--output` both name a file, `--rotate` is given for stdout, or the filter's options are wrong
+    /// (see [`FilterSpec`]).
     fn try_from(args: &RecordArgs) -> Result<Self, Error> {
         let target = Target::try_from(&args.stream)?;
         if args.rotate.is_some() && target == Target::Stdout {
@@ -223,6 +226,8 @@ impl From<&TableArgs> for TableConfig {
 impl TryFrom<&TuplesArgs> for TuplesConfig {
     type Error = Error;
 
+    /// # Errors
+    /// [`Error::Usage`]: the filter's options are wrong (see [`FilterSpec`]).
     fn try_from(args: &TuplesArgs) -> Result<Self, Error> {
         Ok(Self {
             interval: args.interval,
@@ -281,6 +286,8 @@ pub enum Task {
 impl TryFrom<&Command> for Task {
     type Error = Error;
 
+    /// # Errors
+    /// That of the command's configuration: [`Error::Usage`] or [`Error::BadConfig`].
     fn try_from(command: &Command) -> Result<Self, Error> {
         Ok(match command {
             Command::Top(args) => Self::Top(args.as_ref().try_into()?),

@@ -7,7 +7,7 @@ use std::{fmt, io, path::PathBuf, process::ExitCode};
 const ALL_CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_admin,cap_syslog,cap_sys_ptrace,\
 cap_dac_read_search,cap_setuid,cap_setgid,cap_setpcap";
 
-/// Exit codes of the program.
+/// Exit codes of the program, except the verdicts of `tracer doctor` ([`crate::doctor::verdict::Verdict`]) and ends by a signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Exit {
@@ -42,7 +42,7 @@ pub enum Error {
     /// A file cannot be opened, read, written and so on.
     #[error("cannot {tried} {}: {}{}", path.display(), reason(source), advice(do_this))]
     File {
-        /// A verb: `open`, `create`, `rename`.
+        /// A verb that fits between `cannot` and the path: `open`, `append to`, `rename`.
         tried: &'static str,
         path: PathBuf,
         source: io::Error,

@@ -1,4 +1,5 @@
-//! The program itself: its clocks, log and memory, what its threads may do, and how it stops.
+//! The program itself: its clocks, log, stdout, memory and CPU time, how its work shows progress and shares out time, what its
+//! threads may do, and how it stops.
 
 pub(crate) mod beat;
 pub mod clock;

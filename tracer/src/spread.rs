@@ -1,9 +1,9 @@
 //! `tracer spread`: a pool of source addresses for the connections of some cgroups.
 //!
-//! The command line becomes the [`tracer_common::Rule`] that the hooks read. [`pool`], [`destinations`], [`auto`],
-//! [`rule`], [`health`] and [`projection`] do no I/O; [`addresses`] asks the kernel, and `agent` updates the rule when
-//! the host changes. [`dry_run`] and [`recorded`] show what a pool would bring, [`status`] and [`listing`] what is
-//! there now.
+//! The command line becomes the [`tracer_common::Rule`] that the hooks read. [`pool`], [`destinations`], [`auto`], [`reach`],
+//! [`rule`], [`health`], [`missing_connects`] and [`projection`] do no I/O; [`addresses`] asks the kernel; `agent` updates the
+//! rule when the host changes, and publishes its [`state`]. [`dry_run`] and [`recorded`] show what a pool would bring,
+//! [`status`] and [`listing`] what is there now; [`release()`] ends a rule.
 
 pub mod addresses;
 mod agent;

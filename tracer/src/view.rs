@@ -1,8 +1,8 @@
 //! The screens of `tracer top` and `tracer replay`: the ledger, now or at a time of a recording.
 //!
-//! [`reading`] is one reading of the ledger. [`tuple_history`] keeps the recent past of each tuple, [`forecast`] says
-//! how long until its ports run out. [`answers`] says what is wrong and what to do. [`model`] is everything on the screen, [`update`] changes it, `render` draws it.
-//! Only `screen` and `terminal` do I/O.
+//! [`reading`] is one reading of the ledger, which a [`source`] gives. [`tuple_history`] keeps the recent past of each tuple,
+//! [`forecast`] says how long until its ports run out. [`answers`] says what is wrong and what to do. [`model`] is everything on
+//! the screen, [`update`] changes it, [`render`] draws it. Only [`screen`] and [`terminal`] do I/O.
 
 pub mod answers;
 pub mod failures;

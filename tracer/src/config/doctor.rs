@@ -1,4 +1,4 @@
-//! `tracer doctor`, checked.
+//! The configuration of `tracer doctor`, checked as far as that is possible without looking at the host.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ pub struct DoctorConfig {
     /// Ids of the processes to judge, at most 64; those that they have started are judged, too. If this and `cgroups` are
     /// empty: all processes.
     pub pids: Vec<u32>,
-    /// The cgroups whose processes are judged; empty: see `pids`.
+    /// The cgroups whose processes are judged, at most 64; empty: see `pids`.
     pub cgroups: Vec<PathBuf>,
     /// How long to watch with hooks; `None`: no hooks are attached.
     pub window: Option<Duration>,
@@ -38,7 +38,8 @@ impl TryFrom<&DoctorArgs> for DoctorConfig {
     type Error = Error;
 
     /// # Errors
-    /// [`Error::Usage`]: options that do not go together, or too many values.
+    /// [`Error::Usage`]: `--watch` together with the plugin's format or with a log on standard input; `--pid` or `--cgroup` has
+    /// more than 64 values.
     fn try_from(args: &DoctorArgs) -> Result<Self, Error> {
         let usage = |text: String| Err(Error::Usage(text));
         let format = args.format();

@@ -21,7 +21,9 @@ pub struct FilterSpec {
     pub pids: Vec<u32>,
     /// Names of processes or threads, of 1 to 15 bytes each.
     pub comms: Vec<String>,
+    /// Cgroups: that of the process must be one of them, or below one.
     pub cgroups: Vec<PathBuf>,
+    /// Network namespaces, of which the tuple's must be one.
     pub netns: Vec<NetnsRef>,
     /// Networks of which the source address must be in one.
     pub sources: Vec<IpNet>,
@@ -36,6 +38,9 @@ pub struct FilterSpec {
 impl TryFrom<&FilterArgs> for FilterSpec {
     type Error = Error;
 
+    /// # Errors
+    /// [`Error::Usage`]: an option has more than 4 values; a network can match nothing with the other options; an IPv6 network
+    /// covers IPv4, too, and an IPv4 network is given with it.
     fn try_from(args: &FilterArgs) -> Result<Self, Error> {
         at_most_four("--pid", args.pid.len())?;
         at_most_four("--comm", args.comm.len())?;

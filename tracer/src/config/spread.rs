@@ -31,11 +31,13 @@ pub struct SpreadConfig {
     pub netns: Option<NetnsRef>,
     /// Bits of [`rule_flag`].
     pub flags: u32,
+    /// What becomes of the rule when the agent ends.
     pub on_exit: OnExit,
     /// Spreading ends when the agent has been gone for this time; `None`: spreading goes on.
     pub lease: Option<Duration>,
-    /// 1 in this number of decisions is written as a line, and every address that the kernel refused; 0: no decision at all.
-    /// Calls that find a full pool are not sampled: at most one a second is written (if this is 1, each).
+    /// Of the decisions that chose an address, 1 in this number is written as a line, and each whose address the kernel refused;
+    /// 0: none of these. Of the calls for which no address could be chosen, at most one a second is written, whatever this number
+    /// is; but if it is 1, each, and each exempt call, too.
     pub sample: u32,
     pub output: OutputConfig,
     /// Whether the rule is left active in the kernel without an agent.
@@ -56,6 +58,9 @@ impl SpreadConfig {
 impl TryFrom<&SpreadArgs> for SpreadConfig {
     type Error = Error;
 
+    /// # Errors
+    /// [`Error::BadConfig`]: neither `--cgroup` nor `--all` nor `--from`; `--detach` with `--on-exit release`; a `--pool` or
+    /// `--to` value that cannot be used. [`Error::Usage`]: `-o` and `--output` both name a file.
     fn try_from(args: &SpreadArgs) -> Result<Self, Error> {
         if args.cgroup.is_empty() && !args.all && args.from.is_empty() {
             return Err(Error::BadConfig(

@@ -46,6 +46,8 @@ pub struct TopConfig {
 impl TryFrom<&TopArgs> for TopConfig {
     type Error = Error;
 
+    /// # Errors
+    /// [`Error::Usage`]: the filter's options are wrong (see [`FilterSpec`]).
     fn try_from(args: &TopArgs) -> Result<Self, Error> {
         Ok(Self {
             interval: args.interval,

@@ -56,7 +56,8 @@ pub struct LineWriter {
 }
 
 impl LineWriter {
-    /// Sets the names of network namespaces, by inode number, for all later lines. Replaces all earlier names.
+    /// Sets the names of network namespaces, by inode number, for all later lines. Replaces all earlier names. Of two names for
+    /// one number, the last counts.
     pub fn name_namespaces<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
         self.namespaces.name(names);
     }
@@ -98,8 +99,8 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends a rare line: the envelope, whose `event.name` is `name`, then the members of `record`, which is a JSON object (any
-    /// other text counts as an empty one).
+    /// Appends a rare line, with its newline: the envelope, whose `event.name` is `name` (which must need no escape; not
+    /// checked), then the members of `record`, which is a JSON object (any other text counts as an empty one).
     pub(super) fn object(&mut self, out: &mut Lines, moment: Moment, name: &str, record: &[u8]) {
         out.append(ROOM + name.len() + record.len(), |pen| {
             envelope(pen, &mut self.clock, moment.seq, moment.mono_ns, moment.wall_offset_ns);

@@ -28,7 +28,8 @@ pub struct PortSettings {
 }
 
 impl PortSettings {
-    /// `reserved`: runs of ports in ascending order. Of either, `None`: not known.
+    /// The keys of these settings. `reserved`: runs of ports in ascending order; left out if their text has more than 1,024
+    /// bytes. Of either, `None`: not known.
     pub fn new(reserved: Option<Vec<RangeInclusive<u16>>>, reuse: Option<Reuse>) -> Self {
         Self {
             reserved: reserved.and_then(list),

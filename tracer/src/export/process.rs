@@ -34,7 +34,8 @@ impl Default for Processes {
 
 impl Processes {
     /// The keys for the caller of an event, each with a comma before it; empty if the caller is unknown (process id 0).
-    /// `name` returns the cgroup's name; it is called only if the caller's text is not cached.
+    /// `name` returns the cgroup's name (`None`: not known; then the text has no keys of a cgroup, container or unit); it is
+    /// called only if the caller's text is not cached.
     #[inline]
     pub(super) fn text<'a>(
         &mut self,

@@ -211,7 +211,7 @@ pub struct Decided<'a> {
 }
 
 impl LineWriter {
-    /// Appends `tuple.stats`.
+    /// Appends a line `tuple.stats`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -225,7 +225,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `address.stats`.
+    /// Appends a line `address.stats`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -239,7 +239,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `spread.decision`.
+    /// Appends a line `spread.decision`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -253,7 +253,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `tracer.start`.
+    /// Appends a line `tracer.start`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -267,7 +267,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `netns.settings`.
+    /// Appends a line `netns.settings`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -281,7 +281,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `tracer.degraded`.
+    /// Appends a line `tracer.degraded`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -295,7 +295,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `tracer.stop`.
+    /// Appends a line `tracer.stop`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -309,7 +309,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `tracer.stats`.
+    /// Appends a line `tracer.stats`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.
@@ -323,7 +323,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Appends `lost`.
+    /// Appends a line `lost`, with its newline.
     ///
     /// # Errors
     /// That of `serde_json`, which does not occur with this type.

@@ -83,8 +83,8 @@ impl Sink {
     /// what would fail later fails now.
     ///
     /// # Errors
-    /// [`Error::File`]: the folder is missing or read-only, the file is a folder or a link, the folder's owner may not
-    /// write to it, or it is to be compressed and is no zstd file. [`Error::BadConfig`]: it cannot be rotated.
+    /// [`Error::File`]: stdout is closed; the folder is missing or read-only, the file is a folder or a link, the folder's owner
+    /// may not write to it, or it is to be compressed and is no zstd file. [`Error::BadConfig`]: it cannot be rotated.
     /// [`Error::Failure`]: another user may have put it there, or no thread can be started.
     pub fn open(config: &OutputConfig) -> Result<Self, Error> {
         let compressed = config.compression.is_some();
@@ -145,7 +145,8 @@ impl Sink {
         Ok(sum(account, self.rotate_if_due()?))
     }
 
-    /// Writes all bytes that are still buffered, and rotates the file if that is due.
+    /// Writes all bytes that are still buffered (with compression, it ends the block), and rotates the file if that is due. What
+    /// cannot be written is dropped, except the rest of a line or block that was written in part: see [`Self::owes_a_line`].
     ///
     /// # Errors
     /// [`Closed`] when nobody reads the output any more.
@@ -179,7 +180,8 @@ impl Sink {
             .map_or_else(|| "stdout".to_owned(), |it| it.path().display().to_string())
     }
 
-    /// The newest error because of which something could not be written, even if writing works again; `None`: none yet.
+    /// The newest error because of which something could not be written, even if writing works again or the file was reopened;
+    /// `None`: none yet.
     pub(crate) fn refused(&self) -> Option<&io::Error> {
         self.output.refused()
     }

@@ -45,8 +45,8 @@ pub(crate) fn harmless(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// A value as JSON, with an escape for every character that could act on a terminal, as in
-/// [`mod@crate::export::line`]. Such characters occur only inside of strings, where an escape has the same meaning.
+/// A value as JSON, without a newline, with an escape (`\u001b`) for every character that could act on a terminal
+/// ([`crate::format::text::is_harmful`]). Such characters occur only inside of strings, where an escape has the same meaning.
 ///
 /// # Errors
 /// That of `serde_json`: `record` cannot be serialized.

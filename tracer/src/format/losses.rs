@@ -38,7 +38,8 @@ impl Reported {
     }
 }
 
-/// The sentence, largest loss first: `lost: 136 tuples_full, 2 hook_missed; …`. `None`: nothing was lost.
+/// The sentence, largest loss first, equal ones by name: `lost: 136 tuples_full, 2 hook_missed; …`. Losses that are 0 are left
+/// out. `None`: nothing was lost.
 pub(crate) fn sentence<'a>(losses: impl Iterator<Item = (&'a str, u64)>) -> Option<String> {
     let mut losses: Vec<_> = losses.filter(|(_, count)| *count > 0).collect();
     losses.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
@@ -47,7 +48,10 @@ pub(crate) fn sentence<'a>(losses: impl Iterator<Item = (&'a str, u64)>) -> Opti
         .then(|| format!("lost: {}; tracer/doc/losses.md says what each means", list.join(", ")))
 }
 
-/// Serializes the losses with the prefix `lost.`.
+/// Serializes each loss, also one that is 0, as a key with the prefix `lost.`.
+///
+/// # Errors
+/// Those of the serializer.
 pub(crate) fn lost_prefix<S: serde::Serializer>(
     lost: &BTreeMap<&str, u64>,
     serializer: S,

@@ -1,4 +1,4 @@
-//! Numbers in texts for people.
+//! Formats numbers for people.
 
 /// A whole number with commas between thousands: `28,232`.
 pub(crate) fn number(number: u64) -> String {

@@ -32,7 +32,7 @@ pub struct Top {
 }
 
 impl Top {
-    /// Keeps the first `limit` rows in the order of a column; `None`: all rows.
+    /// Keeps the first `limit` rows in the order of a column; 0: none; `None`: all rows.
     pub fn new(by: Column, limit: Option<usize>) -> Self {
         let limit = limit.unwrap_or(usize::MAX);
         Self { by, reverse: false, limit, rows: Vec::new(), bounded: false }
@@ -76,7 +76,9 @@ impl Top {
     }
 }
 
-/// The order of a table that is sorted by a column. It is total: rows of different subjects are never equal.
+/// The order of a table that is sorted by a column; `Less`: `one` comes first. Rows that are equal by the column
+/// ([`Column::order`]) are ordered by ports in use (most first), then by key, process id and name, and container, which rise. It
+/// is total: rows of different subjects are never equal.
 pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
     by.order(one, other)
         .then_with(|| other.in_use.cmp(&one.in_use))
@@ -130,7 +132,7 @@ impl Alike {
 pub struct Reading<'a> {
     /// When the reading began: wall clock, ns since 1970.
     pub ns: u64,
-    /// How many corrections of the ledger by comparison with the kernel's sockets there were so far that no loss explains.
+    /// Corrections of the ledger so far, made by comparison with the kernel's sockets, that no loss explains.
     pub drift: u64,
     /// The losses by then: how many of each name, also those that are 0 if the source names them.
     pub lost: BTreeMap<&'a str, u64>,

@@ -10,7 +10,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     filter(text, |_| false)
 }
 
-/// Several lines of text: as [`line()`], but newlines stay.
+/// Several lines of text: every harmful character except newlines is replaced by U+FFFD.
 pub fn lines(text: &str) -> Cow<'_, str> {
     filter(text, |letter| letter == '\n')
 }

@@ -48,10 +48,10 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// An offset in a plain file, at most about 64 KiB (further if lines there are unreadable) before the first line of `ns`
-/// (since 1970) or later; it can be in the middle of a line. It is found by bisection, which assumes that lines are in the
-/// order of time. Lines that were written together can be in another order: so the player asks for a time well before the
-/// one that it needs.
+/// An offset in a plain file, at most about [`SEARCH_MIN`] bytes (further if lines there are unreadable) before the first line
+/// whose time is `ns` (since 1970) or later; without such a line, before the file's end. It can be in the middle of a line; 0 in
+/// a file of at most [`SEARCH_MIN`] bytes. It is found by bisection, which assumes that lines are in the order of time. Lines
+/// that were written together can be in another order: so the player asks for a time well before the one that it needs.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -67,7 +67,8 @@ pub(super) fn offset_before(file: &File, ns: u64) -> io::Result<u64> {
     Ok(low)
 }
 
-/// The time of the last readable line of a plain file, ns since 1970; `None`: there is none in its last 16 MiB or so.
+/// The time of the last readable line of a plain file, ns since 1970; `None`: there is none in its last [`READ_MAX`] bytes (the
+/// last read can go up to [`WINDOW`] further), or the file is empty.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -96,11 +97,13 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
     }
 }
 
-/// The time of the last readable line in the last frame of a zstd file, ns since 1970; `None`: there is none, or that
-/// frame is larger than [`READ_MAX`] (compressed) or [`DECOMPRESSED_MAX`] allow.
+/// The time of the last readable line in the last frame of a zstd file, ns since 1970; `None`: that frame has none, has more than
+/// [`READ_MAX`] compressed bytes, or [`DECOMPRESSED_MAX`] decompressed bytes or more. If decompression fails within the frame,
+/// the last line before that place counts.
 ///
 /// # Errors
-/// The file cannot be read, has a damaged or a skippable frame, or there is no memory to decompress it.
+/// The file cannot be read, there is no file descriptor left, a frame or block has a damaged header, a frame is skippable, or
+/// there is no memory to decompress.
 pub(super) fn last_time_zstd(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
     let end = repair::end(file, size)?;

@@ -21,7 +21,8 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// The keys of a line; `None`: it lacks one of them, or is of another version of the format.
+    /// The keys of a line; `None`: it lacks one of them, one has a value of another type, `ts` or `event.name` has an escape, or
+    /// `v` is not 1. In a line that begins as tracer writes it, what follows `event.name` is not checked, except its last `}`.
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
         quick(line).or_else(|| slow(line))
     }

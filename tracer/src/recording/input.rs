@@ -31,7 +31,7 @@ enum Source {
     Zstd(Box<Decoder<'static, BufReader<Raw>>>),
 }
 
-/// Reads the lines of one file.
+/// Reads the lines of one file. Its bytes are not checked: [`Self::line`] returns any bytes between two newlines.
 pub(super) struct Input {
     /// Another descriptor of the open file in `source`. Both have the same position, which is read and moved here.
     file: File,
@@ -74,11 +74,11 @@ fn is_zstd(head: &[u8]) -> bool {
 }
 
 impl Input {
-    /// Reads a file from this offset on. `from` must be 0 or where a zstd frame begins (not checked); `None`: from the
-    /// present position, for a pipe. Of a pipe, this waits for the first four bytes.
+    /// Reads a file from offset `from` on, which must be 0 or where a zstd frame begins (not checked); `None`: from the
+    /// present position, for a pipe. Of a pipe, this waits for the first four bytes or its end. It moves the position of `file`.
     ///
     /// # Errors
-    /// The file cannot be read, there is no file descriptor left, or no memory to decompress.
+    /// The file cannot be read or has no such offset (a pipe), there is no file descriptor left, or no memory to decompress.
     pub(super) fn open(file: &File, from: Option<u64>) -> io::Result<Self> {
         let mut shared = file.try_clone()?;
         if let Some(from) = from {
@@ -109,13 +109,14 @@ impl Input {
         })
     }
 
-    /// Makes reading end after `bytes` (decompressed) bytes, or up to one read more, as if the file ended there: to read
-    /// all of a file could take hours.
+    /// Makes reading end after `bytes` more (decompressed) bytes, or up to one read further, as if the file ended there: to read
+    /// all of a file could take hours. One read fills at most the room in the buffer, which is [`READ_SIZE`] or more. `u64::MAX`:
+    /// no limit.
     pub(super) const fn limit_to(&mut self, bytes: u64) {
         self.budget = bytes;
     }
 
-    /// Whether as many bytes as [`Self::limit_to`] allows were read. (The file may also end just there.)
+    /// Whether as many bytes as [`Self::limit_to`] allows were read. (The file may also end just there.) False without a limit.
     pub(super) const fn limit_reached(&self) -> bool {
         self.budget == 0
     }
@@ -125,8 +126,8 @@ impl Input {
         matches!(self.source, Source::Plain(_))
     }
 
-    /// Continues at the first line that begins at `offset` or after it. The file must be plain, seekable and opened at 0
-    /// (not checked).
+    /// Continues at the first line that begins at `offset` (bytes in the file) or after it; beyond the last line,
+    /// [`Self::line`] then returns `None`. The file must be plain, seekable and opened at 0 (not checked).
     ///
     /// # Errors
     /// The file cannot be read, or there is no file descriptor left.

@@ -1,4 +1,4 @@
-//! The values of each kind of line that is used. Unknown keys are ignored.
+//! Parses the kinds of lines that a command uses ([`super::reader::Entry`]), one type for each. Unknown keys are ignored.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -32,6 +32,7 @@ use crate::{
 /// A line `tuple.stats` or `address.stats`.
 #[derive(Debug)]
 pub struct Tuple<'a> {
+    /// [`TupleKey::of_bind`] for a line `address.stats`.
     pub key: TupleKey,
     /// The counters. Those that the line lacks are derived from the ports in use and in TIME_WAIT, or else 0.
     pub count: TupleCount,
@@ -172,7 +173,13 @@ impl TupleLine<'_> {
 }
 
 impl<'a> Tuple<'a> {
-    /// Parses a line `tuple.stats`. Fails if it is no JSON object, lacks a key of this kind, or a value has the wrong type.
+    /// Parses a line `tuple.stats` (its `event.name` is not checked). A count of ports in a state that is above 65,535 is cut to
+    /// that; failures of an unknown cause count as [`Cause::Other`].
+    ///
+    /// # Errors
+    /// It is no JSON object; it lacks `network.local.address`, `network.peer.address`, `network.peer.port`, `netns`,
+    /// `ports.in_use` or `ports.time_wait`; a value has another type than the format's; or a list has more counts than the format
+    /// allows.
     pub(super) fn of(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: TupleLine<'_> = serde_json::from_slice(line)?;
         // A line without counters has only the ports in use: they are taken as opened.
@@ -238,8 +245,12 @@ struct AddressLine<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// Parses a line `address.stats` (the ports that bind(address, 0) holds at one address), as a tuple without a destination.
-    /// Fails as [`Self::of`].
+    /// Parses a line `address.stats` (the ports that bind(address, 0) holds at one address), as a tuple without a destination
+    /// ([`TupleKey::of_bind`]). The line has no states, TIME_WAITs, failures, searches or process: these are 0 or empty here.
+    ///
+    /// # Errors
+    /// It is no JSON object; it lacks `network.local.address`, `netns` or `ports.in_use`; or a value has another type than the
+    /// format's.
     pub(super) fn of_address(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: AddressLine<'_> = serde_json::from_slice(line)?;
         let opened = line.opened.unwrap_or(line.in_use).max(line.in_use);
@@ -272,7 +283,7 @@ fn called(name: &str, source: &str, thread: &str) -> Called {
     Called { name: comm(name), of: NameOf::of_word(source), thread: comm(thread) }
 }
 
-/// The first and last port of `32768-60999`; `None`: the text is not such a range.
+/// The first and last port of `32768-60999`; `None`: the text is not such a range. The first can be above the last.
 fn range(text: &str) -> Option<(u16, u16)> {
     let (low, high) = text.split_once('-')?;
     Some((low.parse().ok()?, high.parse().ok()?))
@@ -328,7 +339,12 @@ struct FailureLine<'a> {
 }
 
 impl<'a> Failure<'a> {
-    /// As [`Tuple::of`], for `connect.failed` or `bind.failed`, as `call` says. `wall_ns`: the line's time, ns since 1970.
+    /// Parses a line `connect.failed` or `bind.failed`; `call`: of which call (not checked). `wall_ns`: the line's time, ns since
+    /// 1970. A local or peer port, errno or process id that the line lacks is 0, a peer [`Addr::UNSPECIFIED`]; an unknown cause
+    /// is [`Cause::Other`].
+    ///
+    /// # Errors
+    /// It is no JSON object; it lacks `network.local.address`, `netns` or `cause`; or a value has another type than the format's.
     pub(super) fn of(line: &'a [u8], call: Call, wall_ns: u64) -> serde_json::Result<Self> {
         let line: FailureLine<'_> = serde_json::from_slice(line)?;
         let what = reading::Failure {
@@ -363,7 +379,10 @@ impl<'a> Failure<'a> {
 }
 
 impl Totals {
-    /// Parses a line `tracer.stats` or `tracer.stop` (not checked). A total that is missing or no u64 is 0. Fails if it is no object.
+    /// Parses a line `tracer.stats` or `tracer.stop` (its `event.name` is not checked). A total that is missing or no u64 is 0.
+    ///
+    /// # Errors
+    /// It is no JSON object.
     pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);

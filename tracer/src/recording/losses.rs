@@ -8,12 +8,13 @@ const REASONS: usize = 64;
 const LONGEST: usize = 64;
 const OTHERS: &str = "other_reasons";
 
-/// How much was lost, by reason.
+/// How much was lost, by reason. Reasons are cut to 64 bytes, between two characters.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Losses(BTreeMap<String, u64>);
 
 impl Losses {
-    /// Adds to the count of a reason. If 64 other reasons have a count already, this one is counted as `other_reasons`.
+    /// Adds to the count of a reason, up to `u64::MAX`; 0 changes nothing. If 64 other reasons have a count already, this one is
+    /// counted as `other_reasons`.
     pub fn add(&mut self, reason: &str, count: u64) {
         if count > 0 {
             let sum = self.of(reason);

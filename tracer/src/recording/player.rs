@@ -26,7 +26,7 @@ const SECOND: u64 = 1_000_000_000;
 /// How many lines are read at most for the settings of the namespaces of the first reading.
 const FIRST_LINES: usize = 100_000;
 
-/// Plays a recording: the readings that a live view would have had.
+/// Plays a recording: gives its readings one after the other, as a live view has them.
 pub struct Player {
     reader: Reader,
     about: About,
@@ -47,11 +47,11 @@ pub struct Player {
 }
 
 impl Player {
-    /// Opens these files, in any order; `-` is stdin. Reads up to the first line that the player uses.
+    /// Opens these files, in any order; `-` is stdin. Reads up to the first line that the player uses; of a pipe, waits for it.
     ///
     /// # Errors
-    /// A file that cannot be opened or read, cannot be decompressed, or is not a recording; a pipe together with other
-    /// files; stdin is a terminal; all files are empty.
+    /// A file cannot be opened or read; the beginning of a zstd file cannot be decompressed; the first line of a file or pipe is
+    /// not one of the format; a pipe is given together with other files; stdin is a terminal; all files, or the pipe, are empty.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut player = Self {
             reader: Reader::open(paths)?,
@@ -79,7 +79,8 @@ impl Player {
         Ok(player)
     }
 
-    /// What the newest `tracer.start` said, with the changes of `degraded` since then; empty if no such line was read.
+    /// What the `tracer.start` that was read last says, with `degraded` from the `tracer.degraded` that was read last since then;
+    /// empty if no such line was read. [`Self::seek`] does not change it.
     pub fn about(&self) -> &About {
         &self.about
     }
@@ -89,12 +90,13 @@ impl Player {
         self.reader.span()
     }
 
-    /// How many lines are missing in what was read so far, by gaps in `seq`.
+    /// How many lines are missing in what was read so far, by gaps in `seq`. What is read again is not counted again, and what
+    /// [`Self::seek`] skipped does not count.
     pub fn missing(&self) -> u64 {
         self.reader.missing()
     }
 
-    /// How many lines, and ends of compressed files, could not be read so far.
+    /// How many lines, and ends of compressed files, could not be read so far; what is read again is not counted again.
     pub fn unreadable(&self) -> u64 {
         self.reader.unreadable()
     }
@@ -124,10 +126,11 @@ impl Player {
     }
 
     /// The time of the reading that [`Self::next`] returns next, by CLOCK_MONOTONIC, ns; `None`: the recording has no more
-    /// readings.
+    /// readings. Reads up to that reading: [`Self::about`] and the counts change with it.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A plain file cannot be read, or the next file cannot be opened for reading. Damaged lines and the damaged end of a zstd
+    /// file are no errors: [`Self::unreadable`] counts them.
     pub fn upcoming(&mut self) -> Result<Option<u64>, Error> {
         loop {
             if let Some(reading) = self.ready.front() {
@@ -154,10 +157,10 @@ impl Player {
 
     /// Calls `each` with each tuple of the next reading, then returns the rest of the reading; `None`: the recording has no more
     /// readings. A reading of a recording without `tuple.stats` has no tuples: it covers one second with failed calls, or shows
-    /// that they ended.
+    /// that they ended. A reading whose `tracer.stats` is missing has the totals of the one before.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// Those of [`Self::upcoming`]; tuples that `each` was called with are then lost.
     pub fn next(
         &mut self,
         each: &mut dyn FnMut(&TupleSample<'_>),
@@ -291,13 +294,15 @@ impl Player {
         }
     }
 
-    /// Goes to a time, ns since 1970. The next readings begin at least 90 s (or two intervals, if longer) before it, or at
-    /// the recording's beginning: the screen at that time needs the tuples' past. Settings of namespaces are known then if they
-    /// are in the first reading, or were read before and are of an earlier time. On a pipe this does nothing: the caller reads
-    /// forward to the time.
+    /// Goes to a time, ns since 1970. The next readings begin at least 90 s (or two intervals, if longer) before it, in a zstd
+    /// file at its beginning, or at the recording's beginning: the screen at that time needs the tuples' past. After a time
+    /// beyond the end, the last readings can follow, or none. Settings of namespaces are known then if they are in the first
+    /// reading, or were read before and are of an earlier time. On a pipe this does nothing: the caller reads forward to the
+    /// time.
     ///
     /// # Errors
-    /// The time is earlier than the newest reading, and the recording comes from a pipe; a file cannot be read.
+    /// The time is earlier than the newest reading, and the recording comes from a pipe; a plain file cannot be read, or a file
+    /// cannot be opened for reading.
     pub fn seek(&mut self, wall_ns: u64) -> Result<(), Error> {
         if !self.is_seekable() {
             if wall_ns < self.now_ns {

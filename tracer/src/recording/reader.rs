@@ -101,12 +101,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens these files, in any order; `-` is stdin. Of a pipe, it waits for the first four bytes.
+    /// Opens these files, in any order; `-` is stdin. Of a pipe, it waits for the first four bytes or its end.
     ///
     /// # Errors
-    /// A file that cannot be opened or read, cannot be decompressed, or is not a recording; a pipe together with other
-    /// files; stdin is a terminal; all files are empty. A pipe that is empty or not a recording is no error here:
-    /// [`Self::next`] fails then.
+    /// A file cannot be opened or read; the beginning of a zstd file cannot be decompressed; the first line of a file is not one
+    /// of the format; a pipe is given together with other files; stdin is a terminal; all files are empty. A pipe that is empty
+    /// or not a recording is no error here: [`Self::next`] fails then.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let set = Set::open(paths)?;
         let mut reader = Self {
@@ -129,8 +129,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Calls `take` with the next line of a kind that [`Entry`] has. Returns false if there is none up to the end of the
-    /// last file.
+    /// Calls `take` once, with the next line of a kind that [`Entry`] has. Returns false, without a call, if there is none up to
+    /// the end of the last file.
     ///
     /// # Errors
     /// A plain file cannot be read, the next file cannot be opened for reading, or a pipe is empty or not a recording.
@@ -178,11 +178,12 @@ impl Reader {
         Ok(false)
     }
 
-    /// Continues at or before the first line of `ns` (since 1970) or later: in a compressed file, at its beginning. Returns
-    /// whether that is the beginning of the recording. The recording must be seekable (not checked).
+    /// Continues at or before the first line whose time is `ns` (since 1970) or later: in a zstd file, at its beginning. If no
+    /// line is that late, it continues before the end of the last file. Returns whether it continues at the beginning of the
+    /// recording. The recording must be seekable (not checked).
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file cannot be examined, opened for reading, or read.
     pub(super) fn go_to(&mut self, ns: u64) -> Result<bool, Error> {
         let before = self.set.parts.iter().rposition(|part| part.first_ns <= ns);
         let part = before.unwrap_or(0);
@@ -226,12 +227,12 @@ impl Reader {
         self.lines
     }
 
-    /// How many lines are missing in what was read so far, by gaps in `seq`.
+    /// How many lines are missing in what was read so far, by gaps in `seq`. What is read again is not counted again.
     pub fn missing(&self) -> u64 {
         self.issues.missing
     }
 
-    /// How many lines, and ends of compressed files, could not be read so far.
+    /// How many lines, and ends of compressed files, could not be read so far. What is read again is not counted again.
     pub fn unreadable(&self) -> u64 {
         self.issues.unreadable
     }

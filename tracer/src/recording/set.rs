@@ -1,4 +1,4 @@
-//! The files of a recording, in the order of their times.
+//! Opens the files of a recording, checks each one's first line, and orders them by its time.
 
 use std::{
     collections::HashSet,
@@ -46,8 +46,9 @@ impl Set {
     /// Opens these files, in any order; `-` is stdin. Empty files are left out, and files that are named twice are read once.
     ///
     /// # Errors
-    /// A file that cannot be opened or read, cannot be decompressed, or is not a recording; a pipe together with other
-    /// files; stdin is a terminal; all files are empty. A pipe is not read here.
+    /// A file cannot be opened or read; the beginning of a zstd file cannot be decompressed; the first line of a file is not one
+    /// of the format; a pipe is given together with other files; stdin is a terminal; all files are empty. A pipe is not read
+    /// here.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut parts = Vec::new();
         let mut size = 0_u64;
@@ -110,11 +111,11 @@ fn name(path: &Path) -> String {
     text::line(&path.to_string_lossy()).into_owned()
 }
 
-/// Checks that the first line of a file is a line of the format. Returns its time, ns since 1970. `name`: the file's name in
-/// messages.
+/// Checks that the first line of a file is a line of the format. Returns its time, ns since 1970. `line`: that line; `None`: the
+/// file has none. `name`: the file's name in messages.
 ///
 /// # Errors
-/// The file has no line, or its first line is not one of the format.
+/// The file has no line; or its first line lacks a key that every line has, is of another version, or is longer than 1 MiB.
 pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
     let Some(line) = line else { return Err(empty_error(name)) };
     if let Some(ns) = Envelope::of(line.bytes).and_then(|line| line.wall_ns()) {
@@ -213,7 +214,7 @@ impl Part {
         Ok(self.file.metadata().map_err(|source| self.error(source))?.len())
     }
 
-    /// The lines of the file, from the first one on; of a pipe, from its present position (it waits for four bytes).
+    /// The lines of the file, from the first one on; of a pipe, from its present position (it waits for four bytes or the end).
     ///
     /// # Errors
     /// The file cannot be read, there is no file descriptor left, or no memory to decompress.

@@ -78,7 +78,8 @@ impl Recorder {
         self.writer.start(&mut self.lines, moment, &start).unwrap();
     }
 
-    /// `netns.settings`: which TIME_WAITs connect() may take over in this namespace.
+    /// Writes `netns.settings` of the namespace with inode number `netns`: which TIME_WAITs connect() may take over, the range
+    /// 32768-33767, and 40001 as its only reserved port.
     pub(crate) fn settings(&mut self, mono_ns: u64, netns: u32, reuse: Reuse) {
         let moment = self.moment(mono_ns);
         let name = self.namespaces.get(&netns).copied();
@@ -87,7 +88,8 @@ impl Recorder {
         self.writer.settings(&mut self.lines, moment, &line).unwrap();
     }
 
-    /// Writes `tuple.stats`.
+    /// Writes `tuple.stats` of a tuple with these counters, all of whose ports in use take room of its 1,000. `name`: of the
+    /// cgroup of the process that connected last; `None`: not known.
     pub(crate) fn tuple(
         &mut self,
         mono_ns: u64,
@@ -98,7 +100,7 @@ impl Recorder {
         self.tuple_with_ends(mono_ns, key, count, name, &[]);
     }
 
-    /// As [`Self::tuple`], with these `ends` as the value of `ports.time_wait_ends`.
+    /// Writes what [`Self::tuple`] writes, with `ends` as the value of `ports.time_wait_ends`; empty: without that key.
     pub(crate) fn tuple_with_ends(
         &mut self,
         mono_ns: u64,
@@ -117,12 +119,12 @@ impl Recorder {
         self.writer.tuple_stats(&mut self.lines, moment, &line).unwrap();
     }
 
-    /// Writes `tracer.stats` with this many refused connect() calls so far.
+    /// Writes `tracer.stats` with this many refused connect() calls so far, and 3 losses `map_busy`.
     pub(crate) fn stats(&mut self, mono_ns: u64, refused: u64) {
         self.totals(mono_ns, refused, 0);
     }
 
-    /// As [`Self::stats`], with this many calls so far that found no port, too.
+    /// Writes what [`Self::stats`] writes, and that `exhausted` calls so far found no port.
     pub(crate) fn totals(&mut self, mono_ns: u64, refused: u64, exhausted: u64) {
         let moment = self.moment(mono_ns);
         let stats = Stats {
@@ -135,7 +137,8 @@ impl Recorder {
         self.writer.stats(&mut self.lines, moment, &stats).unwrap();
     }
 
-    /// Writes `connect.failed`.
+    /// Writes `connect.failed` of tuple [`key`]`(1)` with this cause: by nginx (812), EADDRNOTAVAIL, 1,000 ports in use of 1,000,
+    /// 900 of them in TIME_WAIT.
     pub(crate) fn failure(&mut self, mono_ns: u64, cause: Cause) {
         let event = Event {
             mono_ns,
@@ -158,7 +161,7 @@ impl Recorder {
         self.writer.event(&mut self.lines, &event, &context, || Some(&name)).unwrap();
     }
 
-    /// Writes `tracer.degraded`.
+    /// Writes `tracer.degraded` with these lists, and nothing that has ended.
     pub(crate) fn degraded(&mut self, mono_ns: u64, now: &[&str], added: &[&str]) {
         let moment = self.moment(mono_ns);
         let list = |these: &[&str]| these.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();

@@ -3,7 +3,7 @@
 use crate::format::timestamp::LENGTH;
 
 /// `2026-11-21T02:44:53.123456789Z` as ns since 1970; `None`: the text is not of this form, or the time is before 1970
-/// or after July 2554 (the ns do not fit into 64 bits). A day up to 31 is accepted in every month.
+/// or after July 2554 (the ns do not fit into 64 bits). A day up to 31 is accepted in every month, and a second up to 60.
 pub(super) fn parse(text: &[u8]) -> Option<u64> {
     let text: &[u8; LENGTH] = text.try_into().ok()?;
     let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (29, b'Z')];

@@ -23,8 +23,9 @@ pub(super) fn addr(address: IpAddr) -> Addr {
     }
 }
 
-/// A process's or thread's name in the kernel's form: 16 bytes, NUL-padded. A longer one is cut between two characters:
-/// the kernel's names are shorter, but bytes that were not UTF-8 became longer when they were written.
+/// A process's or thread's name in the kernel's form: 16 bytes, NUL-padded (without a NUL if all 16 are used). A longer one is
+/// cut between two characters: the kernel's names are shorter, but bytes that were not UTF-8 became longer when they were
+/// written.
 pub(super) fn comm(text: &str) -> [u8; 16] {
     let mut comm = [0; 16];
     let end = text.floor_char_boundary(comm.len());
@@ -39,7 +40,8 @@ pub(super) fn cause(name: &str) -> Option<Cause> {
     Cause::ALL.into_iter().find(|cause| cause.name() == name)
 }
 
-/// Failed calls by cause (index: [`Cause`]), from an object like `{"refused":2}`.
+/// Failed calls by cause (index: [`Cause`]), from an object like `{"refused":2}`. An unknown name counts as [`Cause::Other`]; a
+/// value that is no u64 is an error.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts(pub(super) [u64; Cause::COUNT]);
 
@@ -68,10 +70,10 @@ impl<'de> Deserialize<'de> for Counts {
     }
 }
 
-/// How many port searches took how long, by bucket of durations; zeros at the end may be left out.
+/// Numbers of port searches, by duration ([`tracer_common::tuple::search_bucket`]); zeros at the end may be left out.
 pub(super) type Histogram = AtMost<u32, SEARCH_BUCKETS>;
 
-/// How many TIME_WAITs end in each of the seconds after the reading; zeros at the end may be left out.
+/// Numbers of TIME_WAITs that end in the first, second, … second after the reading; zeros at the end may be left out.
 pub(super) type Ends = AtMost<u16, TIME_WAIT_S>;
 
 /// A list of at most `N` counts; missing ones at the end are 0. A longer list is an error.

@@ -44,7 +44,8 @@ pub(crate) fn beat() {
     BEATS.with_borrow(Beats::step);
 }
 
-/// As long as this exists, the calling thread detaches programs: see [`Beats::is_detaching`].
+/// As long as this exists, the calling thread detaches programs: see [`Beats::is_detaching`]. Its end counts a step, too. Of the
+/// threads that count in the same [`Beats`], one may have one of these at a time (not checked).
 pub(crate) struct Detaching(());
 
 impl Detaching {
@@ -66,7 +67,7 @@ fn set_detaching(begins: bool) {
     beat();
 }
 
-/// Makes the calling thread count its steps in `beats` from now on.
+/// Makes the calling thread count its steps in `beats` from now on; threads that it starts do not.
 pub(crate) fn count_in(beats: Beats) {
     BEATS.set(beats);
 }

@@ -15,8 +15,8 @@ use crate::{cli::LogFormat, error::Error};
 pub const VARIABLE: &str = "TRACER_LOG";
 
 /// Starts the log. `verbosity`: 0 shows warnings and errors, 1 also what is attached, 2 also this program's own
-/// decisions, 3 also those of its libraries, 4 and more everything. If `TRACER_LOG` is set and not empty, it decides
-/// instead.
+/// decisions, 3 also those of its libraries, 4 and more everything. If `TRACER_LOG` is set and not empty, its directives say
+/// instead what is shown. Text has colours if stderr is a terminal and `NO_COLOR` is not set.
 ///
 /// # Errors
 /// A directive in `TRACER_LOG` is not valid, or a log was started before.
@@ -47,8 +47,8 @@ struct Held {
     new: usize,
 }
 
-/// Keeps the log off the terminal until this is dropped: then the newest 200 lines are written to stderr. If stderr is not
-/// a terminal, lines are written immediately.
+/// Keeps the log off the terminal until this is dropped: then the newest 200 lines are written to stderr, and older ones are
+/// lost. If stderr is not a terminal, lines are written immediately. Only one may exist at a time (not checked).
 #[must_use]
 pub struct Hold(());
 

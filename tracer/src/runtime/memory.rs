@@ -1,10 +1,11 @@
-//! Gives memory that only the start needs back to the kernel, because a tracer can run for months.
+//! Keeps the program's memory small, because a tracer can run for months: one heap for all threads, and free memory is given
+//! back to the kernel.
 
 use std::{fs, os::raw::c_void};
 
 /// Gives the memory of the start back to the kernel: some 20 MiB in which symbols and types were, which the allocator
 /// would keep, and the program's pages of code and constants. (Pages that are used again are read from the program's
-/// file again.)
+/// file again.) What fails is logged, or if /proc cannot be read, left out.
 #[expect(unsafe_code, reason = "madvise(2)")]
 pub(crate) fn release_start_memory() {
     trim();

@@ -74,9 +74,10 @@ impl Role {
 /// capabilities in `keep`, and the rights of `user`. What is taken cannot be regained.
 ///
 /// # Errors
-/// The kernel refuses a step. It is no error if the user cannot be changed because CAP_SETUID or CAP_SETGID is missing, or because
-/// the user namespace has no such user: then the thread stays the user who started the program. Nor is it an error that the kernel has no seccomp filters: then no
-/// system call is taken away.
+/// The kernel refuses to set no_new_privs, to change the user, to drop capabilities or to install the seccomp filter; what was
+/// taken before that stays taken. It is no error if the user cannot be changed because CAP_SETUID or CAP_SETGID is missing, or
+/// because the user namespace has no such user: then the thread stays the user who started the program. Nor is it an error that
+/// the kernel has no seccomp filters: then no system call is taken away.
 pub(crate) fn enter(role: Role, user: User, keep: CapabilitySet) -> io::Result<()> {
     privilege::forbid_regaining(keep)?;
     user.assume()?;

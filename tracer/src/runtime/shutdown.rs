@@ -89,9 +89,11 @@ impl StopSignals {
 /// After a signal, how long the final report waits at most until stderr takes it.
 const REPORT_LIMIT: Duration = Duration::from_millis(50);
 
-/// Runs `work` in a new thread until it ends, and returns its result. SIGINT and SIGTERM (with a screen, SIGHUP, too)
-/// ask the work to stop, and so does a signal that came during the start. If the work does not stop, this returns an
-/// error while the thread still runs. Without a screen, SIGHUP asks the work to open its output again.
+/// Runs `work` in a new thread until it ends, and returns its result. SIGINT and SIGTERM (after
+/// [`StopSignals::end_with_terminal`], SIGHUP, too) ask the work to stop, and so does a signal that came during the start. If the
+/// work then writes the same piece for 0.5 s, waits for 0.5 s without a step, or makes no step for 10 s, this undoes what the
+/// start made (see [`undo_with`]) and returns an error while the thread still runs; from then on, the process ends within 0.6 s
+/// by itself. Before [`StopSignals::end_with_terminal`], SIGHUP asks the work to open its output again.
 ///
 /// # Errors
 /// Those of `work`; `work` panicked; after a signal, the output is blocked or the work does not stop; the signals or the

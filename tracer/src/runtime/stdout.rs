@@ -1,4 +1,4 @@
-//! Writes text to stdout.
+//! Writes whole texts to stdout.
 
 use std::io::{self, Write as _};
 

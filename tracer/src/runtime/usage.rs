@@ -1,4 +1,4 @@
-//! CPU time and memory of this process.
+//! Measures the CPU time and the memory of this process.
 
 use rustix::{
     param::page_size,

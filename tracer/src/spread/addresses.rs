@@ -34,6 +34,7 @@ const MAX_ANSWERS: usize = 1_000_000;
 pub struct Host {
     /// Names of all interfaces.
     pub interfaces: Vec<String>,
+    /// Those of all interfaces; one that several interfaces have is there several times.
     pub addresses: Vec<HostAddress>,
     /// Of the addresses that [`Self::read`] was given: the IPv4 ones that no interface has, but that a route of
     /// type local makes the host's own (`ip route add local`).
@@ -77,7 +78,7 @@ impl Host {
     /// fails counts as no.
     ///
     /// # Errors
-    /// The interfaces or addresses cannot be listed.
+    /// The interfaces or addresses cannot be listed, or are more than 1,000,000.
     pub fn read(wanted: impl IntoIterator<Item = IpAddr>) -> io::Result<Self> {
         Self::read_with(None, wanted)
     }
@@ -85,7 +86,7 @@ impl Host {
     /// [`Self::read`] for the network namespace of `socket`; `None`: the calling thread's.
     ///
     /// # Errors
-    /// The interfaces or addresses cannot be listed.
+    /// The interfaces or addresses cannot be listed, or are more than 1,000,000.
     pub(super) fn read_with(
         socket: Option<&QuerySocket>,
         wanted: impl IntoIterator<Item = IpAddr>,
@@ -161,9 +162,9 @@ fn is_routed_here(socket: Option<&QuerySocket>, address: Ipv4Addr) -> bool {
     .is_ok_and(|routes| routes.contains(&true))
 }
 
-/// Whether the calling thread's network namespace has a route to this destination from this source; `None`: from the
-/// source that the kernel would choose. A route that refuses packets (such as blackhole) counts as none. False, too, if
-/// the kernel does not answer.
+/// Whether the calling thread's network namespace has a route to this destination from this source, which must be of the same
+/// family (not checked); `None`: from the source that the kernel would choose. A route that refuses packets (such as blackhole)
+/// counts as none. False, too, if the kernel does not answer.
 pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
     list(None, "routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_usable)
         .is_ok_and(|routes| routes.contains(&true))

@@ -30,6 +30,7 @@ const V4_LENGTH: u32 = 96;
 pub struct Target {
     /// The value as it was written.
     pub text: String,
+    /// What the value means, in the form that the hooks compare.
     pub destination: Destination,
 }
 

@@ -77,7 +77,7 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     Ok(out)
 }
 
-/// Weights of the pool's addresses of the destination's family.
+/// Weights (1 to 100) of the pool's addresses of the destination's family, in the pool's order; empty: the pool has none.
 pub(super) fn weights(pool: &[PoolAddress], destination: &Addr) -> Vec<u16> {
     let v4 = destination.to_v4().is_some();
     let family = pool.iter().filter(|member| member.address.to_v4().is_some() == v4);

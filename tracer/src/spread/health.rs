@@ -1,4 +1,4 @@
-//! Which addresses of the pool are left out for a while, and until when. Pure: no clock, no I/O.
+//! Decides which addresses of the pool are left out, and until when (1 s to 1 min). Pure: no clock, no I/O.
 //!
 //! An address that the kernel refuses is left out of the whole pool. An address whose connections to a destination
 //! (address and port) get no answer is left out towards this destination, but only if another address of the pool
@@ -65,7 +65,7 @@ struct Quarantine {
 
 /// The quarantine of each key (an address, or an address and a destination). A key is left out until its quarantine ends. The
 /// ended quarantine is kept for twice its length: if another begins in that time, that one is twice as long. At most
-/// 1,024 are kept.
+/// 1,024 are kept: for a further one, the one that ends soonest is dropped.
 #[derive(Debug)]
 pub struct Quarantines<K>(HashMap<K, Quarantine>);
 
@@ -76,8 +76,9 @@ impl<K> Default for Quarantines<K> {
 }
 
 impl<K: Copy + Eq + Hash> Quarantines<K> {
-    /// Leaves `key` out for a while; changes nothing if it is left out already. The quarantine lasts 1 s; if the last
-    /// one ended less than twice its length ago, twice as long as that one, at most 1 min.
+    /// Begins a quarantine of `key` at `now`; changes nothing if it is left out already. The quarantine lasts 1 s; if the last
+    /// one ended less than twice its length ago, twice as long as that one, at most 1 min. If 1,024 others are kept, the one that
+    /// ends soonest is dropped, also if it has not ended.
     pub fn begin(&mut self, key: K, now: Instant) {
         let length = match self.0.get(&key) {
             Some(before) if now < before.until => return,
@@ -130,9 +131,10 @@ impl Health {
         self.failing.0.retain(|key, _| key.source != *address);
     }
 
-    /// Compares the addresses' connections to one destination, and begins the quarantine of those that get no answer.
-    /// Their outcomes start at zero again: after the quarantine only new connections count. If no address that is
-    /// in use gets answers, the destination is at fault, and none is left out.
+    /// Compares the addresses' connections to one destination (`outcomes` must be of the same one; not checked), and begins the
+    /// quarantine of those that get no answer: more than 3 recent connections, and at least four of five, unanswered. Their
+    /// outcomes start at zero again: after the quarantine only new connections count. If no address that is in use gets answers,
+    /// the destination is at fault, and none is left out.
     pub fn judge(&mut self, outcomes: &mut [(TupleKey, &mut Outcome)], now: Instant) {
         let is_in_use = |key| self.failing.until(key, now).is_none();
         if !outcomes.iter().any(|(key, outcome)| outcome.gets_answers() && is_in_use(key)) {
@@ -145,7 +147,7 @@ impl Health {
     }
 
     /// Ends the quarantines towards each destination for which all of the `usable` addresses of its family are in
-    /// quarantine.
+    /// quarantine, or there is no such address.
     pub fn keep_one(&mut self, usable: &[Addr], now: Instant) {
         let is_v4 = |addr: &Addr| addr.to_v4().is_some();
         let lost: Vec<TupleKey> = self

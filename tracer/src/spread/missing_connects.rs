@@ -34,7 +34,8 @@ pub struct MissingConnects {
 
 impl MissingConnects {
     /// Adds a reading: sources `chosen` since the rule began, and connections `opened` since the last reading whose
-    /// source was chosen. Begins a check if too many chosen sources have no connection.
+    /// source was chosen. Begins a check (of 10 readings) if more chosen sources have no connection than 3 plus one in 64 of
+    /// those that were chosen since the last reading. The first reading begins none.
     pub fn add_reading(&mut self, chosen: u64, opened: u64) {
         self.readings_left = self.readings_left.saturating_sub(1);
         let Some(before) = self.chosen.replace(chosen) else { return };

@@ -1,4 +1,4 @@
-//! The agent's sockets in the pool's network namespace.
+//! Opens the agent's two netlink sockets in the pool's network namespace.
 
 use std::io;
 

@@ -49,7 +49,8 @@ impl Notes {
     }
 
     /// The notes for people, each with the word for its kind (`taken`, `passed over`, `not spread` or `warning`); of
-    /// each list of addresses the first eight, and how many more there are.
+    /// each list of addresses the first eight, and how many more there are (of `taken`, how many more are kept). Empty: there are
+    /// no notes.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let named = |it: &Candidate| format!("{} ({})", it.address, it.interface);
         let mut lines = Vec::new();

@@ -18,6 +18,7 @@ pub use spec::{Members, Spec, between};
 /// An address that can be used, in the form that the hooks compare.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PoolAddress {
+    /// IPv4 as v4-mapped IPv6.
     pub address: Addr,
     /// Weight, 1 to 100.
     pub weight: u16,
@@ -84,7 +85,8 @@ impl Trouble {
     }
 }
 
-/// Every address that these values list, for [`Host::read`] to look up.
+/// Every address that these values list, for [`Host::read`] to look up: in the order of the values, and twice if two list it.
+/// None of a value that names an interface or is `auto`.
 pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
     specs
         .iter()
@@ -117,8 +119,8 @@ pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolErro
     Ok(members(specs, host).iter().filter_map(Member::usable).collect())
 }
 
-/// The pool as it is now, usable or not: IPv4 first, each family in ascending order, at most [`POOL_MAX`] of each. An
-/// address of several values has the weight of the first one.
+/// The pool as it is now, usable or not: IPv4 first, each family in ascending order, at most [`POOL_MAX`] of each (the lowest).
+/// An address of several values has the weight of the first one. Empty: no value gives an address.
 pub fn members(specs: &[Spec], host: &Host) -> Vec<Member> {
     let mut all = BTreeMap::new();
     for member in specs.iter().flat_map(|spec| expand(spec, host)) {

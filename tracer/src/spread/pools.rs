@@ -4,8 +4,8 @@
 use super::state::{Lock, State};
 use crate::{kernel::spread::pinned::Pins, view::reading::Pool};
 
-/// All pinned rules of this version of tracer, each with its agent and its addresses; without addresses if the agent's
-/// state cannot be trusted or read.
+/// All pinned rules of this version of tracer, sorted by name, each with its agent and its addresses; without addresses if the
+/// agent's state cannot be trusted or read. Empty: there is no such rule in any bpffs that can be opened.
 pub fn pools() -> Vec<Pool> {
     Pins::all().rules.into_iter().map(|(rule, _)| pool(rule)).collect()
 }

@@ -7,7 +7,9 @@ use tracer_common::{Addr, TupleKey};
 /// How full the source addresses are towards one destination, now and with the pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
+    /// IPv4 as v4-mapped IPv6.
     pub destination: Addr,
+    /// Port of the destination, host byte order.
     pub port: u16,
     /// Ports in use of all sources together.
     pub in_use: u64,
@@ -54,8 +56,9 @@ pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
     peaks
 }
 
-/// Projections for the destinations of these peaks, fullest first, without those towards which no port is in use.
-/// `capacity` and `weights`: as for [`project`].
+/// Projections for the destinations of these peaks, fullest first, without those towards which no port is in use. `capacity`:
+/// ports of a source; 0: see [`Projection::now`]. `weights`: those of the pool's addresses of the destination's family; a
+/// destination for which none is above 0 is left out.
 pub fn of_peaks(
     peaks: &Peaks,
     capacity: u32,

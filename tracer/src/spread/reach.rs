@@ -22,6 +22,7 @@ pub type Interfaces = BTreeSet<String>;
 pub struct Route {
     /// Number of the table. 0: this is no route, but stands for a rule of policy routing.
     pub table: u32,
+    /// The destinations to which it applies.
     pub network: IpNet,
     pub action: RouteAction,
 }
@@ -42,7 +43,7 @@ pub struct RouteAction {
 /// What the route to a range of addresses does with connections (as ip-route(8) names the types).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RouteType {
-    /// Connections leave this host, from addresses of these interfaces.
+    /// Connections leave this host, from addresses of these interfaces; empty: they were added after the interfaces were listed.
     Unicast(Interfaces),
     /// Connections stay on this host, which has the address on this interface.
     Local(String),
@@ -162,6 +163,7 @@ pub(super) enum Sources {
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Elsewhere {
     pub network: IpNet,
+    /// The interfaces over which it is reached, without those of `except`.
     pub interfaces: Interfaces,
     /// The networks within it that are reached over the pool's interfaces, and so are spread. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -212,8 +214,9 @@ pub fn range_starts(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
 }
 
 /// The ranges of `within`, in ascending order. `range_starts`: their first addresses, as [`range_starts()`] returns them.
-/// `ask`: how the kernel reaches an address, and the network of its route. Neighbours with the same answer become one
-/// range.
+/// `ask`: how the kernel reaches an address, and the network of its route (`None`: there is none); it is called for the first
+/// address of each range (for the last one if that is 0.0.0.0 or ::), unless that is not unicast. Neighbours with the same answer
+/// become one range.
 pub fn ranges(
     within: &IpNet,
     range_starts: &[IpAddr],

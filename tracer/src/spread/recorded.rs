@@ -19,9 +19,9 @@ use reader::Recording;
 /// and as they would be with the pool.
 ///
 /// # Errors
-/// Recordings that cannot be read, or that have no `tuple.stats` about the destinations; a pool without addresses; this
-/// host's addresses cannot be read; with `--pool auto`, routes that cannot be read, do not say which interfaces it
-/// means, or lead to too many networks for one rule.
+/// A recording cannot be opened or read, is a damaged zstd file, or has a line that is not one of `tracer record`; none has a
+/// `tuple.stats` about the destinations; no `--pool` value gives an address; this host's addresses cannot be read; with `--pool
+/// auto`, the routes cannot be read, do not say which interfaces it means, or lead to too many networks for one rule.
 pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     let listed = pool::listed(&config.pool);
     let mut host = Host::read(listed)

@@ -36,6 +36,7 @@ use crate::{
 /// What was read of the pool's network namespace.
 #[derive(Debug)]
 pub(super) struct NetnsView {
+    /// The interfaces and addresses of the namespace.
     pub(super) host: Host,
     pub(super) range: PortRange,
     pub(super) reuse: Reuse,
@@ -60,7 +61,8 @@ pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
     }
 }
 
-/// Reads the network namespace's addresses, routes and settings.
+/// Reads the network namespace's addresses, routes and settings. Routes that cannot be read are no error here (see
+/// [`NetnsView::reaches`]), nor is another setting than the port range.
 ///
 /// # Errors
 /// The namespace cannot be entered; its addresses or its port range cannot be read.
@@ -183,7 +185,7 @@ pub(super) fn notes(config: &SpreadConfig, view: &NetnsView) -> Notes {
     Notes::new(&config.pool, &view.host, view.reaches.as_deref().unwrap_or_default())
 }
 
-/// Opens the cgroups to attach to.
+/// Opens the cgroups to attach to, in this order, up to the first error.
 ///
 /// # Errors
 /// There is no cgroup v2 hierarchy or no such cgroup, or it cannot be opened; a path is `/`, but the root that can be

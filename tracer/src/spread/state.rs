@@ -67,10 +67,11 @@ pub struct State {
     pub notes: Notes,
 }
 
-/// An address that is left out for a while.
+/// An address that is left out of the whole pool until a time.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Quarantined {
     pub address: IpAddr,
+    /// Why it is left out, for people.
     pub reason: String,
     /// When the quarantine ends, by CLOCK_MONOTONIC, ns.
     pub until_mono_ns: u64,
@@ -83,6 +84,7 @@ pub struct LeftOutTowards {
     pub destination: IpAddr,
     /// Port of the destination.
     pub port: u16,
+    /// Why it is left out, for people.
     pub reason: String,
     /// When the quarantine ends, by CLOCK_MONOTONIC, ns; absent: there is none, and the address is left out as long as
     /// the reason lasts (a missing route).
@@ -204,7 +206,8 @@ impl State {
         Ok(renameat(&folder, &draft, &folder, name(rule, "json"))?)
     }
 
-    /// Reads the state that the rule's newest agent published last.
+    /// Reads the state that the rule's newest agent published last; keys that the file lacks have their defaults. A file that
+    /// others than root could have written, that has more than 4 MiB or that is no such JSON is [`StateFile::Untrusted`].
     pub fn read(rule: &str) -> StateFile {
         read_in(Path::new(FOLDER), &name(rule, "json"))
     }

@@ -45,11 +45,12 @@ struct ForeignRule {
     pins: String,
 }
 
-/// One rule, with the keys of its JSON object.
+/// One rule, with the keys of its JSON object. If the hooks have no rule now (it is being ended), or it cannot be read, `netns`
+/// and `capacity` are 0, `fast_ports` is false, and `tuples` is empty.
 #[derive(Debug, Serialize)]
 pub struct RuleStatus {
     pub rule: String,
-    /// Process id of the rule's agent; absent: the rule is active without an agent.
+    /// Process id of the rule's agent; absent: the rule is active without an agent, or its lock file cannot be read.
     #[serde(rename = "agent.pid", skip_serializing_if = "Option::is_none")]
     pub agent: Option<u32>,
     /// Inode number of the pool's network namespace.
@@ -118,7 +119,8 @@ pub struct Use {
 /// The text or JSON line to print.
 ///
 /// # Errors
-/// Missing privileges; a rule that does not exist; maps that cannot be read.
+/// Capabilities are missing or cannot be read, or this process is in a user namespace of its own; there is no rule of the name
+/// that is asked for; a map of a rule cannot be opened or read.
 pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     loaded::check_rights()?;
     let wanted = |name: &String| config.rule.as_ref().is_none_or(|rule| rule == name);

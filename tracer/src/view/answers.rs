@@ -56,8 +56,8 @@ pub struct Answer {
     pub severity: Severity,
     /// Which kind of finding that is.
     pub id: Id,
-    /// For people. With [`Kind::Does`] and a known gain: what the command achieves. In all other cases: the first advice, with its
-    /// gain if that is known.
+    /// For people. With [`Kind::Does`] and a known gain: what the command achieves. In all other cases: the first advice, with
+    /// its gain if that is known.
     pub text: String,
     /// A command to type.
     pub command: String,
@@ -90,8 +90,8 @@ impl Answer {
 }
 
 impl Answers {
-    /// The first advice for a tuple, or for an address at which bind() takes ports; `None`: nothing is wrong with it, or it was
-    /// not judged.
+    /// The first advice for a tuple, or for an address at which bind() takes ports; `None`: nothing is wrong with it, it was not
+    /// judged, or its first finding that has an advice has no command.
     pub fn first(&self, key: &TupleKey) -> Option<&Answer> {
         self.first.get(key)
     }
@@ -104,12 +104,13 @@ impl Answers {
         })
     }
 
-    /// Remembers the failures of a reading. `now_ms`: its time on the readings' clock, ms.
+    /// Remembers, for 10 s, the calls of bind(address, 0) in `failures` that found no port; the others are ignored. `failures`:
+    /// all of a reading. `now_ms`: its time on the readings' clock, ms; wraps.
     pub(super) fn remember(&mut self, failures: &[Failure], now_ms: u32) {
         self.binds.add(failures, now_ms);
     }
 
-    /// The findings about a tuple, the cause first.
+    /// The findings in [`Self::findings`] about a tuple, the cause first; none if nothing is wrong with it, or it was not judged.
     pub fn of<'a>(&'a self, key: &TupleKey) -> impl Iterator<Item = &'a Finding> {
         let key = *key;
         self.findings.iter().filter(move |finding| is_about(&finding.subject, &key))

@@ -106,8 +106,8 @@ impl FailureRates {
         }
     }
 
-    /// Processes whose calls failed in the `seconds` whole seconds (at most 60) before `wall_ns` (ns since 1970), in no
-    /// order: id (0: not known), name (NUL-padded), and failures per second.
+    /// Processes whose calls failed in the `seconds` whole seconds (at most 60; 0: none) before that of `wall_ns` (ns since
+    /// 1970), in no order: id (0: not known; all such processes together), name (NUL-padded), and failures per second.
     pub fn within(&self, wall_ns: u64, seconds: u32) -> Vec<(u32, [u8; 16], f64)> {
         let now = wall_ns / 1_000_000_000;
         let ago = 1..=u64::from(seconds);

@@ -81,17 +81,18 @@ const TEXTS: &str = "src, dst, port, comm, container, unit, err, netns, pid";
 const NUMBERS: &str = "ports, tw, reuse, sat, conn, fail, search, eta";
 
 impl Filter {
-    /// Parses what was typed.
+    /// Parses what was typed; a text without words matches every row.
     ///
     /// # Errors
-    /// Which word is wrong, and what to write instead.
+    /// Which word is wrong, and what to write instead; or that a quote is not closed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let terms = words(text)?.iter().map(|word| term(word)).collect::<Result<_, _>>()?;
         Ok(Self { terms, text: text.trim().to_owned() })
     }
 
     /// A filter that shows the tuples of the group whose row this is; `None`: the row is a tuple's, or what its tuples have in
-    /// common (the name of their process, their container) is not known.
+    /// common (the name of their process, their container) is not known. By process and by container, it also shows tuples whose
+    /// name contains that of the group; of a name with a quote, only the part before the quote counts.
     pub fn to_members(row: &Row, by: GroupBy) -> Option<Self> {
         let address = |end| IpAddr::from(end).to_canonical();
         let text = match by {
@@ -121,7 +122,7 @@ impl Filter {
         self.terms.is_empty()
     }
 
-    /// Whether all words match the row.
+    /// Whether all words match the row. A comparison with a number that is not known does not match (so `!` before it does).
     pub fn matches(&self, row: &Row) -> bool {
         self.terms.iter().all(|term| term.test.matches(row) != term.not)
     }

@@ -1,4 +1,4 @@
-//! A line of text that a person types.
+//! Edits a line of text that a person types: a filter, or a time.
 
 /// The text, and the cursor.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -12,7 +12,7 @@ pub struct Input {
 const LIMIT: usize = 200;
 
 impl Input {
-    /// A line with this text, and the cursor at its end.
+    /// A line with this text, which is not checked or cut, and the cursor at its end.
     pub fn new(text: &str) -> Self {
         Self { text: text.to_owned(), at: text.len() }
     }

@@ -170,8 +170,8 @@ fn applies(when: Scope, live: bool) -> bool {
     }
 }
 
-/// What a key does in a list or in details; `None`: nothing. `live`: whether the source is a running tracer, and not a
-/// recording.
+/// What a key does in a list or in details; `None`: nothing. Of the modifiers, only Ctrl counts. `live`: whether the source is a
+/// running tracer, and not a recording.
 pub fn action(event: &KeyEvent, live: bool) -> Option<Action> {
     if event.modifiers.contains(KeyModifiers::CONTROL) {
         return match event.code {

@@ -101,6 +101,7 @@ pub struct Sort {
 /// The part of a list that is on the screen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct List {
+    /// The rows that are on the screen, in their order.
     pub rows: Vec<Row>,
     /// Index of the first of `rows` in the whole list.
     pub first: usize,
@@ -130,7 +131,8 @@ pub struct Replay {
     pub missing: u64,
     /// Lines, and ends of compressed files, that could not be read so far.
     pub unreadable: u64,
-    /// What was left out so far because a limit of memory was reached, one text each; empty: nothing was.
+    /// What was left out so far because a limit of memory was reached (of tuples, failed calls or names), one text each; empty:
+    /// nothing was.
     pub limits: Vec<String>,
     /// Name of the file; of several files, how many there are.
     pub name: String,
@@ -205,7 +207,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// A live model without readings, for a screen of 80 columns and 24 lines, with the defaults of all settings.
+    /// A live model without readings, for a screen of 80 columns and 24 lines, with colours and times in UTC: the view of tuples,
+    /// fullest first, without a filter, with rates over one second.
     pub fn new(about: About) -> Self {
         let sort = Sort { by: Column::Saturation, reverse: false };
         let ports = Sort { by: Column::Ports, reverse: false };

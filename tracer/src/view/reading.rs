@@ -44,6 +44,7 @@ pub struct About {
 /// A tuple at the time of a reading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TupleSample<'a> {
+    /// [`TupleKey::of_bind`] for the ports that bind(address, 0) takes at an address.
     pub key: TupleKey,
     pub count: &'a TupleCount,
     /// Whether `count` says in which states the ports are. The counts of an address (bind), and those of older recordings,
@@ -132,7 +133,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether both are of the same call, tuple, cause, errno and process.
+    /// Whether both are of the same call, tuple, cause, errno and process id (0, not known, is like 0).
     pub fn is_like(&self, other: &Self) -> bool {
         (self.call, self.key, self.cause, self.errno, self.pid)
             == (other.call, other.key, other.cause, other.errno, other.pid)
@@ -206,7 +207,7 @@ pub struct Holder {
 pub struct Pool {
     /// Name of the rule.
     pub rule: String,
-    /// Process id of its agent; `None`: the rule is active without one.
+    /// Process id of its agent; `None`: the rule is active without one, or the agent's lock file cannot be read.
     pub agent: Option<u32>,
     /// Each address, with the reason why it is left out; `None`: it is used.
     pub addresses: Vec<(std::net::IpAddr, Option<String>)>,

@@ -1,4 +1,5 @@
-//! Draws a model into the cells of a terminal.
+//! Draws a model into the cells of a terminal. Widths, and the `room` of a text, are in columns of the terminal, heights in
+//! lines.
 
 mod detail;
 mod doctor;

@@ -18,8 +18,8 @@ pub trait Source {
     /// The source failed, and has no more readings.
     fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error>;
 
-    /// Time until [`Self::next`] should be called; `None`: a recording is paused or at its end, so that there is no next
-    /// reading unless a key asks for it.
+    /// Time until [`Self::next`] should be called; zero: now. `None`: a recording is paused or at its end, so that there is no
+    /// next reading unless a key asks for it.
     fn due(&self, model: &Model) -> Option<Duration>;
 
     /// Does work that cannot wait for the next reading. Called many times between two readings.

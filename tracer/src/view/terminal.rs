@@ -42,7 +42,7 @@ impl Keys {
     /// Opens stdin, or if that is no terminal, /dev/tty.
     ///
     /// # Errors
-    /// There is no terminal.
+    /// The process has no terminal, or there is no file descriptor left.
     pub fn open() -> io::Result<Self> {
         let stdin = io::stdin();
         if stdin.is_terminal() {

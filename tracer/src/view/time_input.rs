@@ -20,7 +20,9 @@ pub struct Base {
 const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
                         (2026-11-21T03:34:48Z) or how far forward or back (90s, 5m, 2h, -30s)";
 
-/// The time that a text means, ns since 1970. `direction`: that of a duration without a sign.
+/// The time that a text means, ns since 1970: a time of day (`03:34:48`), a date and time with or without a zone, or a duration
+/// from `base.now_ns` on (`90s`, `5m`, `-1.5h`). It can be outside of the recording. `direction`: that of a duration without a
+/// sign.
 ///
 /// # Errors
 /// What to write instead, because the text is not a time, or a duration leads to before 1970 or too far; or that the time

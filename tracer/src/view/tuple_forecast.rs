@@ -1,4 +1,5 @@
-//! One tuple over time, and its forecast. The same for `tracer top`, `replay`, `record` and `tuples`.
+//! Keeps one tuple over time, and makes its forecast, for `tracer top`, `replay`, `record` and `tuples`. Times (`…_ms`) are on
+//! the readings' clock, CLOCK_MONOTONIC in ms, and wrap after 49 days.
 
 use tracer_common::{Cause, TupleCount};
 

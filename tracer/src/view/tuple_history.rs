@@ -277,7 +277,8 @@ impl TupleHistory {
         alive.map(move |track| track.row(window, now_ms))
     }
 
-    /// The tuple with the worst problem; if none has one, the fullest. `None`: there is no tuple.
+    /// The tuple with the worst problem; if none has one, the fullest. `None`: there is no tuple. `window`: over which the rates
+    /// of its row are taken.
     pub fn worst(&self, window: Window) -> Option<Worst> {
         let now_ms = self.now_ms;
         let alive = self.tracks.iter().filter(|track| track.is_alive(now_ms));
@@ -315,7 +316,8 @@ impl TupleHistory {
         self.plots.watch(key);
     }
 
-    /// The points of a tuple's plot; `None`: the tuple was never watched, 64 others were watched since, or it is gone.
+    /// The points of a tuple's plot, of at most the newest 300 readings; without a point until the first reading after
+    /// [`Self::watch`]. `None`: the tuple was never watched, 64 others were watched since, or it is gone.
     pub fn plot(&self, key: &TupleKey) -> Option<&Plot> {
         self.plots.get(key)
     }

@@ -98,7 +98,7 @@ fn read(model: &mut Model, reading: Snapshot) {
     }
 }
 
-/// Makes [`Model::answers`] again.
+/// Makes [`Model::answers`] again from the newest reading, and judges the tuple whose details are open in any case.
 pub(super) fn judge(model: &mut Model) {
     let detailed = model.detailed();
     let Model { answers, history, about, reading, .. } = model;

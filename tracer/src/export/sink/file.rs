@@ -1,4 +1,4 @@
-//! The file or stdout beneath a sink.
+//! The open file or stdout to which a sink writes: opens it, prepares it for appending, and rotates it.
 
 use std::{fs::File, io, os::fd::AsFd, path::Path};
 

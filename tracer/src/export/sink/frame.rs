@@ -48,11 +48,11 @@ impl Frame {
         self.encoder.as_ref().map_or(0, |encoder| encoder.get_ref().len())
     }
 
-    /// Returns, compressed, what was added since the last call; empty: nothing was. With `end`, it ends the frame, otherwise
-    /// a block.
+    /// Returns, compressed, what was added since the last call. With `end`, it ends the frame: then empty means that there is no
+    /// frame to end. Otherwise it ends a block; empty: nothing was added.
     ///
     /// # Errors
-    /// Something could not be compressed (no memory): the caller has to abandon the frame.
+    /// Something could not be compressed (no memory), now or in [`Self::add`]: the caller has to call [`Self::abandon`].
     pub(super) fn take(&mut self, end: bool) -> io::Result<Vec<u8>> {
         if let Some(error) = self.failed.take() {
             return Err(error);

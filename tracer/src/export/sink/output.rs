@@ -63,7 +63,8 @@ impl<A: Append> Output<A> {
         self.refused = refused.or(self.refused.take());
     }
 
-    /// As [`Self::refused`], and forgets that error.
+    /// The newest error because of which something could not be written; `None`: none since the last call. [`Self::refused`] is
+    /// `None` then, until the next error.
     pub(super) fn take_refused(&mut self) -> Option<io::Error> {
         self.refused.take()
     }
@@ -74,7 +75,7 @@ impl<A: Append> Output<A> {
     }
 
     /// Writes as many whole units of `bytes` as there is room for, after what earlier calls left over; if that does not fit,
-    /// nothing of `bytes`.
+    /// nothing of `bytes`. A unit that was written in part is cut off again; if it cannot be, it is torn ([`Put::torn`]).
     ///
     /// # Errors
     /// [`Closed`]: the reader is gone. Any other failure to write is no error here: [`Put`] says how far it got, and

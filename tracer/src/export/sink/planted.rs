@@ -12,12 +12,12 @@ use crate::{error::Error, format::text};
 /// Write permission of the group and of others.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Refuses a file that others may have put there. In a folder where only its owner can create files, every file is
-/// accepted.
+/// Refuses a file that others may have put there. `file`: what fstat(2) says of it. In a folder where only its owner can create
+/// files (by its mode), every file is accepted.
 ///
 /// # Errors
-/// [`Error::Failure`]: the file belongs neither to this user nor to root nor to the owner of the folder, or has several
-/// names (hard links).
+/// [`Error::Failure`]: the file belongs neither to the effective user of the calling thread nor to root nor to the owner of the
+/// folder; or it is a regular file with several names (hard links).
 pub(super) fn refuse(place: &Place, file: &Metadata) -> Result<(), Error> {
     // Does not fail: the same fstat() succeeded when the folder was opened.
     let Ok((owner, mode)) = place.folder() else { return Ok(()) };

@@ -268,7 +268,8 @@ impl Column {
         }
     }
 
-    /// The text of this column's cell in a row; `-` if the value is not known, or there is none. Safe to print on a terminal.
+    /// The text of this column's cell in a row; `-` if the value is not known, or there is none; `*` for a source or destination
+    /// if the row stands for several; `full` for an ETA of 0. Safe to print on a terminal.
     pub fn cell(self, row: &Row) -> String {
         let unknown = || "-".to_owned();
         match self {

@@ -1,4 +1,4 @@
-//! The table as aligned columns.
+//! Formats a reading as a table of aligned columns, for people.
 
 use std::fmt::Write;
 
@@ -8,7 +8,8 @@ use crate::{
     ledger::stats::Row,
 };
 
-/// The header, one line for each row, and if there are losses, one line for them.
+/// The header, one line for each row in the order of `rows`, and if there are losses, one line for them; each with its newline.
+/// The column of the namespace is there only if two rows differ in nothing else.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> String {
     let columns = Alike::columns(Alike::of(rows).found(), &Column::TUPLE);
     // One string has all cells, and `ends` where each ends: a table can have 100,000 rows, and a string for each cell

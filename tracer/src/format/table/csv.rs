@@ -19,8 +19,9 @@ process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.co
 ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound,\
 process.executable.name.source,thread.name,systemd.unit\r\n";
 
-/// The rows as lines of CSV, after the header if `header`. `ns`: wall clock of the reading, ns since 1970. A row about
-/// bind(address, 0) has no peer address.
+/// The rows as lines of CSV, each with `\r\n` at its end, after the header if `header`; empty without both. `ns`: wall clock of
+/// the reading, ns since 1970. A value that is not known is an empty cell. A row about bind(address, 0) has no peer address, and
+/// 0 as its port.
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
     let ts = String::from_utf8_lossy(&ts);

@@ -1,4 +1,4 @@
-//! The settings of a network namespace that decide which ports connect() is given.
+//! Parses the settings of a network namespace (port range, reserved ports, tcp_tw_reuse) in `netns.settings` and `tracer.start`.
 
 use std::ops::RangeInclusive;
 
@@ -15,14 +15,16 @@ const MOST_RUNS: usize = 512;
 pub struct Settings {
     /// The namespace that they are of, by its inode number.
     pub netns: u32,
-    /// Its name in /run/netns; empty: it has none, or the line does not say it.
+    /// Its name in /run/netns, cut to 1,024 bytes; empty: it has none, or the line does not say it.
     pub name: String,
-    /// First and last port of the range, both inclusive; `None`: the line has no valid range.
+    /// First and last port of the range, both inclusive; the first can be above the last (not checked). `None`: the line has no
+    /// two port numbers.
     pub range: Option<(u16, u16)>,
     /// Ports of the range that are never chosen; empty: none. `None`: the line does not say it, or it has no valid list or one of
     /// more than 512 runs.
     pub reserved: Option<Vec<RangeInclusive<u16>>>,
-    /// Which TIME_WAITs connect() can take over; `None`: the line does not say it.
+    /// Which TIME_WAITs connect() can take over; `None`: the line lacks `tcp_tw_reuse` or `tcp_timestamps`, or one is of another
+    /// type.
     pub reuse: Option<Reuse>,
 }
 
@@ -30,7 +32,7 @@ impl Settings {
     /// Parses a line `netns.settings`.
     ///
     /// # Errors
-    /// It is no JSON object, or does not say which namespace it is about.
+    /// It is no JSON object, or has no `netns` that is a number of 32 bits. (Other values of another type count as missing.)
     pub(in crate::recording) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         Self::in_line(&line).ok_or_else(|| serde::de::Error::missing_field("netns"))
@@ -55,7 +57,7 @@ impl Settings {
     }
 }
 
-/// The number that a line has for this key; `None`: it has none, or one that is too large for its type.
+/// The number that a line has for this key; `None`: it has none, or one that is negative, not whole or too large for `T`.
 pub(super) fn number<T: TryFrom<u64>>(line: &Map<String, Value>, key: &str) -> Option<T> {
     T::try_from(line.get(key)?.as_u64()?).ok()
 }

@@ -1,4 +1,4 @@
-//! The first line of a stream, and the lines that say what does not work as well as it could.
+//! Parses the lines `tracer.start` and `tracer.degraded`. A value of another type than the format's counts as missing.
 
 use std::time::Duration;
 

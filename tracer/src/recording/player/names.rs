@@ -1,4 +1,4 @@
-//! Keeps each name once, however many lines have it.
+//! Keeps names of cgroups, containers and namespaces, each once, however many lines have it; all together in at most 16 MiB.
 
 use std::{collections::HashSet, sync::Arc};
 

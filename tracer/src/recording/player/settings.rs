@@ -1,4 +1,4 @@
-//! The settings of network namespaces, as far as lines that were read say them.
+//! Keeps the newest settings of each network namespace that a line has had so far: which ports and TIME_WAITs connect() may use.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
@@ -22,8 +22,8 @@ struct Known {
 }
 
 impl KnownSettings {
-    /// Replaces the settings of a namespace by those of a line. `wall_ns`: when it was written, ns since 1970. Does nothing if it is
-    /// one namespace too many.
+    /// Replaces the settings of a namespace by those of a line: what the line does not say is not known then. `wall_ns`: when it
+    /// was written, ns since 1970. Does nothing for a new namespace if [`MOST`] are known.
     pub(super) fn set(&mut self, wall_ns: u64, settings: &Settings) {
         if self.0.len() >= MOST && !self.0.contains_key(&settings.netns) {
             return;

@@ -1,4 +1,4 @@
-//! What the lines up to a position in a stream say: failures, totals, losses. Tuples are not kept here.
+//! What the lines up to a position in a stream say: failures, totals, losses, settings of namespaces. Tuples are not kept here.
 
 use std::collections::VecDeque;
 
@@ -40,7 +40,8 @@ impl State {
         self.self_stats = totals.self_stats;
     }
 
-    /// Adds a failure. Returns how many older failed calls were left out to make room for it; 0: none.
+    /// Adds a failure; one that is like the last one ([`Failure::is_like`]) and of the same second of the wall clock is added to
+    /// its count. Returns how many older failed calls were left out to make room for it; 0: none.
     pub(super) fn failure(&mut self, failure: Failure) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         if let Some(last) = self.failures.back_mut()
@@ -77,7 +78,7 @@ impl State {
 }
 
 impl At {
-    /// `ns` later, by both clocks.
+    /// The time `ns` later, by both clocks; at most `u64::MAX`.
     pub(super) fn later(self, ns: u64) -> Self {
         Self { wall_ns: self.wall_ns.saturating_add(ns), mono_ns: self.mono_ns.saturating_add(ns) }
     }

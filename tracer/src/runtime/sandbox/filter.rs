@@ -1,4 +1,5 @@
-//! A seccomp filter (seccomp(2)): system calls that a thread does not need fail with EPERM.
+//! A seccomp filter (seccomp(2)): system calls that a thread does not need fail with EPERM; clone3(2) and those of x32 with
+//! ENOSYS, so that the C library uses older ones.
 //!
 //! The filter lists what is denied (only of bpf(2), the commands that are allowed). A list of what is allowed would have to
 //! include whatever the C library and the runtime may call on every kernel, and a mistake in the list would end a tracer at
@@ -141,7 +142,7 @@ const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
 const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
 /// Makes the filter of a thread. `visits`: whether it may enter namespaces and make sockets. `bpf_commands`: the
-/// commands of bpf(2) that it may use.
+/// commands of bpf(2) that it may use; empty: none. Every call that is not denied (see [`DENIED`]) is allowed.
 pub(super) fn program(visits: bool, bpf_commands: &[u32]) -> Vec<sock_filter> {
     let number = offset_of!(seccomp_data, nr);
     let first = offset_of!(seccomp_data, args);

@@ -59,7 +59,7 @@ impl User {
     /// supplementary groups where the namespace lets nobody drop them: its files are then those of whoever made the namespace.
     ///
     /// # Errors
-    /// The kernel refuses a step.
+    /// The thread's capabilities cannot be read, or the kernel refuses to change its groups, group or user.
     pub(super) fn assume(self) -> io::Result<()> {
         if !can_change()? {
             return Ok(());

@@ -8,10 +8,10 @@ use crate::spread::reach::Route;
 /// How many destinations are asked for.
 const MOST: usize = 4;
 
-/// The name of the interface by which the calling thread's network namespace reaches the network of this address; if only a
-/// default route leads there, that by which it reaches the first of the destinations `towards` to which there is a route; without
-/// one, that of the default route. `None`: there is no route, or it leads to several interfaces, or is of another type than
-/// unicast.
+/// The name of the interface by which the calling thread's network namespace reaches this address. Only routes of type unicast
+/// with one interface count. The first of these is taken: the route to the address, unless it is a default route; the routes to
+/// the destinations `towards`, in their order (only the first 4 of the address's family); the default route. `None`: there is
+/// none of these, or the interface is gone since.
 ///
 /// # Errors
 /// No netlink socket can be opened, or the interfaces cannot be read.

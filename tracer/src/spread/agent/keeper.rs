@@ -74,7 +74,8 @@ impl Keeper {
     /// `--pool` lists. `keep`: the capabilities that reading maps takes.
     ///
     /// # Errors
-    /// The lease cannot be written; the thread cannot be started.
+    /// The lease cannot be written; the thread cannot be started. An error of the thread's sandbox is returned by
+    /// [`Self::take_changes`].
     pub(super) fn start(
         mut maps: RuleMaps,
         lease: Option<Duration>,

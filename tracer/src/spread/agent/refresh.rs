@@ -170,7 +170,8 @@ impl Agent {
         self.view.host = Host::default();
     }
 
-    /// The addresses of the pool that can be used now; and the others, each with the reason.
+    /// The addresses of the pool that can be used now; and the others (in quarantine, or see [`pool::Trouble`]), each with the
+    /// reason.
     pub(super) fn usable(&self, now: Instant) -> (Vec<PoolAddress>, Vec<(IpAddr, String)>) {
         let mut usable = Vec::new();
         let mut left_out = Vec::new();
@@ -246,9 +247,10 @@ impl Agent {
         notes
     }
 
-    /// Reads the routes to the destinations again, if that is due. True if it was, also if reading failed; false, too,
-    /// once the namespace is gone. If the routes cannot be read, or do not say any more which interfaces `--pool auto`
-    /// means, the pool stays as it is.
+    /// Reads the routes to the destinations again, if that is due: with `--pool auto` after 10 s, else after a minute, at once
+    /// after a change of addresses, but later if reading them takes more than 1/50 of the time. True if it was due, also if
+    /// reading failed; false, too, once the namespace is gone. If the routes cannot be read, or do not say any more which
+    /// interfaces `--pool auto` means, the pool stays as it is.
     pub(super) fn reread_routes(&mut self) -> bool {
         let auto = pool::is_auto(&self.config.pool);
         if self.namespace_gone || !self.routes.is_due(auto) {

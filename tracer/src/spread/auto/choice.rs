@@ -260,7 +260,8 @@ impl AutoChoice {
     }
 
     /// The destinations of the rule: `targets` (empty: all destinations), with what is reached over other interfaces
-    /// exempted.
+    /// exempted; `targets` itself, also if empty, if there is nothing to exempt. In the order that the hooks need (of those that
+    /// contain an address, the last one decides). Their number is not limited here.
     pub fn destinations(&self, targets: &[Destination]) -> Vec<Destination> {
         if self.elsewhere.is_empty() {
             return targets.to_vec();

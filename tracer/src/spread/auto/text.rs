@@ -54,7 +54,7 @@ pub(super) fn several(reached: &[Elsewhere]) -> String {
 }
 
 /// What may be wrong with addresses that `--pool` names, although they can be used; empty: nothing. Addresses of one
-/// interface share a text.
+/// interface share a text. `reaches`: how the destinations are reached; empty: not known, so without what depends on it.
 pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for spec in specs {

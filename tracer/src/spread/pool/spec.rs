@@ -33,6 +33,9 @@ pub enum Members {
 impl FromStr for Spec {
     type Err = PoolError;
 
+    /// # Errors
+    /// The text has another form than [`Reason::Syntax`] names; its weight is not 1 to 100; a range is of two families or written
+    /// backwards; a network has bits beyond its prefix; it lists more than [`POOL_MAX`] addresses, or one that no pool can have.
     fn from_str(text: &str) -> Result<Self, PoolError> {
         parse(text).map_err(|reason| PoolError { spec: text.to_owned(), reason })
     }

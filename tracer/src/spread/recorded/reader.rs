@@ -1,4 +1,4 @@
-//! The `tuple.stats` lines of a recording, reading by reading.
+//! Reads the `tuple.stats` lines of recordings, and finds the peaks of their readings.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -97,7 +97,7 @@ impl Recording {
         }
     }
 
-    /// How many lines, and destinations of readings, were left out because a limit was reached.
+    /// How many lines, and destinations of readings, were left out because [`LIMIT`] or [`NAMESPACES`] was reached.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -112,10 +112,12 @@ impl Recording {
         self.lines
     }
 
-    /// Reads one file, plain or zstd. A file that is cut short is read as far as it goes.
+    /// Reads one file, plain or zstd, and adds it to what was read before. A file that is cut short is read as far as it goes; an
+    /// empty one has no lines, which is no error.
     ///
     /// # Errors
-    /// The file cannot be read, or has a line that is not one of `tracer record`, or one longer than 1 MiB.
+    /// The file cannot be opened or read; a zstd file is damaged; a line has 1 MiB or more, is no JSON object, lacks `event.name`
+    /// or `mono_ns`, or is a `tuple.stats` that lacks its addresses, port, `netns` or `ports.in_use`. Lines before it were read.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let failed = |source| Error::File {
             tried: "read the recording",

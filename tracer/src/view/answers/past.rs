@@ -1,4 +1,5 @@
-//! What the judges need of earlier readings, and the history does not keep of every tuple.
+//! Keeps what the judges need of the last 10 s, and the history does not keep of every tuple: port searches, connections in
+//! CLOSE_WAIT, failed calls of bind().
 
 use std::collections::{HashSet, VecDeque};
 
@@ -91,7 +92,7 @@ fn close_wait(tuple: &Judged) -> u64 {
     tuple.row.states.map_or(0, |states| states.close_wait)
 }
 
-/// Calls of bind(address, 0) that failed lately because no port was free, by address: the ledger does not count them.
+/// Calls of bind(address, 0) that failed in the last 10 s because no port was free, by address: the ledger does not count them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Binds {
     /// Oldest first, each with the time of its reading, ms.

@@ -1,4 +1,4 @@
-//! The details of one tuple.
+//! Draws the details of one tuple: its usage, advice, forecast, plot, rates, failures, port searches and users.
 
 mod search;
 mod users;

@@ -39,7 +39,8 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
 }
 
-/// All lines of the view, in `room` columns, but at least 40 (a narrower area cuts them) and at most 100.
+/// All lines of the view, with at most 8 findings and how many more there are, in `room` columns, but at least 40 (a narrower
+/// area cuts them) and at most 100.
 pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> {
     let room = room.clamp(NARROWEST, WIDEST);
     let plain = Style::new();
@@ -126,7 +127,7 @@ fn styled(finding: &Finding, room: usize, theme: Theme) -> Vec<Line<'static>> {
 }
 
 /// The first finding about a tuple that has an advice, with that advice and, if that has no command, the first that has one; and
-/// the names of its other findings. No lines if no finding has an advice. Columns as in [`lines`].
+/// the names of its other findings. No lines if no finding has an advice. In `room` columns, but at least 40 and at most 100.
 pub(super) fn of_tuple(
     model: &Model,
     key: &tracer_common::TupleKey,

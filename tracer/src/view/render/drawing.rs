@@ -61,7 +61,8 @@ impl Field {
 /// The text between two fields.
 const GAP: &str = "  ";
 
-/// A line of the fields that `room` columns have room for, in their order. The last field stays even if it is wider.
+/// A line of the fields that `room` columns have room for, in their order, with two spaces between them. Those with the largest
+/// rank (of equal ones, the last) are left out first; the one that is left at the end stays even if it is wider.
 pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     let needed = |fields: &[Field]| {
         let text: usize = fields.iter().map(Field::width).sum();
@@ -83,7 +84,7 @@ pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-/// A text as lines of at most `room` columns, broken between words. A wider word has a wider line of its own.
+/// A text as lines of at most `room` columns, broken at spaces; at least one line. A wider word has a wider line of its own.
 pub(crate) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut now = String::new();
@@ -115,7 +116,8 @@ fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
     short
 }
 
-/// Two blocks of lines side by side: the second one from column `at` on, the first one cut to the columns before it.
+/// Two blocks of lines side by side: the second one, which is not cut, from column `at` on; the first one cut to `at` - 1
+/// columns. As many lines as the longer block has.
 pub(crate) fn two_columns(
     left: Vec<Line<'static>>,
     right: Vec<Line<'static>>,

@@ -33,7 +33,7 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
-/// A rate per second: with one decimal below 100 (`3.5`), else a whole number (`1,204`).
+/// A rate per second: with one decimal below 100 (`3.5`), else a whole number (`1,204`); `0` for 0.
 pub(crate) fn per_second(number: f64) -> String {
     let text = rate(number);
     text.parse().map_or(text, count)

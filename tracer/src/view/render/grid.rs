@@ -1,4 +1,4 @@
-//! A table's columns: which there is room for, and how wide they are.
+//! Lays out a table: chooses the columns that there is room for, and their widths.
 
 use ratatui::{
     style::Style,

@@ -38,8 +38,9 @@ fn eighths(value: f64, top: f64, height: usize) -> usize {
     if value > 0.0 { bar.max(1.0) as usize } else { 0 }
 }
 
-/// As [`bars`], for pairs of a whole and a part of it, which is drawn at the bottom. Each character comes with whether it
-/// belongs to the part. Lines from the top, in each a character for each column.
+/// The newest `width` pairs of a whole and a part of it as bars, one column each, the newest on the right; the part is drawn at
+/// the bottom. `height` lines, the top one first, each with `width` characters; with each, whether it belongs to the part. If
+/// there are fewer pairs, the left is empty. `top`: the whole that has a bar of full height.
 pub(super) fn stacked(
     points: &[(f64, f64)],
     (width, height): (usize, usize),
@@ -67,7 +68,8 @@ pub(super) fn stacked(
         .collect()
 }
 
-/// At most `width` values, oldest first; each is the largest of the successive values that it stands for, as `larger` says.
+/// At most `width` values, oldest first; each is the largest of the successive values that it stands for, as `larger` (which gets
+/// an older and a newer one) says. Fewer values than `width` stay as they are.
 pub(super) fn squeezed<T: Copy>(values: &[T], width: usize, larger: impl Fn(T, T) -> T) -> Vec<T> {
     let (count, columns) = (values.len(), width.min(values.len()));
     let chunk = |column: usize| {

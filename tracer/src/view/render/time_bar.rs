@@ -19,8 +19,8 @@ const WIDE: usize = 60;
 /// Least length of the bar: a shorter one would be useless.
 const LEAST: usize = 8;
 
-/// Draws the line into the first row of `area`. The bar is left out if the end of the recording is not known, or there is no
-/// room.
+/// Draws the line into the first row of `area`. The bar is left out if the end of the recording is not known or not after its
+/// begin, or there are fewer than 8 columns for it.
 pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.width);
     let wide = room >= WIDE;

@@ -1,4 +1,4 @@
-//! Connects and failures of the whole host.
+//! Keeps the connects and failures of the whole host at the newest 300 readings, and makes rates of them.
 
 use std::collections::VecDeque;
 
@@ -56,7 +56,7 @@ impl Host {
         });
     }
 
-    /// Over how many seconds there were readings, at most five minutes; 0: there were fewer than two.
+    /// Over how many seconds the kept readings (the newest 300) extend; 0: there were fewer than two.
     pub fn known_s(&self) -> f64 {
         let both = self.samples.front().zip(self.samples.back());
         both.map_or(0.0, |(first, now)| f64::from(now.at_ms.wrapping_sub(first.at_ms)) / 1000.0)
@@ -73,7 +73,7 @@ impl Host {
     }
 
     /// Ports taken and failed calls per second between each two successive readings, oldest first: the newest `count` pairs,
-    /// fewer if fewer are known.
+    /// fewer if fewer are known (at most 299). Readings of the same time make no pair.
     pub fn series(&self, count: usize) -> Vec<(f64, f64)> {
         let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
         let series = pairs.filter_map(|(before, now)| rates(before, now));

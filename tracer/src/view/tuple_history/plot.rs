@@ -45,7 +45,7 @@ pub(super) struct Plots {
 }
 
 impl Plots {
-    /// Begins or keeps the plot of a tuple. If there are too many, the one that was watched longest ago is dropped.
+    /// Begins or keeps the plot of a tuple. If 64 others have one, that which was watched longest ago is dropped.
     pub(super) fn watch(&mut self, key: &TupleKey) {
         self.clock += 1;
         if !self.by_key.contains_key(key) && self.by_key.len() >= PLOTS {

@@ -1,4 +1,5 @@
-//! One tuple of the history: its newest counters, and its recent past.
+//! Keeps one tuple of the history: its newest counters, and its recent past. Times (`…_ms`) are on the readings' clock,
+//! CLOCK_MONOTONIC in ms, and wrap after 49 days.
 
 use std::{cmp::Ordering, sync::Arc};
 

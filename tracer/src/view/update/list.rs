@@ -1,4 +1,4 @@
-//! The rows on the screen: of the view, in its order, around the selection.
+//! Chooses the rows that are on the screen: those of the view that the filter matches, in its order, around the selection.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -27,7 +27,9 @@ pub(super) fn height(model: &Model) -> usize {
     layout::areas(model).rows()
 }
 
-/// Makes [`Model::list`] again. The selected row stays selected, wherever it is now.
+/// Makes [`Model::list`] again (empty in a view without a table), and limits the scroll to the lines that there are. The selected
+/// row stays selected, wherever it is now; if it is gone, the row at its place in the order is selected; without rows, the list
+/// has no cursor, and the selection is kept for later.
 pub fn refresh(model: &mut Model) {
     limit_scroll(model);
     show(model, None);

@@ -1,4 +1,4 @@
-//! Keys while a filter or a time is typed.
+//! Handles keys while a filter or a time is typed.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 

@@ -1,4 +1,4 @@
-//! Texts of cells, and comparisons of rows.
+//! Makes the texts of cells, and compares values for the order of rows.
 
 use std::cmp::Ordering;
 

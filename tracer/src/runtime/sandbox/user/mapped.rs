@@ -45,6 +45,7 @@ impl Ids {
         Self { runs: text.map(|text| text.lines().filter_map(run).collect()) }
     }
 
+    /// Whether the namespace has this id; true if that is not known.
     pub(super) fn has(&self, id: u32) -> bool {
         let in_run = |(first, length): &(u64, u64)| {
             u64::from(id).checked_sub(*first).is_some_and(|offset| offset < *length)
