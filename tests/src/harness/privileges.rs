@@ -44,8 +44,9 @@ pub const ADVISED: &[(&str, u32)] = &[
     ("cap_bpf", BPF),
 ];
 
-/// The value of the extended attribute `security.capability` that setcap(8) writes to make these capabilities permitted and
-/// effective: `struct vfs_cap_data` of include/uapi/linux/capability.h. Bit N of `permitted` is capability N.
+/// The value (20 bytes, little-endian) of the extended attribute `security.capability` that setcap(8) writes to make these
+/// capabilities permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h. Bit N of `permitted` is
+/// capability N.
 pub fn of_file(permitted: u64) -> Vec<u8> {
     const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
     let low = u32::try_from(permitted & u64::from(u32::MAX)).unwrap_or_default();
@@ -59,8 +60,8 @@ const LAST: u32 = 63;
 /// Each number that a capability can have.
 pub const ALL: std::ops::RangeInclusive<u32> = 0..=LAST;
 
-/// Makes the command run as root of a new user namespace: it has every capability there, and none outside of it. Starting it
-/// fails if the kernel refuses the namespace. Returns `command`.
+/// Makes a command of root run as root of a new user namespace: it has every capability there, and none outside of it. Starting
+/// it fails if the kernel refuses the namespace. Returns `command`.
 pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
         // SAFETY: takes a number only.
@@ -73,7 +74,8 @@ pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(unshare) }
 }
 
-/// As [`in_user_namespace`], with a network namespace that belongs to the user namespace.
+/// Makes a command of root run as [`in_user_namespace`] does, and in a new network namespace that belongs to the new user
+/// namespace; its `lo` is down. Starting it fails if the kernel refuses one of the two. Returns `command`.
 pub fn in_user_and_network_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
         // SAFETY: takes a number only.
@@ -84,7 +86,8 @@ pub fn in_user_and_network_namespace(command: &mut Command) -> &mut Command {
     unsafe { in_user_namespace(command).pre_exec(unshare) }
 }
 
-/// Makes a command of root run with these capabilities only, by their numbers. Returns `command`.
+/// Makes a command of root run with these capabilities only, by their numbers; those that the kernel does not have are passed
+/// over. Starting it fails without CAP_SETPCAP. Returns `command`.
 pub fn only(command: &mut Command, kept: impl Into<Vec<u32>>) -> &mut Command {
     let kept = kept.into();
     let drop_others = move || {

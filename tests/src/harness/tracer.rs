@@ -33,7 +33,7 @@ pub const START_LIMIT: Duration = Duration::from_secs(40);
 /// guest ([`Place::limit`]).
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Path of the program under test, from `TRACER_BIN`; an error if that is not set.
+/// Path of the program under test, from `TRACER_BIN`; an error if that is not set. Whether the file exists is not checked.
 pub fn program() -> Result<PathBuf> {
     let path = env::var_os("TRACER_BIN").context("TRACER_BIN does not name the tracer program")?;
     Ok(PathBuf::from(path))
@@ -89,8 +89,8 @@ impl Ended {
     }
 }
 
-/// Runs a command to its end, whatever its exit code. An error if it takes longer than `limit` (see [`Place::limit`]): it is
-/// then killed.
+/// Runs a command to its end, without input, whatever its exit code. Bytes of its output that are not UTF-8 become U+FFFD. An
+/// error if it cannot be started, or takes longer than `limit` (see [`Place::limit`]): it is then killed.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     run_into(command, Stdio::piped(), limit)
 }

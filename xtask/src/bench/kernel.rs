@@ -31,7 +31,7 @@ pub(crate) struct Counted {
 pub(crate) struct Cost {
     /// The programs of each tool that was measured, without [`Tool::Empty`].
     pub(crate) tools: BTreeMap<Tool, Vec<Counted>>,
-    /// Number of connections that each tool saw, over all rounds.
+    /// Number of connections that each tool saw, over all rounds: those of the last load, times the number of rounds.
     pub(crate) connects: f64,
     /// Counted time of one run of an empty program, ns; `None` if bpftrace, which loads that program, is not installed, or
     /// the program did not run.
@@ -60,8 +60,8 @@ impl Cost {
     }
 }
 
-/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process. Sets
-/// `kernel.bpf_stats_enabled` while it runs. Fails if a tool or the load fails.
+/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process. Sets the
+/// sysctl `kernel.bpf_stats_enabled` while it runs. Fails if that cannot be set, or a tool or the load fails.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,

@@ -33,7 +33,7 @@ pub(crate) struct Load {
 }
 
 impl Generator {
-    /// Starts `program`, which must be `connect-load`. Fails if it cannot be run.
+    /// Starts `program`, which must be `connect-load` (not checked). Fails if it cannot be run.
     pub(crate) fn start(program: &Path) -> Result<Self> {
         let mut process = Command::new(program)
             .arg("serve")
@@ -46,8 +46,8 @@ impl Generator {
         Ok(Self { process, commands, answers })
     }
 
-    /// Has `clients` processes make `connects` connections together, after a warm-up. Fails if the load generator has ended or
-    /// fails.
+    /// Has `clients` processes make `connects` connections together, after a warm-up, and waits for the end. Fails if the load
+    /// generator has ended or fails, or its answer is not five numbers.
     pub(crate) fn load(&mut self, clients: u32, connects: u32) -> Result<Load> {
         let numbers = self.ask(&format!("load {clients} {connects}"))?;
         ensure!(numbers.len() == 5, "the load generator answered {numbers:?}");
@@ -55,8 +55,8 @@ impl Generator {
         Ok(Load { connects: f64::from(connects), made, elapsed, cpu, p50, p99 })
     }
 
-    /// Makes one refused connection to each of `tuples` addresses; returns the time for all of them, ns. Fails if the load
-    /// generator has ended or fails.
+    /// Makes one refused connection to each of `tuples` addresses, so that each is another tuple; returns the time for all of
+    /// them, ns. Fails if the load generator has ended or fails, or its answer is no number.
     pub(crate) fn refuse(&mut self, tuples: u32) -> Result<f64> {
         self.ask(&format!("refuse {tuples}"))?.first().copied().context("no answer")
     }

@@ -34,7 +34,8 @@ pub(crate) struct Payload {
     pub(crate) args: Vec<String>,
 }
 
-/// The guest's root file system, as a cpio archive that the kernel unpacks. Fails if a program or a module is missing.
+/// The guest's root file system, as a cpio archive that the kernel unpacks. Fails if a program of `payload`, one of [`PROGRAMS`],
+/// busybox or a module is missing or cannot be read.
 pub(crate) fn initramfs(
     kernel: &Kernel,
     depth: Depth,

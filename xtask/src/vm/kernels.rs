@@ -26,7 +26,7 @@ pub(crate) struct Kernel {
     pub(crate) version: &'static str,
     /// Debian suites; the first one that has the packages is used.
     pub(crate) suites: &'static [&'static str],
-    /// Packages to unpack: `*` stands for digits, dots and Debian's `+debNN`. The newest match is used.
+    /// Packages to unpack: `*` stands for one or more letters, digits, dots and `+`. The match with the highest version is used.
     pub(crate) packages: &'static [&'static str],
     /// Kernel modules that the guest loads, in addition to those of all guests.
     pub(crate) modules: &'static [&'static str],
@@ -80,6 +80,7 @@ pub(crate) enum Matrix {
 }
 
 impl Kernel {
+    /// How many of the tests run on this kernel in this matrix.
     pub(crate) const fn depth(&self, matrix: Matrix) -> Depth {
         match matrix {
             Matrix::Short => self.depths.short,

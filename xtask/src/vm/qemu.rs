@@ -28,8 +28,8 @@ pub(crate) enum Emulator {
 }
 
 impl Emulator {
-    /// The QEMU that is installed, or else the one in `target/vm`, which is fetched if it is not there yet. Fails if it cannot be
-    /// fetched.
+    /// The QEMU that is installed, or else the one in `target/vm`, which is fetched if it is not there yet. Errors as of
+    /// [`fetch::qemu`].
     pub(crate) fn find() -> Result<Self> {
         match exec::which(PROGRAM) {
             Some(path) => Ok(Self::Installed(path)),
@@ -87,8 +87,9 @@ pub(crate) struct Files<'a> {
     pub(crate) results: &'a Path,
 }
 
-/// Boots the guest, and waits for its end; ends it if it hangs or runs for too long. Calls `line` with each line that the guest's
-/// script or the test runner prints. Fails if QEMU cannot be run, or one of the files cannot be read or written.
+/// Boots the guest, and waits for its end; kills it if its console prints nothing for 3 minutes or its tests for 9, or if it runs
+/// for more than an hour. Calls `line` with each line that the guest's script or the test runner prints, without the blanks at
+/// its end. Fails if QEMU cannot be run, or one of the files cannot be read or written.
 pub(crate) fn boot(
     emulator: &Emulator,
     files: &Files<'_>,
