@@ -29,8 +29,8 @@ use crate::{
 /// - `bequeath PEER COUNT`: as `who-leader`, makes COUNT connections to PEER, starts a child that inherits them (`heir`, named
 ///   `who-heir`, which lives until stdin is closed), and ends.
 /// - `make`: see [`crate::harness::maker`]. `outsider NAMESPACES`: see [`crate::harness::outsider`].
-/// - `random SEED STEPS PORT`: does STEPS random operations after each line, with servers on PORT; prints how many connect()
-///   calls took a port, how many of these were refused, and how many calls failed with EADDRNOTAVAIL, all since the start.
+/// - `random SEED STEPS PORT`: does STEPS random operations after each line, with servers on PORT; prints, for these operations,
+///   how many connect() calls took a port, how many of these were refused, and how many calls failed with EADDRNOTAVAIL.
 ///
 /// # Errors
 /// No such helper, an argument that cannot be parsed, a connection of `hold` or `bequeath` that fails, or stdout that is closed.
