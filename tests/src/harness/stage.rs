@@ -182,8 +182,7 @@ impl Stage {
         self.netns.run(|| {
             let listener = Sock::tcp(address)?;
             listener.bind(address)?;
-            // The queue holds one more than its length (net/ipv4/inet_connection_sock.c,
-            // sk_acceptq_is_full).
+            // The queue holds one more than its length (include/net/sock.h, sk_acceptq_is_full).
             listener.listen(0)?;
             let filler = Sock::tcp(address)?;
             filler.bind("127.0.0.1:0".parse()?)?;

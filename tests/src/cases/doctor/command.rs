@@ -1,4 +1,4 @@
-//! The command itself: its exit codes, what it needs, and what it leaves behind.
+//! The command `tracer doctor` itself: its exit codes, the privileges that it needs, and that it leaves nothing behind.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

@@ -207,7 +207,7 @@ fn track(netns: &NetNs, numbers: std::ops::Range<u32>) -> Result<()> {
     Ok(())
 }
 
-/// Where nothing is translated or tracked, the checks are made, and find nothing.
+/// Where nothing is translated or tracked, doctor makes the checks about that, and they find nothing.
 pub(super) fn not_in_use() -> Result<()> {
     let netns = NetNs::new()?;
     let none: &[&str] = &["--window", "0"];

@@ -198,8 +198,9 @@ pub(super) fn log_that_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Writes a log of nginx with these lines, as they were written `before_s` seconds ago, in a container's log, which has UTC. An
-/// error if the file cannot be written, or date(1) cannot be run.
+/// Writes a log of nginx with these lines, each without its time, as they were written `before_s` seconds ago, in a container's
+/// log (CRI format), which has UTC. Replaces a file that exists. An error if the file cannot be written, or date(1) cannot be
+/// run.
 pub(super) fn write_log(path: &Path, before_s: u64, lines: &[&str]) -> Result<()> {
     let at = SystemTime::now() - Duration::from_secs(before_s);
     let since = at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();

@@ -1,4 +1,4 @@
-//! Findings that the kernel's list of sockets is enough for.
+//! Findings of `tracer doctor` for which the kernel's list of sockets is enough, without hooks.
 
 use std::{net::SocketAddr, thread, time::Duration};
 

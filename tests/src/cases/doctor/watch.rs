@@ -1,4 +1,4 @@
-//! `--watch`: what is new, worse and solved, and how it ends.
+//! `tracer doctor --watch`: what is new, worse and solved in a round, and how the command ends.
 
 use std::{collections::BTreeSet, fs};
 
