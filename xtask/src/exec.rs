@@ -62,7 +62,8 @@ pub(crate) fn show(command: &Command) -> String {
     set.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// A word, quoted for a shell where necessary.
+/// A word, in single quotes if a shell would not take it for one plain word (`''` for the empty one); U+FFFD for bytes that are
+/// not UTF-8.
 pub(crate) fn quote(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);

@@ -117,7 +117,7 @@ fn lie() -> Option<&'static Lie> {
     LIE.as_ref().ok()?.as_ref()
 }
 
-/// Where a text that the program wrote was read from: a lie can be about one of them only.
+/// Where a text that the program wrote was read from: some lies are about one of these only.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stream {
     Stdout,

@@ -1,9 +1,10 @@
-//! Starts commands with some of root's capabilities only.
+//! Numbers of capabilities (include/uapi/linux/capability.h), and commands that start with some of root's capabilities only, or
+//! as root of a user namespace.
 #![expect(unsafe_code, reason = "prctl(2) between fork() and exec()")]
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-/// Number of CAP_DAC_READ_SEARCH (include/uapi/linux/capability.h).
+/// Number of CAP_DAC_READ_SEARCH.
 pub const DAC_READ_SEARCH: u32 = 2;
 /// Number of CAP_SETGID.
 pub const SETGID: u32 = 6;
@@ -26,10 +27,10 @@ pub const PERFMON: u32 = 38;
 /// Number of CAP_BPF.
 pub const BPF: u32 = 39;
 
-/// The capabilities without which tracer does not start.
+/// The capabilities, by their numbers, without which tracer does not start.
 pub const NEEDED: &[u32] = &[NET_ADMIN, PERFMON, BPF];
 
-/// The capabilities that tracer's error may advise, with their names for setcap(8): all that tracer uses, except
+/// The capabilities that tracer's error may advise, each with its name for setcap(8) and its number: all that tracer uses, except
 /// CAP_SYS_RESOURCE, which it needs up to Linux 5.10 only.
 pub const ADVISED: &[(&str, u32)] = &[
     ("cap_dac_read_search", DAC_READ_SEARCH),
@@ -57,7 +58,7 @@ pub fn of_file(permitted: u64) -> Vec<u8> {
 /// The highest number that a capability can have: a set has 64 bits.
 const LAST: u32 = 63;
 
-/// Each number that a capability can have.
+/// Each number that a capability can have; kernels have fewer capabilities.
 pub const ALL: std::ops::RangeInclusive<u32> = 0..=LAST;
 
 /// Makes a command of root run as root of a new user namespace: it has every capability there, and none outside of it. Starting

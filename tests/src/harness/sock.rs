@@ -19,8 +19,9 @@ use rustix::{
 
 use crate::harness::{lie, probe::Place, starting::SocketFd};
 
-/// One TCP or MPTCP socket (UDP: only from [`Maker::make`](super::maker::Maker::make)); closed on exec() and on drop. It blocks
-/// until [`Self::set_nonblocking`]. An error of a function is the errno of its system call.
+/// One TCP or MPTCP socket (UDP: only from [`Maker::make`](super::maker::Maker::make)); closed on exec() and on drop, which waits
+/// while a program starts ([`SocketFd`]). It blocks until [`Self::set_nonblocking`]. An error of a function is the errno of its
+/// system call.
 #[derive(Debug)]
 pub struct Sock(SocketFd);
 

@@ -221,7 +221,8 @@ impl Stage {
         oracle::read(&self.netns, &self.servers)
     }
 
-    /// As [`Self::oracle`], but leaves out sockets with these local ports, not those of [`Self::add_server`].
+    /// The kernel's own table of outgoing sockets now, without those with these local ports; the ports of [`Self::add_server`]
+    /// count. Errors as of [`oracle::read`].
     pub fn oracle_with(&self, servers: &[u16]) -> Result<Table> {
         oracle::read(&self.netns, &servers.iter().copied().collect())
     }

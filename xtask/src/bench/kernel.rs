@@ -45,12 +45,12 @@ pub(crate) struct PerConnect {
     pub(crate) runs: f64,
     /// Time as counted, ns.
     pub(crate) raw: f64,
-    /// Time without the cost of counting ([`Cost::empty_ns`]), ns; the time as counted if that cost is not known.
+    /// Time without the cost of counting ([`Cost::empty_ns`]), ns, at least 0; the time as counted if that cost is not known.
     pub(crate) net: f64,
 }
 
 impl Cost {
-    /// What the tool's BPF programs cost; `None`: the tool was not measured.
+    /// What the tool's BPF programs cost for each connection; `None`: the tool was not measured.
     pub(crate) fn per_connect(&self, tool: Tool) -> Option<PerConnect> {
         let counted = self.tools.get(&tool)?;
         let runs = counted.iter().map(|one| one.runs).sum::<f64>() / self.connects;

@@ -22,9 +22,9 @@ pub(crate) struct Load {
     pub(crate) connects: f64,
     /// Number of connections that a tool has seen: the measured ones and those of the warm-up.
     pub(crate) made: f64,
-    /// From the first connect() to the last close(), ns.
+    /// From the first connect() to the last close(), without the warm-up, ns.
     pub(crate) elapsed: f64,
-    /// CPU time of all client processes, ns.
+    /// CPU time of all client processes, without the warm-up, ns.
     pub(crate) cpu: f64,
     /// Duration of connect(), ns: half of the calls took less.
     pub(crate) p50: f64,

@@ -152,7 +152,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
     },
 ];
 
-/// The matrix as README.md's table, in Markdown.
+/// The matrix as README.md's table, in Markdown: a line for each kernel, the last one with a line end.
 pub(crate) fn table() -> String {
     let rows = KERNELS.iter().map(|kernel| {
         let forced: Vec<&str> = kernel.backends.iter().map(|backend| backend.name()).collect();

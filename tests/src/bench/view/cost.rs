@@ -18,7 +18,7 @@ pub(super) struct Cost {
     pub(super) system: f64,
     /// Resident memory without mapped BPF ring buffers, KiB.
     pub(super) rss_kib: u64,
-    /// Bytes written to the terminal in a second.
+    /// Bytes written to the terminal in a second, rounded down.
     pub(super) bytes: u64,
 }
 

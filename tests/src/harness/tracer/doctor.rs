@@ -32,9 +32,12 @@ pub struct Diagnosis {
     /// How long the hooks watched, in seconds; 0 if they did not. With `--from`: between how many seconds the recording has
     /// readings; 0 if it has none.
     pub window_s: f64,
-    /// Share of its ports that the fullest tuple has in use, from 0 to 1 (above 1 after the range shrank).
+    /// Share of its ports that the fullest tuple has in use, from 0 to 1 (above 1 after the range shrank); 0 if no tuple holds a
+    /// port.
     pub saturation: f64,
+    /// What was looked at, whether or not there was something to find.
     pub checks: Vec<Check>,
+    /// Causes before their consequences, the worst first; empty if there are none.
     pub findings: Vec<Finding>,
     /// With `--watch`: its number, from 1 on; otherwise `None`.
     pub round: Option<u64>,
@@ -89,6 +92,7 @@ pub struct Finding {
     pub what: String,
     /// The numbers and texts that it is based on, by their keys.
     pub evidence: Map<String, Value>,
+    /// Why it is so, for people; `None`: `what` says all.
     pub why: Option<String>,
     /// Id of the finding that explains this one; `None`: none does.
     pub consequence_of: Option<String>,

@@ -30,7 +30,7 @@ pub struct Status {
     pub taken_by: String,
     /// Whether the rule hands out fast ports.
     pub fast_ports: bool,
-    /// The folder of the pins, or why there is none.
+    /// The folder of the pins, or a text that says why there is none.
     pub pins: String,
     /// How many links are pinned; if no pins were found, how many are active.
     pub links: usize,
@@ -42,21 +42,21 @@ pub struct Status {
     pub left_out_towards: Vec<LeftOutTowards>,
     /// Cgroups of the rule that do not exist any more.
     pub cgroups_gone: Vec<PathBuf>,
-    /// Texts that say what works less well than it could.
+    /// Texts for people that say what works less well than it could; empty if nothing does.
     pub degraded: Vec<String>,
-    /// How many hooks the kernel has skipped.
+    /// How many hooks the kernel has skipped since the rule began.
     pub hook_missed: u64,
-    /// How many corrections the agent has made in the ledger, because the kernel's sockets contradicted an entry.
+    /// How many corrections the rule's agents have made in the ledger, because the kernel's sockets contradicted an entry.
     pub drift: u64,
-    /// The addresses that `--pool auto` took.
+    /// The addresses that `--pool auto` took; empty without it.
     pub taken: Vec<Candidate>,
-    /// The addresses that `--pool auto` did not take, each with the reason.
+    /// The addresses that `--pool auto` did not take, each with the reason; empty without it.
     pub passed_over: Vec<Candidate>,
-    /// Networks to which `--pool auto` does not spread.
+    /// Networks to which `--pool auto` does not spread; empty without it.
     pub left_alone: Vec<Elsewhere>,
     /// What may be wrong with addresses that `--pool` names, as texts for people.
     pub warnings: Vec<String>,
-    /// How many times the hooks took each decision since the rule began, 0 included.
+    /// How many times the hooks took each decision since the rule began: (name, count), those with 0 included.
     pub decisions: Vec<(String, u64)>,
     /// How many times each loss was counted since the rule began, by name; 0 included.
     pub lost: BTreeMap<String, u64>,

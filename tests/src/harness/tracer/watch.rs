@@ -211,12 +211,12 @@ impl Watch {
         bail!("the tracer ended ({status}): {}", stderr.trim())
     }
 
-    /// Hooks that the kernel had skipped by the newest reading.
+    /// Number of hooks that the kernel had skipped by the newest reading since the tracer started.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Whether the tracer still runs: its stdout is still open.
+    /// Whether the tracer's stdout is still open: false once the tracer has ended.
     pub fn runs(&self) -> bool {
         !self.lines.lock().ended
     }
