@@ -16,6 +16,7 @@ const OLDEST_LINKER: (u32, u32) = (0, 13);
 pub(crate) enum Next {
     /// Nothing is missing.
     Ready(Toolchain),
+    /// Do this step; what comes after it is decided then.
     Step(Step),
     /// This program cannot install what is missing; the text says what to do.
     Stuck(String),

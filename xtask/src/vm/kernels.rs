@@ -45,9 +45,10 @@ pub(crate) struct Kernel {
 pub(crate) enum Depth {
     /// The tests that are most likely to fail on one kernel only.
     Part,
-    /// All tests whose result depends on the kernel; those whose result is the same with every backend run with one only.
+    /// All tests whose result depends on the kernel; those whose result is the same with every backend run with the default one
+    /// only.
     Whole,
-    /// All tests, with every backend.
+    /// All tests, with every backend, except those that only the host runs.
     Thorough,
 }
 

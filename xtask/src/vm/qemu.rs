@@ -21,7 +21,7 @@ const NICE: &str = "5";
 
 /// The QEMU to boot with.
 pub(crate) enum Emulator {
-    /// The QEMU in PATH.
+    /// The QEMU of this machine, at this path.
     Installed(PathBuf),
     /// A QEMU that was unpacked into this folder, with the libraries that the machine does not have.
     Unpacked(PathBuf),
@@ -71,7 +71,7 @@ const POLL: Duration = Duration::from_millis(200);
 pub(crate) enum End {
     /// The guest's script reported this exit code: the test runner's, or 99 if it could not prepare the guest for the tests.
     Exit(i32),
-    /// The guest ended by itself without reporting an exit code.
+    /// The guest ended by itself without reporting an exit code that is a number.
     NoResult,
     /// The guest was ended before it reported an exit code, because it hung or ran for too long.
     Hung,

@@ -140,7 +140,8 @@ pub(super) fn snat_exhausted() -> Result<()> {
     expect(&gateway.look()?, 0, "snat_with_more_ports")
 }
 
-/// The gateway's own connections, which keep their ports, hold ports of the rule, too.
+/// The gateway's own five connections, which keep their ports, count as untranslated, and a neighbour's fill the 50 ports of the
+/// rule.
 pub(super) fn snat_shared_with_own_connections() -> Result<()> {
     let gateway = Gateway::new()?;
     let own = |port: u16| -> Result<Sock> {

@@ -44,7 +44,7 @@ pub struct Status {
     pub cgroups_gone: Vec<PathBuf>,
     /// Texts for people that say what works less well than it could; empty if nothing does.
     pub degraded: Vec<String>,
-    /// How many hooks the kernel has skipped since the rule began.
+    /// How many hooks the kernel has skipped, as the rule's agents have counted them.
     pub hook_missed: u64,
     /// How many corrections the rule's agents have made in the ledger, because the kernel's sockets contradicted an entry.
     pub drift: u64,
