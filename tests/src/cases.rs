@@ -1,5 +1,6 @@
 //! The tests, each with a name, and the plan by which they are chosen. The function `cases` of each module returns the tests of
-//! its group, those included that the plan skips.
+//! its group, those included that the plan skips. The comment of a test says what must hold; the test returns an error if it does
+//! not, or if a call that it needs fails.
 
 pub mod abuse;
 pub mod advise;
