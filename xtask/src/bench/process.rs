@@ -48,8 +48,7 @@ impl Memory {
     }
 }
 
-/// The process's resident memory now; a number that the kernel does not give is 0, as after the end of a process that was not
-/// reaped. Fails if there is no such process.
+/// The process's resident memory now; a number that /proc does not have is 0. Fails if the process has ended.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     let read = |name: &str| {
         let path = format!("/proc/{pid}/{name}");

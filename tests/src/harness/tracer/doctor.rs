@@ -83,7 +83,8 @@ pub struct Finding {
     pub severity: String,
     /// `measured`, `inferred` or `possible`.
     pub certainty: String,
-    /// Inode number of the network namespace that it is about; `None`: the whole host, or a process (`pid`).
+    /// Inode number of the network namespace that it is about; `None`: it is about the whole host or a process (`pid`), or
+    /// `evidence` has the namespace.
     pub netns: Option<u64>,
     /// Id of the process that it is about; `None`: it is not about one process.
     #[serde(rename = "process.pid")]
