@@ -31,7 +31,7 @@ pub struct Size {
     pub rounds: u32,
     /// Sizes of the pools that are filled, in addresses.
     pub pools: &'static [u32],
-    /// First and last port of the range in which connect() and the hook are timed.
+    /// First and last port, both inclusive, of the range in which connect() and the hook are timed.
     pub range: (u16, u16),
 }
 

@@ -1,4 +1,6 @@
-//! The tests, each with a name, and the plan by which they are chosen.
+//! The tests, each with a name, and the plan by which they are chosen. The function `cases` of each module returns the tests of
+//! its group, those included that the plan skips. The comment of a test says what must hold; the test returns an error if it does
+//! not, or if a call that it needs fails.
 
 pub mod abuse;
 pub mod advise;
@@ -56,9 +58,9 @@ impl Case {
 /// What is to be tested, from the environment variables.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `TRACER_BACKENDS`, separated by commas: the backends that must run on this kernel; by default all that tracer does not
-    /// refuse here ([`tracer::backends`]). The name `none` stands for no tracer: a workload that runs with it alone only compares
-    /// what it expects with the kernel.
+    /// `TRACER_BACKENDS`, separated by commas (the names are not checked): the backends that must run on this kernel; by default
+    /// all that tracer does not refuse here ([`tracer::backends`]). The name `none` stands for no tracer: a workload that runs
+    /// with it alone only compares what it expects with the kernel.
     pub backends: Vec<String>,
     /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose. If it is not set: the first backend that was found, or
     /// `None` if `TRACER_BACKENDS` is set.

@@ -24,13 +24,16 @@ use crate::{
 /// - `keep`: does nothing but wait for the end of stdin.
 /// - `hold PEER COUNT`: keeps COUNT connections to PEER open.
 /// - `try PEER COUNT`: calls connect() to PEER COUNT times after each line, and ignores the results.
-/// - `threads PEER COUNT`: at the start and after each line, COUNT threads named `who-thread-N` call connect() to PEER once
-///   each; the process is named `who-leader`, and the sockets stay open.
+/// - `threads PEER COUNT`: at the start and after each line, COUNT threads named `who-thread-N` (N from 0 on) call connect() to
+///   PEER once each; the process is named `who-leader`, and the sockets stay open.
 /// - `bequeath PEER COUNT`: as `who-leader`, makes COUNT connections to PEER, starts a child that inherits them (`heir`, named
 ///   `who-heir`, which lives until stdin is closed), and ends.
 /// - `make`: see [`crate::harness::maker`]. `outsider NAMESPACES`: see [`crate::harness::outsider`].
-/// - `random SEED STEPS PORT`: does STEPS random operations after each line, with servers on PORT; prints how many connect()
-///   calls took a port, how many of these were refused, and how many calls failed with EADDRNOTAVAIL.
+/// - `random SEED STEPS PORT`: does STEPS random operations after each line, with servers on PORT; prints, for these operations,
+///   how many connect() calls took a port, how many of these were refused, and how many calls failed with EADDRNOTAVAIL.
+///
+/// # Errors
+/// No such helper, an argument that cannot be parsed, a connection of `hold` or `bequeath` that fails, or stdout that is closed.
 pub fn main(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {

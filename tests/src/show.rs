@@ -184,11 +184,12 @@ pub fn demo() -> Result<()> {
     Ok(())
 }
 
-/// Writes the screen of `tracer top`, 14 s after ports ran out, to `file` as SVG.
+/// Writes the screen (118 columns, 20 lines) of `tracer top`, 14 s after ports ran out, to `file` as SVG; replaces a file that
+/// exists.
 ///
 /// # Errors
-/// Not root; a program is missing or cannot be started; the host or `tracer top` failed; ports do not run out; the file cannot
-/// be written.
+/// Not root; a program is missing or cannot be started; the host or `tracer top` failed; ports do not run out within a minute;
+/// the file cannot be written.
 pub fn picture(file: &Path) -> Result<()> {
     let screen = with_host(|| {
         // `tracer top` runs with another host name, so that the picture does not have this machine's.

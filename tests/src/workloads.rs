@@ -1,5 +1,6 @@
-//! Workloads: sequences of socket calls. Each runs on a stage, and has the stage compare the ledger with the kernel whenever
-//! the kernel's sockets do not change.
+//! Workloads: sequences of socket calls. Each runs on a stage, and has the stage compare the ledger with the kernel whenever the
+//! kernel's sockets do not change. The comment of a workload says what must hold; it returns an error if that does not, or if a
+//! call fails that must succeed.
 
 pub mod binding;
 pub mod close;

@@ -39,7 +39,9 @@ pub(crate) fn object() -> Result<()> {
     exec::run(cargo_bpf(&toolchain, "build").arg("--release"))
 }
 
-/// A cargo command for the BPF side, with the compiler and the linker of this toolchain.
+/// A cargo command for the BPF side (the package tracer-ebpf), with the compiler and the linker of this toolchain, not yet run.
+/// `verb` is cargo's, such as `build`. Its output goes to the folder `bpf` of [`workspace::target`]; it is optimized only if the
+/// caller adds `--release`.
 pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
     let mut command = match toolchain.way {
         Way::Distribution => {

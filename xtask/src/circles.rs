@@ -33,8 +33,8 @@ type Module = Vec<String>;
 /// The modules that each module imports, each with one file that does.
 type Graph = BTreeMap<Module, BTreeMap<Module, String>>;
 
-/// Findings: one for each set of modules that import each other in a circle. Tests are not looked at. Fails if a source cannot be
-/// read or parsed.
+/// Findings: one text for each set of modules that import each other in a circle; empty if there is none. Tests are not looked
+/// at. Fails if a source cannot be read or parsed.
 pub(crate) fn check() -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for (sources, levels) in SOURCES {

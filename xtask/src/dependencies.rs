@@ -35,8 +35,9 @@ fn has(text: &str, name: &str) -> bool {
     })
 }
 
-/// The dependencies that no source of the package uses. `sources` are the texts of its sources; a name in a comment is no
-/// use.
+/// The dependencies of a package's manifest (its text) that none of `sources`, the texts of its sources, names as a whole word,
+/// with `_` for `-`, before a `//`. In the manifest's order; empty if all are used. Dependencies for one target only
+/// (`[target.….dependencies]`) are not looked at.
 pub(crate) fn unused<'a>(manifest: &'a str, sources: &[String]) -> Vec<&'a str> {
     let is_used = |name: &&str| {
         let name = name.replace('-', "_");
@@ -46,7 +47,8 @@ pub(crate) fn unused<'a>(manifest: &'a str, sources: &[String]) -> Vec<&'a str> 
     named(manifest).into_iter().filter(|name| !is_used(name)).collect()
 }
 
-/// The dependencies of the workspace's manifest that none of the packages' manifests lists.
+/// The dependencies in `[workspace.dependencies]` of the workspace's manifest (its text) that none of the packages' manifests
+/// (their texts) lists. Empty if each is listed.
 pub(crate) fn unlisted<'a>(workspace: &'a str, manifests: &[String]) -> Vec<&'a str> {
     let listed: Vec<&str> = manifests.iter().flat_map(|manifest| named(manifest)).collect();
     let all = in_sections(workspace, &["[workspace.dependencies]"]);

@@ -18,10 +18,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command without printing it, and returns what it wrote to stdout.
+/// Runs the command without printing it, and returns what it wrote to stdout; bytes that are not UTF-8 become U+FFFD.
 ///
 /// # Errors
-/// The command cannot be started, or fails.
+/// The command cannot be started, or fails; then the text has its stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = show(command);
     let output = command.output().with_context(|| format!("cannot run `{line}`"))?;
@@ -32,7 +32,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What the command wrote to stdout; `None` if it is missing or fails.
+/// What the command wrote to stdout, as [`output`] returns it; `None` if the program is missing, or fails.
 pub(crate) fn probe(command: &mut Command) -> Option<String> {
     output(command).ok()
 }
@@ -42,7 +42,8 @@ pub(crate) fn is_root() -> bool {
     probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
 }
 
-/// The path of a program: in PATH, or in a system directory that a user's PATH may not have. `None` if it is not installed.
+/// The path of the first file of this name in PATH, or else in /usr/sbin or /sbin, which a user's PATH may not have. `None` if
+/// there is none. Whether it can be executed is not checked.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -51,7 +52,8 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The command as a line for a shell, with the environment variables that it sets.
+/// The command as a line for a shell, with the environment variables that it sets; not those that it removes, nor its working
+/// folder.
 pub(crate) fn show(command: &Command) -> String {
     let set = command.get_envs().filter_map(|(name, value)| {
         value.map(|value| format!("{}={}", name.to_string_lossy(), quote(value)))
@@ -60,7 +62,8 @@ pub(crate) fn show(command: &Command) -> String {
     set.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// A word, quoted for a shell where necessary.
+/// A word, in single quotes if a shell would not take it for one plain word (`''` for the empty one); U+FFFD for bytes that are
+/// not UTF-8.
 pub(crate) fn quote(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);

@@ -44,7 +44,8 @@ fn is_document(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|end| end == "md")
 }
 
-/// Findings in `documents`, as `path:line: what`. Their links may lead to `files`, and to the folders that have one of these.
+/// Findings in `documents`, as `path:line: target: what`, with lines from 1; empty if all links are right. Their links may lead
+/// to `files`, and to the folders that have one of these.
 pub(crate) fn findings(documents: &Documents, files: &BTreeSet<String>) -> Vec<String> {
     let parsed: BTreeMap<&str, _> =
         documents.iter().map(|(path, text)| (path.as_str(), parse(text))).collect();

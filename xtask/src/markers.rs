@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::workspace;
 
-/// The text with `part` between the markers; `None` if the text does not have them.
+/// The text with `part` in place of what is between the first pair of markers of this name. `part` must end with a line end, or
+/// be empty (not checked). `None` if the text does not have the two markers in this order, the first at the end of a line.
 pub(crate) fn between(text: &str, name: &str, part: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let (before, rest) = text.split_once(&begin)?;

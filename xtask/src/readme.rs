@@ -14,7 +14,7 @@ pub(crate) fn write() -> Result<()> {
     markers::write(DOCUMENT, KERNELS, &kernels::table())
 }
 
-/// The text with the current table; `None` if the markers are missing.
+/// The text of README.md with the current table of kernels in it; `None` if the text does not have the markers.
 pub(crate) fn rendered(text: &str) -> Option<String> {
     markers::between(text, KERNELS, &kernels::table())
 }

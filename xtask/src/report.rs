@@ -13,7 +13,8 @@ pub(crate) struct Suite {
     pub(crate) name: String,
     /// Names of passed tests.
     pub(crate) passed: Vec<String>,
-    /// Names of failed tests, each with the runner's message if there is one.
+    /// Names of failed tests, each with the runner's message if there is one: `NAME: after 3.0 s: WHY`, at most 12 more lines
+    /// included.
     pub(crate) failed: Vec<String>,
     /// Names of skipped tests, each with the runner's reason.
     pub(crate) skipped: Vec<(String, String)>,
@@ -37,7 +38,8 @@ impl Suite {
     }
 
     /// Takes one line of output: libtest's `test NAME ... ok`, or the kernel tests' `excused: NAME: REASON` for a test that
-    /// cannot run. If a test prints something, its outcome is on another line.
+    /// cannot run. If a test prints something, its outcome is on another line. Lines after a failure belong to its message
+    /// ([`MESSAGE_LINES`] at most, [`MESSAGE_WIDTH`] characters of each); all other lines are ignored.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if self.continues(line) {
@@ -118,13 +120,13 @@ impl Suite {
         true
     }
 
-    /// Adds a failure that is not in the runner's output.
+    /// Adds a failure that is not in the runner's output, as `WHAT: WHY`.
     pub(crate) fn fail(&mut self, what: &str, why: &str) {
         self.failed.push(format!("{what}: {why}"));
     }
 
     /// Takes the runner's exit code, once [`Self::line`] got its last line. A test without an outcome has failed. If the runner
-    /// failed without a failed test, or ran no test, that is a failure, too.
+    /// failed without a failed test, or no test passed or failed (if all were skipped, too), that is a failure.
     pub(crate) fn exit(&mut self, code: i32) {
         if let Some(name) = self.open.take() {
             self.failed.push(name);
@@ -138,7 +140,7 @@ impl Suite {
     }
 }
 
-/// A table of the suites, their notes, skipped and failed tests, and on the last line the sum.
+/// A table of the suites, their notes, skipped and failed tests, and on the last line, which has no line end, the sum.
 pub(crate) fn table(suites: &[Suite]) -> String {
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {

@@ -9,7 +9,8 @@ use crate::{
     setup::{self, What},
 };
 
-/// Sets up, builds, and replaces this process by `tracer`, so that signals and the terminal go to it. Returns only on an error.
+/// Sets up, builds, and replaces this process by `tracer` with these arguments, so that signals and the terminal go to it.
+/// Returns only on an error: of the set-up, of a build, or because `tracer` cannot be executed.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     setup::setup(What::Build)?;
     let tracer = build::build(true)?;

@@ -65,8 +65,11 @@ const BENCH_PROGRAMS: [(&str, &str); 5] = [
     ("btop", "btop"),
 ];
 
-/// Installs what is missing for this purpose; for the tests, fetches the guests' kernels and QEMU, too. Fails if that needs
-/// root or apt-get, and this process does not have them.
+/// Installs what is missing for this purpose; for the tests, fetches the guests' kernels and QEMU, too.
+///
+/// # Errors
+/// That needs root or apt-get, and this process does not have them; there is no way to the toolchain (the text says what to do);
+/// a command or a download fails.
 pub(crate) fn setup(what: What) -> Result<()> {
     toolchain_or_install()?;
     match what {

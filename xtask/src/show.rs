@@ -13,7 +13,8 @@ use crate::{
 /// Programs that `show` needs.
 const PROGRAMS: [&str; 5] = ["nginx", "haproxy", "wrk", "ip", "unshare"];
 
-/// Runs `show demo`. It replaces this process, so that the terminal belongs to it; this returns only on an error.
+/// Runs `show demo`. It replaces this process, so that the terminal belongs to it. Returns only on an error: this process is not
+/// root, one of [`PROGRAMS`] is missing, a build fails, or `show` cannot be executed.
 pub(crate) fn demo() -> Result<()> {
     let mut command = show("run the demo")?;
     command.arg("demo");

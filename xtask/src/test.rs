@@ -66,9 +66,13 @@ const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
-/// Sets up, and runs one kind of tests, or all kinds except those that run only by name; fails if a test failed. In the
-/// guests, `matrix` says how many tests run; only the kernels whose versions are in `kernels` are booted (empty: all).
-/// `args` go to the kernel tests' runner; of [`Which::Lies`] and [`Which::Parsers`] they are parts of the tests' names.
+/// Sets up, and runs one kind of tests, or with `None` all kinds except those that run only by name. In the guests, `matrix` says
+/// how many tests run; only the kernels whose versions (such as `6.1`) are in `kernels` are booted (empty: all; a version that
+/// the matrix does not have is ignored). `args` go to the kernel tests' runner; of [`Which::Lies`] and [`Which::Parsers`] they
+/// are parts of the tests' names.
+///
+/// # Errors
+/// A test failed; the set-up or a build fails; a runner cannot be started.
 pub(crate) fn test(
     which: Option<Which>,
     matrix: Matrix,

@@ -21,7 +21,7 @@ const README_BUDGET: usize = 200;
 /// The document with the notes about earlier releases: it may have words that are refused now.
 const HISTORY: &str = "CHANGELOG.md";
 
-/// Runs every check and prints what it finds; fails if a check finds something.
+/// Runs every check and prints what it finds; fails if a check finds something, or cannot read or parse a file.
 pub(crate) fn tidy() -> Result<()> {
     let mut findings = Vec::new();
     let mut manifests = Vec::new();

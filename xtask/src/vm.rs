@@ -31,11 +31,11 @@ pub(crate) fn prepare() -> Result<()> {
     KERNELS.iter().try_for_each(|kernel| fetch::kernel(kernel).map(drop))
 }
 
-/// Runs the tests on every kernel, or if `only` is not empty, on those of its versions; returns one suite for each, in the order
-/// of [`KERNELS`]. A guest that cannot be booted is a failure in its suite. `host` runs on the calling thread at the same time as
-/// the first guests: one fewer than this machine has CPUs, at least one. When `host` has returned, one more guest runs. A guest
-/// that gets too little of a CPU is interrupted after fewer instructions: its kernel then skips hooks, and the other end of a
-/// connection closes before it has got a FIN.
+/// Runs the tests on every kernel, or if `only` is not empty, on those of its versions (one that [`KERNELS`] does not have is
+/// ignored); returns one suite for each, in the order of [`KERNELS`]. A guest that cannot be booted is a failure in its suite.
+/// `host` runs on the calling thread at the same time as the first guests: one fewer than this machine has CPUs, at least one.
+/// When `host` has returned, one more guest runs. A guest that gets too little of a CPU is interrupted after fewer instructions:
+/// its kernel then skips hooks, and the other end of a connection closes before it has got a FIN.
 pub(crate) fn test(
     payload: &Payload,
     matrix: Matrix,

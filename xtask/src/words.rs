@@ -8,7 +8,8 @@ const REFUSED: [(&str, &str); 4] = [
     (concat!("as with", "out us"), "with spreading off, or without tracer"),
 ];
 
-/// Findings in one file, as `line: what`.
+/// Findings in the text of one file, as `LINE: "WORD": INSTEAD`, with lines from 1; upper and lower case are the same. One for
+/// each refused word of a line, however often the line has it; empty if there is none.
 pub(crate) fn check(text: &str) -> Vec<String> {
     let mut findings = Vec::new();
     for (index, line) in text.lines().enumerate() {

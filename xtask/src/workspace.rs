@@ -22,13 +22,14 @@ const FOREIGN: [&str; 11] = [
     "RUSTUP_TOOLCHAIN",
 ];
 
-/// The root of the workspace.
+/// The root of the workspace in which this program was built.
 pub(crate) fn root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest)
 }
 
-/// Cargo's target directory: `CARGO_TARGET_DIR` (from the root if it is relative), or `target` in the workspace.
+/// Cargo's target directory: `CARGO_TARGET_DIR` (from the root if it is relative), or `target` in the workspace. It may not exist
+/// yet.
 pub(crate) fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
@@ -36,15 +37,16 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// A command of the cargo that runs this task, in the root of the workspace: for all crates except the BPF object, which another
-/// toolchain builds.
+/// A command of the cargo that runs this task (if that is not known, of the one in PATH), in the root of the workspace: for all
+/// crates except the BPF object, which another toolchain builds.
 pub(crate) fn cargo(verb: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.arg(verb).current_dir(root());
     command
 }
 
-/// A command of the rustc that belongs to the cargo which runs this task; if that is not known, of the one in PATH.
+/// A command of the rustc that belongs to the cargo which runs this task (if that is not known, of the one in PATH), in the root
+/// of the workspace.
 pub(crate) fn rustc() -> Command {
     let cargo = env::var_os("CARGO").map(PathBuf::from);
     let same = cargo.map(|cargo| cargo.with_file_name("rustc")).filter(|rustc| rustc.exists());
@@ -53,7 +55,8 @@ pub(crate) fn rustc() -> Command {
     command
 }
 
-/// A command of another toolchain, without the variables that are for this one.
+/// A command that runs `program`, of another toolchain, in the root of the workspace, without the variables that are for this
+/// toolchain ([`FOREIGN`]).
 pub(crate) fn foreign(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());

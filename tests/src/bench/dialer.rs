@@ -50,8 +50,9 @@ pub(super) enum Choice {
 pub(super) struct Plan {
     /// The server to connect to.
     pub(super) peer: SocketAddr,
-    /// The number of the server's listening descriptor in this process. With [`Life::Churn`] and [`Life::Alternate`], the dialer
-    /// duplicates it to accept the connections, and close both ends.
+    /// The number of the server's listening descriptor in this process, which must stay open while the dialer starts (not
+    /// checked). With [`Life::Churn`] and [`Life::Alternate`], the dialer duplicates it to accept the connections, and close both
+    /// ends.
     pub(super) listener: RawFd,
     pub(super) life: Life,
     pub(super) choice: Choice,
@@ -95,7 +96,8 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Starts the process in the caller's network namespace; it makes no connection yet.
+    /// Starts the process in the caller's network namespace; it makes no connection yet. An error if it cannot be started; one of
+    /// the plan's comes with the first [`Self::dial`].
     pub(super) fn spawn(plan: &Plan) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["dial", &plan.peer.to_string()]);
@@ -108,6 +110,7 @@ impl Dialer {
         Ok(Self { process, stdin, stdout })
     }
 
+    /// The process id.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -122,7 +125,8 @@ impl Dialer {
         self.end()
     }
 
-    /// As [`Self::dial`], but does not wait: [`Self::end`] does, and returns the result. An error if the process has ended.
+    /// Has the process call connect() as [`Self::dial`] does, but does not wait: [`Self::end`] does, and returns the result. An
+    /// error if the process has ended.
     pub(super) fn begin(&mut self, count: u64) -> Result<()> {
         Ok(writeln!(self.stdin, "{count}")?)
     }

@@ -36,7 +36,8 @@ impl Point {
     }
 }
 
-/// Times connect() at each of [`POINTS`], without and with `tracer spread`. Returns the table, and judges the targets.
+/// Times connect() at each of [`POINTS`], with spreading off and with `tracer spread`. Returns the table, and judges the targets.
+/// Errors as of [`super::run`].
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let mut alone: [Point; POINTS.len()] = Default::default();
     let mut spread = alone.clone();

@@ -28,10 +28,12 @@ const WARM_UP: Duration = Duration::from_secs(5);
 /// Longest time from a key to its effect; if the screen does not change by then, the measurement fails.
 const KEY_LIMIT: Duration = Duration::from_secs(5);
 
-/// How much to measure: for how many seconds the costs, and for how many keys the time until the screen shows their effect.
+/// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount {
+    /// For how many seconds the costs are measured; at least 1.
     pub seconds: u32,
+    /// For how many keys the time is measured until the screen shows their effect.
     pub keys: u32,
 }
 

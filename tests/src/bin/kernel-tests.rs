@@ -3,9 +3,10 @@
 //!
 //! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` are the backends that must work here (by default those that do),
 //! `TRACER_DEFAULT_BACKEND` is the backend that the program must choose by default, `TRACER_TEST_ENV` is where the tests run
-//! (`host` or `vm`), `TRACER_TEST_LIMIT` is how many seconds a test may take, `TRACER_TEST_LIE` is how the program's output and
-//! the kernel's answers are falsified. Tests read further variables, which `tests/README.md` lists. The arguments are those of
-//! `cargo test`'s harness.
+//! (`vm`, or anything else for the host), `TRACER_TEST_LIMIT` is how many seconds a test may take (by default 120, in a guest
+//! 480), `TRACER_TEST_LIE` is how the program's output and the kernel's answers are falsified. Tests read further variables,
+//! which `tests/README.md` lists. The arguments are those of `cargo test`'s harness; `helper ...` starts a helper process instead
+//! ([`helper::main`]).
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
 
 use std::{

@@ -53,7 +53,8 @@ const PART: &[&str] = &[
 ];
 
 impl Depth {
-    /// The value of `TRACER_DEPTH`, by default [`Self::Thorough`]; an error if the value is none of the three.
+    /// The value of `TRACER_DEPTH`, by default [`Self::Thorough`]; an error if the value is none of `part`, `whole` and
+    /// `thorough`.
     pub(super) fn find() -> Result<Self> {
         Ok(match env::var("TRACER_DEPTH").as_deref() {
             Ok("part") => Self::Part,
@@ -63,7 +64,8 @@ impl Depth {
         })
     }
 
-    /// The reason to skip a test of this name at [`Self::Part`]; `None`: the list `PART` has it, or the depth is another one.
+    /// The reason to skip a test of this full name at [`Self::Part`]; `None`: the list [`PART`] has the beginning of the name, or
+    /// the depth is another one.
     pub(super) fn leaves_out(self, name: &str) -> Option<String> {
         let left_out = self == Self::Part && !PART.iter().any(|begin| name.starts_with(begin));
         left_out.then(|| {

@@ -141,7 +141,8 @@ impl Wrong {
     }
 }
 
-/// Checks for one of these exit codes, one error on stderr with all of `words`, and nothing on stdout; else an error.
+/// Checks that a run ended with one of these exit codes, with one error (`error: …`) on stderr that has all of `words`, and with
+/// nothing on stdout; else an error.
 pub(super) fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
     ensure!(codes.contains(&ended.code()), "exit code {}, not {codes:?}: {ended:?}", ended.code());
     ensure!(ended.stderr.starts_with("error: "), "stderr is {:?}", ended.stderr);
@@ -290,7 +291,8 @@ fn advised_capabilities() -> Result<()> {
     Ok(())
 }
 
-/// Runs a copy of tracer to its end, within [`START_LIMIT`], as user 65534 (`nobody`), in the caller's network namespace.
+/// Runs a copy of tracer to its end, as user and group 65534 (`nobody`), in the caller's network namespace, whatever the exit
+/// code. An error if it cannot be copied or started, or takes longer than [`START_LIMIT`].
 pub(super) fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
     run_copy_as_nobody(arguments, |_| Ok(()))
 }

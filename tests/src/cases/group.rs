@@ -41,7 +41,7 @@ impl Group<'_> {
         self.table(tests.iter().copied())
     }
 
-    /// Adds tests that run once and are made from a table: names and what to run.
+    /// Adds tests that run once and are made from a table: each entry has the name within the group, and what to run.
     pub(super) fn table<N: AsRef<str>, R: Fn() -> Result<()> + Send + Sync + 'static>(
         self,
         tests: impl IntoIterator<Item = (N, R)>,
@@ -73,7 +73,8 @@ impl Group<'_> {
         self.with(cases)
     }
 
-    /// As [`Self::sampled`], but adds the tests of this backend only.
+    /// Adds tests of this backend only, which have the same result with every backend: skipped where [`Self::sampled`] skips
+    /// those of this backend. None if the plan does not have the backend.
     pub(super) fn sampled_on(self, backend: &str, tests: &[BackendTest]) -> Self {
         let excuse = self.left_out_of_sample(backend);
         self.on_backend(backend, tests).unless(excuse)
@@ -129,7 +130,7 @@ impl Group<'_> {
         self
     }
 
-    /// Those of these tests that run with this backend are skipped if `excuse` is `Some`, for the reason in it.
+    /// Those of these tests whose names end with `::BACKEND` are skipped if `excuse` is `Some`, for the reason in it.
     pub(super) fn unless_on(mut self, backend: &str, excuse: Option<String>) -> Self {
         let end = format!("::{backend}");
         self.change_last(|case| {

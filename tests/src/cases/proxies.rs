@@ -93,8 +93,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Runs wrk against port 8080 of the proxy, with `connections` connections for `seconds` seconds, from the other namespace,
-    /// which has enough ports. An error if wrk fails, but not if requests do.
+    /// Runs wrk against port 8080 of the proxy, with `connections` connections for `seconds` seconds (at most 20), from the other
+    /// namespace, which has enough ports. An error if wrk fails or takes longer than 30 s, but not if requests do.
     pub(crate) fn load(&self, connections: u32, seconds: u32) -> Result<()> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080/page");
@@ -167,7 +167,7 @@ fn record() -> Result<Record> {
 }
 
 /// Writes the configuration `NAME.conf` of an nginx that is one process and writes only inside `folder`. `http`: further
-/// directives for its `http` block. Returns the path.
+/// directives for its `http` block. Returns the path. An error if the file cannot be written, or the path is not UTF-8.
 pub(crate) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
     let path = folder.join(format!("{name}.conf"));
     let folder = folder.to_str().context("path is not UTF-8")?;

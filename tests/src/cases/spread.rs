@@ -73,7 +73,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     plan.group("spread").with(of_guests).with(cases).only_host().cases()
 }
 
-/// Number of ports of each address towards one destination.
+/// Number of ports of each address towards one destination, from 40000 on.
 pub(super) const PORTS: u64 = 1000;
 /// IPv4 addresses of the pool.
 pub(super) const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
@@ -90,7 +90,8 @@ pub(super) struct Application {
 }
 
 impl Application {
-    /// Makes the cgroup, and starts the process in it, in this network namespace. No rule is active yet.
+    /// Makes the cgroup, and starts the process in it, in this network namespace. No rule is active yet. Errors as of
+    /// [`Cgroup::new`] and [`Maker::spawn`].
     pub(super) fn new(netns: &NetNs) -> Result<Self> {
         let rule = Rule::new();
         let cgroup = Cgroup::new(rule.name())?;
@@ -116,7 +117,7 @@ impl Application {
         netns.run(|| Spread::start(&self.rule, &all))
     }
 
-    /// Opens a connection of the application; an error, which names the destination, if connect() fails.
+    /// Opens a connection of the application, and waits for it; an error, which names the destination, if connect() fails.
     pub(super) fn connect(&self, peer: SocketAddr) -> Result<Sock> {
         let sock = self.app.tcp(peer)?;
         sock.connect(peer).with_context(|| format!("connect to {peer}"))?;
@@ -139,7 +140,8 @@ impl Deref for Host {
 }
 
 impl Host {
-    /// Makes the namespace, with [`PORTS`] ports, and the application.
+    /// Makes the namespace, with [`PORTS`] ports and the addresses of [`POOL`], and the application. No rule is active yet.
+    /// Errors as of [`Stage::new`] and [`Application::new`].
     pub(super) fn new() -> Result<Self> {
         let stage = Stage::new(&[])?;
         for address in POOL {
@@ -188,7 +190,8 @@ impl Host {
     }
 }
 
-/// The source address of a socket, falsified if `TRACER_TEST_LIE` asks for that; an IPv4 address for a v4-mapped one.
+/// The source address of a socket, falsified if `TRACER_TEST_LIE` asks for that ([`lie::source`]); an IPv4 address for a
+/// v4-mapped one. Unspecified if the socket has no address yet.
 pub(super) fn source(sock: &Sock) -> Result<IpAddr> {
     let peer = sock.peer().ok().map(|peer| peer.ip().to_canonical());
     Ok(lie::source(sock.local()?.ip().to_canonical(), peer))

@@ -43,11 +43,11 @@ struct Element {
 }
 
 impl Map {
-    /// The map of this name that the process has open. The kernel keeps only the first 15 bytes of a name: a longer one is not
-    /// found.
+    /// The first map of this name among the descriptors of the process. The kernel keeps only the first 15 bytes of a name: a
+    /// longer one is not found. Maps that this process may not open (without CAP_SYS_ADMIN: all) are passed over.
     ///
     /// # Errors
-    /// No such process or map, or it cannot be opened (only root can).
+    /// There is no such process or map.
     pub fn of(process: u32, name: &str) -> Result<Self> {
         for fields in descriptors(process, "map_id:")? {
             let id: u32 = field(&fields, "map_id:")?;
@@ -83,6 +83,7 @@ impl Map {
     }
 
     /// The value at a key, as bytes; `None` if the map has no such key. The key must have the map's size in bytes (not checked).
+    /// An error if the kernel refuses the read for another reason than ENOENT.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size];
         let found =
@@ -121,11 +122,11 @@ impl Map {
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// The program of this name that the process has open. The kernel keeps only the first 15 bytes of a name: a longer one is
-    /// not found.
+    /// The first BPF program of this name among the descriptors of the process. The kernel keeps only the first 15 bytes of a
+    /// name: a longer one is not found. Programs that this process may not open (without CAP_SYS_ADMIN: all) are passed over.
     ///
     /// # Errors
-    /// No such process or program, or it cannot be opened (only root can).
+    /// There is no such process or program.
     pub fn of(process: u32, name: &str) -> Result<Self> {
         for fields in descriptors(process, "prog_id:")? {
             let id: u32 = field(&fields, "prog_id:")?;
@@ -170,10 +171,11 @@ impl Program {
     }
 }
 
-/// Detaches the first link of the process whose `fdinfo` has all of these lines, such as `["link_type:\tcgroup", …]`.
+/// Detaches the first link among the descriptors of the process whose `fdinfo` has all of these lines, each whole and without its
+/// line end, such as `["link_type:\tcgroup", …]`. The link stays open.
 ///
 /// # Errors
-/// The process has no such link, or the kernel cannot detach a link of this type.
+/// There is no such process or link, or the kernel cannot detach a link of this type.
 pub fn detach_link(process: u32, lines: &[String]) -> Result<()> {
     let all = descriptors(process, "link_id:")?;
     let wanted = |fields: &&String| lines.iter().all(|line| fields.lines().any(|it| it == line));
@@ -226,8 +228,11 @@ fn name_of(object: &OwnedFd, at: usize) -> Result<String> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// What one port adds to its tuple's counter [`HELD`]: 1 if the port is odd, 2³² if it is even (`Halves::one` of
-/// tracer-common). `key` is the port's key in the map CONNS, 16 bytes; byte 8 of it is the lower byte of the port.
+/// What one port adds to its tuple's counter [`HELD`]: 1 if the port is odd, 2³² if it is even (`Halves::one` of tracer-common).
+/// `key` is the port's key in the map CONNS, 16 bytes; byte 8 of it is the lower byte of the port.
+///
+/// # Panics
+/// If the key has fewer than 9 bytes.
 pub fn one(key: &[u8]) -> u64 {
     if key[8] & 1 != 0 { 1 } else { 1 << 32 }
 }

@@ -28,7 +28,8 @@ impl Cgroup {
         Ok(Self(path))
     }
 
-    /// A cgroup named as container engines name theirs: 64 hexadecimal digits. Errors as of [`Self::new`].
+    /// A cgroup named as container engines name theirs: 64 hexadecimal digits, of this process's id: there can be only one at a
+    /// time. Errors as of [`Self::new`].
     pub fn container() -> Result<Self> {
         let path = mount_point()?.join(format!("{:064x}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -54,7 +55,8 @@ impl Cgroup {
     }
 
     /// Number of BPF programs that are attached to this cgroup itself, not to one above it, for bind() and connect(), IPv4 and
-    /// IPv6. A program that is attached for two of these four counts twice. More than 64 for one of them are an error.
+    /// IPv6. A program that is attached for two of these four counts twice. An error if the cgroup is gone, if the kernel refuses
+    /// the query (without CAP_NET_ADMIN or CAP_SYS_ADMIN), or if one of the four has more than 64 programs.
     pub fn attached(&self) -> Result<usize> {
         Ok(self.programs()?.len())
     }
@@ -97,7 +99,8 @@ fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
 }
 
 /// How long all runs of the BPF program with this id took together, ns; the kernel counts only while the sysctl
-/// `kernel.bpf_stats_enabled` is 1. An error if there is no such program.
+/// `kernel.bpf_stats_enabled` is 1. An error if there is no such program, or this process may not open it (without
+/// CAP_SYS_ADMIN).
 pub fn run_time_ns(program: u32) -> Result<u64> {
     const PROG_GET_FD_BY_ID: libc::c_long = 13;
     // The first fields of `union bpf_attr`: the program's id, the next program's id, flags.

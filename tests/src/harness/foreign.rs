@@ -70,8 +70,8 @@ pub struct Binder {
 }
 
 impl Binder {
-    /// Attaches the program to the cgroup. Its pool has `count` addresses, at least one: `10.1.1.1` to `10.1.1.200`, then
-    /// `10.1.2.1` and so on. An error if the kernel refuses the program or the link.
+    /// Attaches the program to the cgroup. Its pool has `count` addresses, from 1 to 51,000 (not checked): `10.1.1.1` to
+    /// `10.1.1.200`, then `10.1.2.1` to `10.1.2.200`, and so on. An error if the kernel refuses the program or the link.
     pub fn attach(cgroup: &Cgroup, count: u32) -> Result<Self> {
         let alu32 = |code: u8, registers: u8, number: u32| {
             let [a, b, c, d] = number.to_le_bytes();
@@ -117,7 +117,8 @@ pub fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_lon
     Ok(result)
 }
 
-/// A descriptor that [`bpf`] has just returned, closed on drop. Nothing else may own it (not checked).
+/// A descriptor that [`bpf`] has just returned, closed on drop. Nothing else may own it (not checked). An error if the number
+/// does not fit into an `i32`, which no descriptor's does.
 pub fn owned(fd: libc::c_long) -> Result<OwnedFd> {
     // SAFETY: bpf(2) has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })

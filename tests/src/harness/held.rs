@@ -41,8 +41,9 @@ impl Held {
         Ok(held)
     }
 
-    /// Waits for the end of `process`, to which these threads belong. A traced thread stays a zombie until its tracer (this
-    /// process) has waited for it, and the process does not end before: so this waits for the threads, too.
+    /// Waits for the end of `process`, to which these threads belong, and returns its exit status (of the program under test:
+    /// falsified if `TRACER_TEST_LIE` asks for that). A traced thread stays a zombie until its tracer (this process) has waited
+    /// for it, and the process does not end before: so this waits for the threads, too.
     ///
     /// # Errors
     /// The process has not ended within `limit` (see [`Place::limit`](super::probe::Place::limit)).

@@ -1,5 +1,7 @@
 //! `TRACER_TEST_LIE`: falsifies what the tests read from the program and from the kernel. A test that still passes does not check
 //! what was falsified. `cargo xtask test lies` chooses the lies, and lists the tests that no lie makes fail.
+//!
+//! Without the variable, or under a lie about something else, every function here returns what it is given.
 
 mod json;
 
@@ -106,7 +108,7 @@ impl Lie {
 static LIE: LazyLock<Result<Option<Lie>>> =
     LazyLock::new(|| env::var(VARIABLE).ok().map(|kind| Lie::parse(&kind)).transpose());
 
-/// Fails if `TRACER_TEST_LIE` is set to a value that names none of the lies.
+/// Fails if `TRACER_TEST_LIE` is set to a value that names none of the lies. (A value that is not UTF-8 counts as not set.)
 pub fn check() -> Result<()> {
     LIE.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}"))
 }
@@ -115,7 +117,7 @@ fn lie() -> Option<&'static Lie> {
     LIE.as_ref().ok()?.as_ref()
 }
 
-/// Where a text that the program wrote was read from.
+/// Where a text that the program wrote was read from: some lies are about one of these only.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stream {
     Stdout,
@@ -123,9 +125,9 @@ pub enum Stream {
     File,
 }
 
-/// A pipe from a child process.
+/// The stdout or stderr of a child process, to be read by a test.
 pub trait Pipe {
-    /// What the child writes to it, which decides how the text is falsified.
+    /// Which of the two it is.
     const STREAM: Stream;
 }
 
@@ -137,7 +139,8 @@ impl Pipe for ChildStderr {
     const STREAM: Stream = Stream::Stderr;
 }
 
-/// What the program wrote to this stream; falsified under a lie.
+/// What the program wrote to this stream; falsified under a lie, except `exit`, `screen`, `kernel`, `source`, `unspread`,
+/// `refused` and `granted`.
 pub fn text(stream: Stream, text: String) -> String {
     lie().map_or_else(|| text.clone(), |lie| falsified(lie, stream, &text))
 }
@@ -182,13 +185,16 @@ fn read(stream: Stream, path: &Path) -> Result<String> {
     Ok(text(stream, read.with_context(|| format!("cannot read {}", path.display()))?))
 }
 
-/// Parses a line of JSON that the program wrote; falsified under a lie. An error if it is not JSON.
+/// Parses a line of JSON that the program wrote; falsified under a lie about JSON.
+///
+/// # Errors
+/// It is not JSON, or the lie leaves out the line (`without:NAME`) or doubles it (`twice:NAME`).
 pub fn line(line: &str) -> Result<Value> {
     let read = lie().map_or_else(|| line.to_owned(), |lie| json::text(lie, line));
     serde_json::from_str(&read).with_context(|| format!("bad line {read:?}"))
 }
 
-/// The text of the screen; falsified under a lie.
+/// The text of the screen; empty under the lie `screen`, with other numbers under `digits`.
 pub fn screen(text: String) -> String {
     match lie() {
         Some(Lie::Screen) => String::new(),
@@ -197,7 +203,7 @@ pub fn screen(text: String) -> String {
     }
 }
 
-/// The exit status of the program; falsified under a lie.
+/// The exit status of the program. Under the lie `exit`: exit code 1 instead of 0, and 0 instead of any other code or a signal.
 pub fn status(status: ExitStatus) -> ExitStatus {
     match lie() {
         Some(Lie::Exit) if status.success() => ExitStatus::from_raw(1 << 8),
@@ -206,12 +212,13 @@ pub fn status(status: ExitStatus) -> ExitStatus {
     }
 }
 
-/// How many ports of a tuple are in use by the kernel's list of sockets; falsified under a lie.
+/// How many ports of a tuple are in use by the kernel's list of sockets; one more under the lie `kernel`.
 pub fn in_use(ports: u64) -> u64 {
     if lie() == Some(&Lie::Kernel) { ports + 1 } else { ports }
 }
 
-/// The `/proc/PID/task/TID/status` of a thread of the program; falsified under a lie.
+/// The text of `/proc/PID/task/TID/status` of a thread of the program; under the lie `kernel`, all bits of each `Cap...` line are
+/// set.
 pub fn thread(status: String) -> String {
     if lie() != Some(&Lie::Kernel) {
         return status;
@@ -223,8 +230,8 @@ pub fn thread(status: String) -> String {
     status.split_inclusive('\n').map(falsify).collect()
 }
 
-/// The source address of a connection, as the kernel reports it; falsified under a lie. Without a `destination`, the lie
-/// `unspread` does not change it.
+/// The source address of a connection, as the kernel reports it. Under the lie `source`, an address for documentation of the same
+/// family; under `unspread`, `destination`. `None`: the caller does not know it, and `unspread` changes nothing.
 pub fn source(address: IpAddr, destination: Option<IpAddr>) -> IpAddr {
     match (lie(), destination) {
         (Some(Lie::Source), _) => another(address),
@@ -249,21 +256,22 @@ fn is_the_tenth(count: &AtomicU64) -> bool {
     lie() == Some(&Lie::Refused) && count.fetch_add(1, Ordering::Relaxed) + 1 == TENTH
 }
 
-/// The result of a connect(); falsified under a lie.
+/// The result of a connect(). Under the lie `refused`, the tenth success of this process becomes EADDRNOTAVAIL; errors stay, and
+/// are not counted.
 pub fn connected(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     result?;
     if is_the_tenth(&COUNT) { Err(Errno::ADDRNOTAVAIL) } else { Ok(()) }
 }
 
-/// Called for each request that a proxy answered with success; false if the test is to take it for a failure: the tenth, under
-/// the lie `refused`.
+/// To be called for each request that a proxy answered with success. False if the test is to take it for a failure: the tenth of
+/// this process, under the lie `refused`.
 pub fn answered() -> bool {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     !is_the_tenth(&COUNT)
 }
 
-/// `allowed`: whether the kernel let a user without privileges do something; under the lie `granted` always true.
+/// Returns `allowed`: whether the kernel let a user without privileges do something. Always true under the lie `granted`.
 pub fn may(allowed: bool) -> bool {
     allowed || lie() == Some(&Lie::Granted)
 }

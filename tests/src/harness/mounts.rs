@@ -36,21 +36,23 @@ impl SmallDisk {
 }
 
 impl SmallDisk {
-    /// Makes the file system read-only.
+    /// Makes the file system read-only: EBUSY if a file in it is open for writing.
     pub fn make_read_only(&self) -> Result<()> {
         Ok(mount_remount(self.0.path(), MountFlags::RDONLY, c"")?)
     }
 }
 
 /// Hides what is below a folder by an empty tmpfs in the calling thread's mount namespace. Call it in the `work` of
-/// [`with_bare_sys`]: elsewhere, it would hide the folder from the whole host.
+/// [`with_bare_sys`]: elsewhere, it would hide the folder from the whole host. An error if the folder does not exist, or the
+/// kernel refuses the mount: only root can.
 pub fn cover(folder: &str) -> Result<()> {
     mount("tracer-tests", folder, "tmpfs", MountFlags::empty(), None)
         .with_context(|| format!("cannot cover {folder}"))
 }
 
 /// Makes /sys/devices accessible to root only in the calling thread's mount namespace, with nothing in it but the lists of
-/// possible and online CPUs. Call it in the `work` of [`with_bare_sys`], as [`cover`].
+/// possible and online CPUs. Call it in the `work` of [`with_bare_sys`]: elsewhere, it would do so for the whole host. An error
+/// if one of the two lists cannot be read or written, or the kernel refuses the mount.
 pub fn close_devices() -> Result<()> {
     const CPUS: &str = "/sys/devices/system/cpu";
     let names = ["possible", "online"];
@@ -95,7 +97,8 @@ pub struct SecondBpffs(());
 impl SecondBpffs {
     const AT: &str = "/sys/fs/bpf";
 
-    /// Mounts a bpffs whose root folder has this mode, in octal digits; the default of `mount -t bpf` is 1777.
+    /// Mounts a bpffs whose root folder has this mode, in octal digits; the default of `mount -t bpf` is 1777. An error if the
+    /// kernel refuses the mount, for example because the caller is not root, or `mode` is not octal.
     pub fn mount(mode: &str) -> Result<Self> {
         let options = std::ffi::CString::new(format!("mode={mode}"))?;
         mount("tracer-tests", Self::AT, "bpf", MountFlags::empty(), Some(&*options))

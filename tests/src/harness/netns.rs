@@ -40,7 +40,8 @@ pub struct NetNs {
 }
 
 impl NetNs {
-    /// Makes a new namespace. Needs `CAP_SYS_ADMIN`, and `ip` (iproute2 or busybox) for `lo`; an error without them.
+    /// Makes a new namespace, with `lo` up and the sysctl `tcp_rfc1337` set to 1. Needs `CAP_SYS_ADMIN`, and `ip` (iproute2 or
+    /// busybox) for `lo`; an error without them.
     pub fn new() -> Result<Self> {
         let made = thread::spawn(|| -> Result<OwnedFd> {
             // SAFETY: CLONE_NEWNET does not unshare the descriptor table: no descriptor of another thread is affected.
@@ -98,8 +99,8 @@ impl NetNs {
         move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
     }
 
-    /// Gives the namespace a name in /run/netns, as `ip netns attach` does, until the returned guard is dropped. An error if the
-    /// file cannot be made or mounted on.
+    /// Gives the namespace this name in /run/netns, as `ip netns attach` does, until the returned guard is dropped. No other
+    /// namespace may have the name (not checked). An error if the file cannot be made or mounted on.
     pub fn name(&self, name: &str) -> Result<Named> {
         let folder = Path::new("/run/netns");
         fs::create_dir_all(folder).context("cannot make /run/netns")?;
@@ -118,8 +119,8 @@ impl NetNs {
         self.run(|| fs::write(&path, value)).with_context(|| format!("cannot write {path}"))
     }
 
-    /// Runs `ip` with these space-separated arguments in this namespace. If they add an IPv6 address with `nodad`, waits until
-    /// the address can be used: the link must be up.
+    /// Runs `ip` with these arguments, separated by one space each, in this namespace. If they are `addr add` with an IPv6
+    /// address and `nodad`, waits until the address can be used: the link must be up.
     ///
     /// # Errors
     /// `ip` cannot be run or fails, or the address cannot be used within 20 s.
@@ -163,7 +164,8 @@ impl NetNs {
     }
 }
 
-/// A descriptor of the network namespace of a socket (ioctl `SIOCGSKNS`).
+/// A descriptor of the network namespace of a socket (ioctl `SIOCGSKNS`). An error without `CAP_NET_ADMIN` in that namespace
+/// (net/socket.c, `sock_ioctl`).
 pub fn of_socket(socket: impl AsFd) -> Result<OwnedFd> {
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: SIOCGSKNS takes no argument and writes to no memory.

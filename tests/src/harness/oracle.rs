@@ -1,7 +1,8 @@
 //! The kernel's own list of TCP sockets: `/proc/net/tcp` and `/proc/net/tcp6`.
 //!
-//! Both list sockets in every state except CLOSE, TIME_WAIT included (net/ipv4/tcp_ipv4.c, `tcp4_seq_show`). Nothing here
-//! shares code with the tracer, which reads sock_diag and its own maps.
+//! Both list listening sockets, and all others that have a peer, TIME_WAIT included; not closed sockets, nor those that are only
+//! bound (net/ipv4/tcp_ipv4.c, `tcp_seq_start`). Nothing here shares code with the tracer, which reads sock_diag and its own
+//! maps.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +27,12 @@ pub struct Sockets {
     pub states: BTreeMap<&'static str, u64>,
 }
 
-/// All tuples that have a socket at one moment.
+/// All tuples that have a socket, as of one run through the two files: sockets that change meanwhile may be in it or not.
 pub type Table = BTreeMap<Tuple, Sockets>;
 
-/// Reads the outgoing sockets of a namespace: those that do not listen, and whose local port is not one of `servers`. An error if
-/// a file cannot be read, or a line of it is not understood.
+/// Reads the outgoing sockets of a namespace: those that do not listen, and whose local port is not one of `servers` (in host
+/// byte order). Empty if there are none. An error if a file cannot be read, /proc/net/tcp6 of a kernel without IPv6 included, or
+/// a line of it is not understood.
 pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
     netns.run(|| {
         let mut table = Table::new();
@@ -57,8 +59,8 @@ pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
     })
 }
 
-/// The `TcpExt` counters of this namespace that are not 0, and the TCP line of /proc/net/sockstat, as text for an error: they
-/// can show why the kernel ended connections that no test closed.
+/// The `TcpExt` counters of this namespace that are not 0, and the TCP line of /proc/net/sockstat, as text for an error: they can
+/// show why the kernel ended connections that no test closed. An error if one of the files cannot be read.
 pub fn counters(netns: &NetNs) -> Result<String> {
     netns.run(|| {
         let read = |name: &str| {
@@ -78,7 +80,8 @@ pub fn counters(netns: &NetNs) -> Result<String> {
 }
 
 impl Sockets {
-    /// Number of sockets in one of these states. A time-wait socket whose substate is FIN_WAIT2 does not count as FIN_WAIT2.
+    /// Number of sockets in one of these states (names as in `ss` with `_`, such as `SYN_SENT`); an unknown name counts 0. A
+    /// time-wait socket whose substate is FIN_WAIT2 counts in none.
     pub fn in_states(&self, names: &[&str]) -> u64 {
         let of = |name: &&str| self.states.get(*name).copied().unwrap_or(0);
         let all: u64 = names.iter().map(of).sum();

@@ -71,10 +71,10 @@ impl Outsider {
         self.helper.id()
     }
 
-    /// Runs an operation, a line of words, to its end and returns its numbers.
+    /// Runs an operation, a line of words, to its end and returns the numbers that the operation's documentation names.
     ///
     /// # Errors
-    /// The kernel refused it, or the outsider ended.
+    /// The kernel refused it, or the outsider ended, which it also does if there is no such operation or an argument is wrong.
     pub fn run(&mut self, operation: &str) -> Result<Vec<u64>> {
         self.begin(operation)?;
         self.end().with_context(|| format!("the outsider's `{operation}`"))
@@ -83,7 +83,7 @@ impl Outsider {
     /// Runs an operation that the kernel must refuse, and returns the errno.
     ///
     /// # Errors
-    /// The operation succeeded, or the outsider ended.
+    /// The operation succeeded (or seems to, under the lie `granted` of `TRACER_TEST_LIE`), or the outsider ended.
     pub fn refused(&mut self, operation: &str) -> Result<Errno> {
         self.begin(operation)?;
         let answer = match self.answer()? {
@@ -102,7 +102,7 @@ impl Outsider {
         self.helper.send(operation)
     }
 
-    /// Waits for the end of the operation that [`Self::begin`] started, and returns its numbers. Fails as [`Self::run`] does.
+    /// Waits for the end of the operation that [`Self::begin`] started, and returns its numbers. Errors as of [`Self::run`].
     pub fn end(&mut self) -> Result<Vec<u64>> {
         match self.answer()? {
             Answer::Done(counts) => Ok(counts),
@@ -110,8 +110,8 @@ impl Outsider {
         }
     }
 
-    /// Waits for the end of an operation, and returns its result; an error only if the outsider ended or its answer is not
-    /// understood.
+    /// Waits for the end of the operation that [`Self::begin`] started, and returns its result, a refusal included. An error only
+    /// if the outsider ended or its answer is not understood.
     pub fn answer(&mut self) -> Result<Answer> {
         let line = self.helper.line()?;
         if let Some(counts) = line.strip_prefix("ready") {

@@ -1,9 +1,10 @@
-//! Starts commands with some of root's capabilities only.
+//! Numbers of capabilities (include/uapi/linux/capability.h), and commands that start with some of root's capabilities only, or
+//! as root of a user namespace.
 #![expect(unsafe_code, reason = "prctl(2) between fork() and exec()")]
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-/// Number of CAP_DAC_READ_SEARCH (include/uapi/linux/capability.h).
+/// Number of CAP_DAC_READ_SEARCH.
 pub const DAC_READ_SEARCH: u32 = 2;
 /// Number of CAP_SETGID.
 pub const SETGID: u32 = 6;
@@ -26,10 +27,10 @@ pub const PERFMON: u32 = 38;
 /// Number of CAP_BPF.
 pub const BPF: u32 = 39;
 
-/// The capabilities without which tracer does not start.
+/// The capabilities, by their numbers, without which tracer does not start.
 pub const NEEDED: &[u32] = &[NET_ADMIN, PERFMON, BPF];
 
-/// The capabilities that tracer's error may advise, with their names for setcap(8): all that tracer uses, except
+/// The capabilities that tracer's error may advise, each with its name for setcap(8) and its number: all that tracer uses, except
 /// CAP_SYS_RESOURCE, which it needs up to Linux 5.10 only.
 pub const ADVISED: &[(&str, u32)] = &[
     ("cap_dac_read_search", DAC_READ_SEARCH),
@@ -44,8 +45,9 @@ pub const ADVISED: &[(&str, u32)] = &[
     ("cap_bpf", BPF),
 ];
 
-/// The value of the extended attribute `security.capability` that setcap(8) writes to make these capabilities permitted and
-/// effective: `struct vfs_cap_data` of include/uapi/linux/capability.h. Bit N of `permitted` is capability N.
+/// The value (20 bytes, little-endian) of the extended attribute `security.capability` that setcap(8) writes to make these
+/// capabilities permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h. Bit N of `permitted` is
+/// capability N.
 pub fn of_file(permitted: u64) -> Vec<u8> {
     const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
     let low = u32::try_from(permitted & u64::from(u32::MAX)).unwrap_or_default();
@@ -56,11 +58,11 @@ pub fn of_file(permitted: u64) -> Vec<u8> {
 /// The highest number that a capability can have: a set has 64 bits.
 const LAST: u32 = 63;
 
-/// Each number that a capability can have.
+/// Each number that a capability can have; kernels have fewer capabilities.
 pub const ALL: std::ops::RangeInclusive<u32> = 0..=LAST;
 
-/// Makes the command run as root of a new user namespace: it has every capability there, and none outside of it. Starting it
-/// fails if the kernel refuses the namespace. Returns `command`.
+/// Makes a command of root run as root of a new user namespace: it has every capability there, and none outside of it. Starting
+/// it fails if the kernel refuses the namespace. Returns `command`.
 pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
         // SAFETY: takes a number only.
@@ -73,7 +75,8 @@ pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(unshare) }
 }
 
-/// As [`in_user_namespace`], with a network namespace that belongs to the user namespace.
+/// Makes a command of root run as [`in_user_namespace`] does, and in a new network namespace that belongs to the new user
+/// namespace; its `lo` is down. Starting it fails if the kernel refuses one of the two. Returns `command`.
 pub fn in_user_and_network_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
         // SAFETY: takes a number only.
@@ -84,7 +87,8 @@ pub fn in_user_and_network_namespace(command: &mut Command) -> &mut Command {
     unsafe { in_user_namespace(command).pre_exec(unshare) }
 }
 
-/// Makes a command of root run with these capabilities only, by their numbers. Returns `command`.
+/// Makes a command of root run with these capabilities only, by their numbers; those that the kernel does not have are passed
+/// over. Starting it fails without CAP_SETPCAP. Returns `command`.
 pub fn only(command: &mut Command, kept: impl Into<Vec<u32>>) -> &mut Command {
     let kept = kept.into();
     let drop_others = move || {

@@ -119,7 +119,8 @@ pub fn no_io_uring() -> Option<String> {
     Some(format!("io_uring is not to be had: {error}"))
 }
 
-/// The reason to skip a test that needs these programs: it names those that are not in PATH. `None` if all of them are.
+/// The reason to skip a test that needs these programs: it names those that are in no folder of PATH. `None` if all are in one;
+/// whether they can be executed is not checked.
 pub fn no_programs(programs: &[&str]) -> Option<String> {
     let path = env::var("PATH").unwrap_or_default();
     let there =

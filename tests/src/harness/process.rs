@@ -77,7 +77,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal; an error if the process has ended and was reaped.
+    /// Sends a signal; an error if the process has ended and was reaped, or this process may not signal it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         signal_id(self.id(), signal)
     }
@@ -147,7 +147,7 @@ impl Helper {
         Ok(Self { process, lines })
     }
 
-    /// Waits until the helper prints a line, which must be `ready`.
+    /// Waits, however long it takes, until the helper prints a line, which must be `ready`.
     ///
     /// # Errors
     /// The helper printed another line, or ended.
@@ -159,7 +159,8 @@ impl Helper {
         Ok(())
     }
 
-    /// Waits for the helper's next line, and returns it without the line end; an error if the helper has ended.
+    /// Waits, however long it takes, for the helper's next line, and returns it without the blanks at its end. An error if the
+    /// helper has ended, or the line is not UTF-8.
     pub fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         let length = self.lines.read_line(&mut line)?;
@@ -167,7 +168,8 @@ impl Helper {
         Ok(line.trim_end().to_owned())
     }
 
-    /// Waits until the helper prints `ready COUNT...`, and returns the counts. An error if it prints another line, or ends.
+    /// Waits, however long it takes, until the helper prints `ready COUNT...`, and returns the counts: none after `ready` alone.
+    /// An error if it prints another line, or ends.
     pub fn ready_with_counts(&mut self) -> Result<Vec<u64>> {
         let line = self.line()?;
         let counts = line.strip_prefix("ready").context("the helper is not `ready`")?;
@@ -179,7 +181,7 @@ impl Helper {
         self.send("go")
     }
 
-    /// Writes a line to the helper's stdin; an error if the helper has ended.
+    /// Writes a line, to which this adds the line end, to the helper's stdin; an error if the helper has ended.
     pub fn send(&mut self, line: &str) -> Result<()> {
         let stdin = self.process.child.stdin.as_mut().context("no stdin")?;
         Ok(stdin.write_all(format!("{line}\n").as_bytes())?)

@@ -26,7 +26,7 @@ use rustix::{
 
 use crate::harness::{lie, process::Process, tracer::wait_for};
 
-/// Width and height, in characters.
+/// Width, then height, in characters.
 #[derive(Clone, Copy, Debug)]
 pub struct Size(pub u16, pub u16);
 
@@ -54,7 +54,8 @@ struct Modes {
 
 impl Pty {
     /// Starts a new terminal of this size, and on it the program of `command` with its arguments and environment, and `TERM` set
-    /// to `xterm-256color`. An error if there is no terminal to be had, or setsid(1) cannot be started.
+    /// to `xterm-256color`. An error if there is no terminal to be had, or setsid(1) cannot be started; setsid(1) starts the
+    /// program, and ends with an exit code other than 0 if it cannot.
     pub fn spawn(command: &Command, size: Size) -> Result<Self> {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&controller)?;
@@ -117,13 +118,14 @@ impl Pty {
         lock(&self.screen).screen().clone()
     }
 
-    /// Number of bytes that the program has written to the terminal.
+    /// Number of bytes that the program has written to the terminal so far, those with which it controls the screen included.
     pub fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
 
-    /// Waits until `is` returns true for the text of the screen, at most `limit` (see `Place::limit`), and returns that text. An
-    /// error has `what`, which names the condition, and the newest text.
+    /// Waits until `is` returns true for the text of the screen, at most `limit` (see
+    /// [`Place::limit`](super::probe::Place::limit)), and returns that text. An error if it has not by then: it has `what`, which
+    /// names the condition, and the newest text.
     pub fn wait(&self, what: &str, limit: Duration, is: impl Fn(&str) -> bool) -> Result<String> {
         let shown = || {
             let text = self.text();
@@ -132,7 +134,7 @@ impl Pty {
         wait_for(what, limit, shown).with_context(|| format!("the screen:\n{}", self.text()))
     }
 
-    /// Changes the size of the terminal: the program gets SIGWINCH. An error after [`Self::close`].
+    /// Changes the size of the terminal: the program gets SIGWINCH, unless it is the same size. An error after [`Self::close`].
     pub fn resize(&mut self, size: Size) -> Result<()> {
         lock(&self.screen).screen_mut().set_size(size.1, size.0);
         set_size(self.controller.as_ref().context("the terminal is gone")?, size)
@@ -158,7 +160,8 @@ impl Pty {
         }
     }
 
-    /// Waits for the program's end, as [`Process::wait`]; an error has the text of the screen, too.
+    /// Waits for the program's end, at most `limit`, and returns its exit status: see [`Process::wait`]. An error has the text of
+    /// the screen, too.
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.process.wait(limit).with_context(|| format!("the screen:\n{}", self.text()))
     }

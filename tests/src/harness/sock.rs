@@ -19,17 +19,19 @@ use rustix::{
 
 use crate::harness::{lie, probe::Place, starting::SocketFd};
 
-/// One TCP (or MPTCP) socket; closed on drop.
+/// One TCP or MPTCP socket (UDP: only from [`Maker::make`](super::maker::Maker::make)); closed on exec() and on drop, which waits
+/// while a program starts ([`SocketFd`]). It blocks until [`Self::set_nonblocking`]. An error of a function is the errno of its
+/// system call.
 #[derive(Debug)]
 pub struct Sock(SocketFd);
 
 impl Sock {
-    /// A TCP socket of the family of `like`.
+    /// A new, unconnected TCP socket of the family of `like`.
     pub fn tcp(like: SocketAddr) -> Result<Self> {
         Self::open(like.is_ipv6(), Some(rustix::net::ipproto::TCP))
     }
 
-    /// An IPv6 TCP socket, for v4-mapped destinations.
+    /// A new, unconnected IPv6 TCP socket, for v4-mapped destinations.
     pub fn tcp6() -> Result<Self> {
         Self::open(true, Some(rustix::net::ipproto::TCP))
     }
@@ -44,14 +46,15 @@ impl Sock {
         socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol).map(Self::from)
     }
 
-    /// A new TCP socket that is connected to `peer`.
+    /// A new TCP socket that is connected to `peer`: waits for the handshake. Errors as of [`Self::tcp`] and [`Self::connect`].
     pub fn connected(peer: SocketAddr) -> Result<Self> {
         let sock = Self::tcp(peer)?;
         sock.connect(peer)?;
         Ok(sock)
     }
 
-    /// Calls connect(); the result is falsified if `TRACER_TEST_LIE` asks for that.
+    /// Calls connect(). EINPROGRESS if the socket is non-blocking and the handshake has begun. Under the lie `refused` of
+    /// `TRACER_TEST_LIE`, one success is reported as EADDRNOTAVAIL: see [`lie::connected`].
     pub fn connect(&self, peer: SocketAddr) -> Result<()> {
         lie::connected(connect(&self.0, &peer))
     }
@@ -104,7 +107,8 @@ impl Sock {
         sendto(&self.0, data, flags, &peer)
     }
 
-    /// Reads at most 256 bytes, and returns how many; 0 at the end of the stream.
+    /// Reads at most 256 bytes, and returns how many; 0 at the end of the stream. Without data, a blocking socket waits, and a
+    /// non-blocking one fails with EAGAIN.
     pub fn receive(&self) -> Result<usize> {
         let mut buffer = [0_u8; 256];
         recv(&self.0, &mut buffer, RecvFlags::empty()).map(|(count, _)| count)
@@ -119,7 +123,8 @@ impl Sock {
         rustix::io::ioctl_fionbio(&self.0, true)
     }
 
-    /// Sets SO_SNDTIMEO: a blocking connect() returns EINPROGRESS after this time, and the connection attempt continues.
+    /// Sets SO_SNDTIMEO: a blocking connect() returns EINPROGRESS after this time, and the connection attempt continues. EINVAL
+    /// for a time of 0.
     pub fn set_send_timeout(&self, limit: Duration) -> Result<()> {
         sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(limit))
     }
@@ -129,7 +134,8 @@ impl Sock {
         sockopt::socket_error(&self.0).ok()?.err()
     }
 
-    /// Sets TCP_USER_TIMEOUT, in whole milliseconds: how long sent data, and a SYN, may stay without an answer.
+    /// Sets TCP_USER_TIMEOUT, in whole milliseconds (rounded down): how long sent data, and a SYN, may stay without an answer. 0
+    /// sets the kernel's default again.
     pub fn set_user_timeout(&self, limit: Duration) -> Result<()> {
         sockopt::set_tcp_user_timeout(&self.0, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))
     }
@@ -152,7 +158,7 @@ impl Sock {
         self.set_option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)
     }
 
-    /// Binds the socket to `lo`, which is interface 1 of every namespace.
+    /// Binds the socket to `lo` (SO_BINDTOIFINDEX), which is interface 1 of every namespace.
     pub fn set_device_lo(&self) -> Result<()> {
         const SO_BINDTOIFINDEX: i32 = 62;
         self.set_option(libc::SOL_SOCKET, SO_BINDTOIFINDEX, 1)
@@ -168,18 +174,20 @@ impl Sock {
         self.set_option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
     }
 
-    /// Sets TCP_SYNCNT: the number of SYN retransmissions before ETIMEDOUT.
+    /// Sets TCP_SYNCNT: the number of SYN retransmissions before ETIMEDOUT. EINVAL if it is not from 1 to 127
+    /// (`tcp_sock_set_syncnt` in net/ipv4/tcp.c).
     pub fn set_syn_count(&self, count: i32) -> Result<()> {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_SYNCNT, count)
     }
 
-    /// Sets TCP_FASTOPEN: the listener accepts data in SYNs; at most `queue` such connections wait for the end of their
-    /// handshake.
+    /// Sets TCP_FASTOPEN: the listener accepts data in SYNs, if the sysctl `net.ipv4.tcp_fastopen` has bit 1. At most `queue`
+    /// such connections, and at most `net.core.somaxconn`, wait for the end of their handshake. EINVAL if `queue` is negative.
     pub fn set_fast_open(&self, queue: i32) -> Result<()> {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
     }
 
     /// Sets TCP_FASTOPEN_CONNECT: if the kernel has a cookie of the server, connect() sends nothing before the first write.
+    /// EOPNOTSUPP if the sysctl `net.ipv4.tcp_fastopen` lacks bit 0.
     pub fn set_fast_open_connect(&self) -> Result<()> {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
     }

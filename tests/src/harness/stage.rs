@@ -35,7 +35,7 @@ pub const SERVER: &str = "10.1.0.1";
 /// A second address of `lo`, on every stage, for clients.
 pub const CLIENT: &str = "10.1.0.2";
 
-/// What the kernel and the tracers must have for one tuple.
+/// What the kernel and the tracers must have for one tuple. The default: no port, no failed call, any number of opened ports.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     /// Ports in use, those in TIME_WAIT included.
@@ -49,7 +49,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// `in_use` ports, `time_wait` of them in TIME_WAIT.
+    /// `in_use` ports, `time_wait` of them in TIME_WAIT; otherwise the default.
     pub fn ports(in_use: u64, time_wait: u64) -> Self {
         Self { in_use, time_wait, ..Self::default() }
     }
@@ -60,7 +60,8 @@ impl Expected {
         Self { opened: Some(opened), ..self }
     }
 
-    /// The same, with this number of failed calls of this cause.
+    /// The same, with this number of failed calls of this cause (a key of tracer's `connect.failures`, such as `refused`).
+    /// Replaces a number that was set for the same cause.
     #[must_use]
     pub fn failed(mut self, cause: &str, count: u64) -> Self {
         self.failures.insert(cause.to_owned(), count);
@@ -82,9 +83,9 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes a namespace with the two addresses on `lo`. [`Self::watch`] or [`Self::watch_shared`] then has it watched by a
-    /// tracer of each of these backends. The backend `none` is no tracer: the workload is then compared with the kernel only. An
-    /// error if the namespace cannot be made.
+    /// Makes a namespace with the addresses [`SERVER`] and [`CLIENT`] on `lo`. [`Self::watch`] or [`Self::watch_shared`] then has
+    /// it watched by a tracer of each of these backends. The backend `none` is no tracer: the workload is then compared with the
+    /// kernel only. An error if the namespace cannot be made.
     pub fn new(backends: &[String]) -> Result<Self> {
         let netns = NetNs::new()?;
         for address in [SERVER, CLIENT] {
@@ -134,14 +135,17 @@ impl Stage {
         })
     }
 
-    /// Has the stage compare these tracers, each with its backend, with the kernel.
+    /// Has the stage compare these tracers, each with its backend, with the kernel from now on; [`Self::stop`] ends them.
     pub fn add_watches(&mut self, watches: Vec<(String, Watch)>) {
         let own = |(backend, watch)| (backend, shared::Shared::from(watch), 0);
         self.watches.extend(watches.into_iter().map(own));
     }
 
-    /// Sends SIGINT to the tracers that only this stage uses: each must end with exit code 0. Drift that no skipped hook explains
-    /// is an error, unless [`Self::expect_drift`] allows it.
+    /// Takes a last reading, then sends SIGINT to each tracer that only this stage uses, which must end with exit code 0.
+    ///
+    /// # Errors
+    /// Drift that no skipped hook explains, unless [`Self::expect_drift`] allows it; no reading within 10 s; a tracer with
+    /// another exit code, or that does not end within [`STOP_LIMIT`](super::tracer::STOP_LIMIT).
     pub fn stop(self) -> Result<()> {
         self.assert_no_drift(&self.readings()?)?;
         self.watches.into_iter().try_for_each(|(_, watch, _)| watch.stop())
@@ -152,8 +156,9 @@ impl Stage {
         self.servers.insert(port);
     }
 
-    /// A new listener on this address (`IP:PORT`), with a queue of 4,096 connections. [`Self::oracle`] leaves its port out. An
-    /// error if the address is not in the namespace, or taken.
+    /// A new listener on this address, `IP:PORT`, with SO_REUSEADDR and a queue of 4,096 connections (or `net.core.somaxconn`, if
+    /// that is less). [`Self::oracle`] leaves its port out. An error if the text is no such address, or the address is not in the
+    /// namespace, or taken.
     pub fn server(&mut self, address: &str) -> Result<Server> {
         let address: SocketAddr = address.parse()?;
         self.add_server(address.port());
@@ -167,18 +172,17 @@ impl Stage {
         Ok(Server { listener, address })
     }
 
-    /// A server whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT. Returned with the connection
-    /// that fills the queue, which must stay open.
+    /// A server on this address, `IP:PORT`, whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT.
+    /// Returned with the connection that fills the queue, which must stay open. [`Self::oracle`] leaves the server's port out.
     ///
-    /// The connection that fills the queue comes from 127.0.0.1, which is another tuple. Errors as of [`Self::server`].
+    /// That connection comes from 127.0.0.1, which is another tuple. Errors as of [`Self::server`], or if that connection fails.
     pub fn black_hole(&mut self, address: &str) -> Result<(Server, Sock)> {
         let address: SocketAddr = address.parse()?;
         self.add_server(address.port());
         self.netns.run(|| {
             let listener = Sock::tcp(address)?;
             listener.bind(address)?;
-            // The queue holds one more than its length (net/ipv4/inet_connection_sock.c,
-            // sk_acceptq_is_full).
+            // The queue holds one more than its length (include/net/sock.h, sk_acceptq_is_full).
             listener.listen(0)?;
             let filler = Sock::tcp(address)?;
             filler.bind("127.0.0.1:0".parse()?)?;
@@ -187,10 +191,12 @@ impl Stage {
         })
     }
 
-    /// Waits until the kernel has exactly these tuples, and then until every tracer has them, too.
+    /// Waits until the kernel has exactly these tuples with these counts (at most 10 s), and then until every tracer has them,
+    /// too (at most 8 s; 45 s in a guest). A tuple that is not named must have no port. If a tuple is named twice, the last one
+    /// counts.
     ///
     /// # Errors
-    /// The kernel or a tracer still differs when its time limit has passed; or the ledger drifted without a skipped hook, unless
+    /// The kernel or a tracer still differs when its time has passed; or the ledger drifted without a skipped hook, unless
     /// [`Self::expect_drift`] allows it.
     pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
         let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
@@ -199,11 +205,11 @@ impl Stage {
     }
 
     /// Waits until every tracer has exactly the tuples that the kernel has, and the tracer's sums over all of these (opened
-    /// ports, failed calls) are those of `outcome`. Returns the kernel's table at the end.
+    /// ports, failed calls) are those of `outcome`. Returns the kernel's table as it is after that.
     ///
     /// # Errors
-    /// The kernel's table never came to rest, a tracer still differs when its time limit has passed, or the ledger drifted
-    /// without a skipped hook, unless [`Self::expect_drift`] allows it.
+    /// The kernel's table still changes after 10 s, a tracer still differs 8 s (in a guest 45 s) after it came to rest, or the
+    /// ledger drifted without a skipped hook, unless [`Self::expect_drift`] allows it.
     pub fn settle(&mut self, outcome: &Outcome) -> Result<Table> {
         let table = self.oracle()?;
         self.settle_on(table.clone(), &BTreeMap::new(), Some(outcome))?;
@@ -215,13 +221,14 @@ impl Stage {
         oracle::read(&self.netns, &self.servers)
     }
 
-    /// As [`Self::oracle`], but leaves out sockets with these local ports, not those of [`Self::add_server`].
+    /// The kernel's own table of outgoing sockets now, without those with these local ports; the ports of [`Self::add_server`]
+    /// count. Errors as of [`oracle::read`].
     pub fn oracle_with(&self, servers: &[u16]) -> Result<Table> {
         oracle::read(&self.netns, &servers.iter().copied().collect())
     }
 
-    /// A reading of each tracer, with the name of its backend. Each reading began after this call; an error if one does not come
-    /// within 10 s (see [`Place::limit`]).
+    /// A reading of each tracer, with the name of its backend; empty without tracers. Each reading began after this call; an
+    /// error if one does not come within 10 s (see [`Place::limit`]).
     pub fn readings(&self) -> Result<Vec<(String, Reading)>> {
         let now = SystemTime::now();
         let read = |(backend, watch, _): &(String, shared::Shared, u64)| {
@@ -355,7 +362,8 @@ impl Server {
         Tuple::new(self.address.ip(), self.address)
     }
 
-    /// A connected pair: (client, accepted). An error if connect() or accept() fails. Must be called in the server's namespace.
+    /// A connected pair: (client, accepted). Must be called in the server's namespace. Waits for the connection; an error if
+    /// connect() or accept() fails.
     pub fn pair(&self) -> Result<(Sock, Sock)> {
         let client = Sock::connected(self.address)?;
         let accepted = self.listener.accept()?;

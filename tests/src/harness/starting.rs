@@ -102,7 +102,7 @@ impl Drop for Closes {
 ///
 /// # Errors
 /// The program cannot be started; the limit of open files is reached; another process still has a copy of the last descriptor
-/// after a minute.
+/// after a minute: the program is then killed.
 pub fn start(command: &mut Command) -> io::Result<Child> {
     let _starts = Starts::begin();
     let (end, copied) = last_descriptor()?;
@@ -146,7 +146,8 @@ pub fn output(command: &mut Command) -> io::Result<Output> {
     start(command)?.wait_with_output()
 }
 
-/// Makes a command's child wait for this long before it runs the program; [`start`] waits as long. Returns `command`.
+/// Makes a command's child wait for this long, less than a minute, before it runs the program; [`start`] waits as long. Returns
+/// `command`.
 pub fn late(command: &mut Command, time: Duration) -> &mut Command {
     let wait = move || {
         thread::sleep(time);

@@ -1,4 +1,5 @@
-//! Runs the `tracer` program as a user does: `tuples --interval`, `record`, `spread`, `status` and `doctor`.
+//! Runs the `tracer` program as a user does, and reads what it prints. A submodule each is about `tuples --interval` ([`watch`]
+//! and [`shared`]), `record` ([`record`] and [`shared_record`]), `spread`, `status` and `doctor`.
 
 pub mod doctor;
 pub mod record;
@@ -33,7 +34,7 @@ pub const START_LIMIT: Duration = Duration::from_secs(40);
 /// guest ([`Place::limit`]).
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Path of the program under test, from `TRACER_BIN`; an error if that is not set.
+/// Path of the program under test, from `TRACER_BIN`; an error if that is not set. Whether the file exists is not checked.
 pub fn program() -> Result<PathBuf> {
     let path = env::var_os("TRACER_BIN").context("TRACER_BIN does not name the tracer program")?;
     Ok(PathBuf::from(path))
@@ -68,13 +69,14 @@ pub fn backends() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// CLOCK_MONOTONIC in ns: the clock of tracer's `mono_ns`.
+/// CLOCK_MONOTONIC in ns: the clock of tracer's `mono_ns`, which is the same in all processes of the host.
 pub fn mono_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or_default()
 }
 
-/// The result of a run of the program. All of it is falsified if `TRACER_TEST_LIE` asks for that.
+/// The result of a run of the program, with U+FFFD for bytes that are not UTF-8. All of it is falsified if `TRACER_TEST_LIE` asks
+/// for that.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -89,13 +91,14 @@ impl Ended {
     }
 }
 
-/// Runs a command to its end, whatever its exit code. An error if it takes longer than `limit` (see [`Place::limit`]): it is
-/// then killed.
+/// Runs a command to its end, without input, whatever its exit code. Bytes of its output that are not UTF-8 become U+FFFD. An
+/// error if it cannot be started, or takes longer than `limit` (see [`Place::limit`]): it is then killed.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     run_into(command, Stdio::piped(), limit)
 }
 
-/// As [`run`], with this stdout. [`Ended::stdout`] is empty if `stdout` is not a pipe.
+/// Runs a command as [`run`] does, but with this stdout. [`Ended::stdout`] has what was written to it if it is a pipe
+/// (`Stdio::piped()`), and is empty otherwise.
 pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result<Ended> {
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     let mut process = Process::spawn(command)?;
@@ -120,7 +123,7 @@ pub(crate) fn collect<P: Pipe + Read + Send + 'static>(pipe: Option<P>) -> Colle
     })
 }
 
-/// Waits for the end of the pipe, and returns the text.
+/// Waits for the end of the pipe, and returns the text; empty if the thread panicked.
 pub(crate) fn finish(collected: Collected) -> String {
     collected.join().unwrap_or_default()
 }

@@ -5,7 +5,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// (source, destination, destination port). A v4-mapped IPv6 address is stored as the IPv4 address.
+/// Source address, destination address and destination port of connections. [`Self::new`] makes IPv4 addresses of v4-mapped IPv6
+/// addresses; a tuple that is made from its fields must have none (not checked).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Tuple {
     pub source: IpAddr,

@@ -43,7 +43,8 @@ impl Style {
     }
 }
 
-/// Draws the screen in a window with this title, and returns the SVG. `about` is the text for people who cannot see the picture.
+/// Draws the screen in a window with this title, and returns the SVG, of 8.4 × 18 px for each cell. `about` is the text for
+/// people who cannot see the picture.
 pub(super) fn draw(screen: &Screen, title: &str, about: &str) -> String {
     let (rows, columns) = screen.size();
     let width = f64::from(columns) * WIDTH + 2.0 * MARGIN;

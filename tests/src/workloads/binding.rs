@@ -157,10 +157,12 @@ pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
     wait_capacity(stage, &server, 45, Duration::from_secs(5))
 }
 
-/// Waits until every tracer has this capacity (ports in all) for connections to this server.
+/// Waits until every tracer has this capacity (ports in all) for connections to this server; returns at once if the stage has no
+/// tracer.
 ///
 /// # Errors
-/// A tracer still has another capacity, or none, after `limit`; the text has what each of them has.
+/// A tracer still has another capacity, or none, after `limit` (see [`Place::limit`](crate::harness::probe::Place::limit)); the
+/// text has what each of them has.
 pub fn wait_capacity(
     stage: &mut Stage,
     server: &Server,

@@ -18,7 +18,7 @@ use crate::harness::{
 /// The longest that connect() and close() may take together: less than 1 s, after which a SYN without an answer is retransmitted.
 const GIVES_UP_AT_ONCE: Duration = Duration::from_millis(800);
 
-/// An error, unless `result` is the error `errno`.
+/// An error, unless `result` is the error `errno`: if it is another one, or a success.
 pub fn expect_error<T>(result: rustix::io::Result<T>, errno: Errno) -> Result<()> {
     let failed = result.err();
     ensure!(failed == Some(errno), "expected {errno:?}, got {failed:?}");

@@ -72,8 +72,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Makes two servers on `port`, at 10.1.0.1 and fd00:1::1. On `port` + 1000 nobody may listen. An error if a server cannot be
-    /// made.
+    /// Makes two non-blocking servers on `port`, at 10.1.0.1 and fd00:1::1. `port` must be at most 64,535; on `port` + 1000
+    /// nobody may listen (not checked). An error if a server cannot be made.
     pub fn new(seed: u64, port: u16) -> Result<Self> {
         let serve = |ip: &str| -> Result<Server> {
             let address = SocketAddr::new(ip.parse()?, port);
@@ -90,7 +90,7 @@ impl Driver {
         Ok(Self { random: Random(seed), servers, closed, pairs, outcome })
     }
 
-    /// The results of the calls since the last call of this function.
+    /// The results of the calls since the last call of this function, or since the start; the count begins again at 0.
     pub fn outcome(&mut self) -> Outcome {
         std::mem::replace(&mut self.outcome, Outcome::opened(0))
     }
@@ -229,7 +229,10 @@ impl Driver {
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next random number, from 0 to `limit - 1`; `limit` must not be 0.
+    /// The next random number, from 0 to `limit - 1`.
+    ///
+    /// # Panics
+    /// If `limit` is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

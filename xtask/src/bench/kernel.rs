@@ -31,7 +31,7 @@ pub(crate) struct Counted {
 pub(crate) struct Cost {
     /// The programs of each tool that was measured, without [`Tool::Empty`].
     pub(crate) tools: BTreeMap<Tool, Vec<Counted>>,
-    /// Number of connections that each tool saw, over all rounds.
+    /// Number of connections that each tool saw, over all rounds: those of the last load, times the number of rounds.
     pub(crate) connects: f64,
     /// Counted time of one run of an empty program, ns; `None` if bpftrace, which loads that program, is not installed, or
     /// the program did not run.
@@ -45,12 +45,12 @@ pub(crate) struct PerConnect {
     pub(crate) runs: f64,
     /// Time as counted, ns.
     pub(crate) raw: f64,
-    /// Time without the cost of counting ([`Cost::empty_ns`]), ns; the time as counted if that cost is not known.
+    /// Time without the cost of counting ([`Cost::empty_ns`]), ns, at least 0; the time as counted if that cost is not known.
     pub(crate) net: f64,
 }
 
 impl Cost {
-    /// What the tool's BPF programs cost; `None`: the tool was not measured.
+    /// What the tool's BPF programs cost for each connection; `None`: the tool was not measured.
     pub(crate) fn per_connect(&self, tool: Tool) -> Option<PerConnect> {
         let counted = self.tools.get(&tool)?;
         let runs = counted.iter().map(|one| one.runs).sum::<f64>() / self.connects;
@@ -60,8 +60,8 @@ impl Cost {
     }
 }
 
-/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process. Sets
-/// `kernel.bpf_stats_enabled` while it runs. Fails if a tool or the load fails.
+/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process. Sets the
+/// sysctl `kernel.bpf_stats_enabled` while it runs. Fails if that cannot be set, or a tool or the load fails.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,

@@ -18,13 +18,14 @@ pub(crate) struct Generator {
 /// The result of a load; times in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Load {
-    /// Number of connections that were measured.
+    /// Number of connections that were asked for; the load generator makes as many, rounded down to a multiple of its client
+    /// processes.
     pub(crate) connects: f64,
     /// Number of connections that a tool has seen: the measured ones and those of the warm-up.
     pub(crate) made: f64,
-    /// From the first connect() to the last close(), ns.
+    /// From the first connect() to the last close(), without the warm-up, ns.
     pub(crate) elapsed: f64,
-    /// CPU time of all client processes, ns.
+    /// CPU time of all client processes, without the warm-up, ns.
     pub(crate) cpu: f64,
     /// Duration of connect(), ns: half of the calls took less.
     pub(crate) p50: f64,
@@ -33,7 +34,7 @@ pub(crate) struct Load {
 }
 
 impl Generator {
-    /// Starts `program`, which must be `connect-load`. Fails if it cannot be run.
+    /// Starts `program`, which must be `connect-load` (not checked). Fails if it cannot be run.
     pub(crate) fn start(program: &Path) -> Result<Self> {
         let mut process = Command::new(program)
             .arg("serve")
@@ -46,8 +47,9 @@ impl Generator {
         Ok(Self { process, commands, answers })
     }
 
-    /// Has `clients` processes make `connects` connections together, after a warm-up. Fails if the load generator has ended or
-    /// fails.
+    /// Has `clients` processes (at least one) make `connects` connections (at least one for each) together, rounded down to a
+    /// multiple of `clients`, after a warm-up, and waits for the end. Fails if the load generator has ended or fails, or its
+    /// answer is not five numbers.
     pub(crate) fn load(&mut self, clients: u32, connects: u32) -> Result<Load> {
         let numbers = self.ask(&format!("load {clients} {connects}"))?;
         ensure!(numbers.len() == 5, "the load generator answered {numbers:?}");
@@ -55,8 +57,8 @@ impl Generator {
         Ok(Load { connects: f64::from(connects), made, elapsed, cpu, p50, p99 })
     }
 
-    /// Makes one refused connection to each of `tuples` addresses; returns the time for all of them, ns. Fails if the load
-    /// generator has ended or fails.
+    /// Makes one refused connection to each of `tuples` addresses of 127.0.0.0/8 (fewer than 2²⁴), so that each is another tuple;
+    /// returns the time for all of them, ns. Fails if the load generator has ended or fails, or its answer is no number.
     pub(crate) fn refuse(&mut self, tuples: u32) -> Result<f64> {
         self.ask(&format!("refuse {tuples}"))?.first().copied().context("no answer")
     }

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 
 use crate::exec;
 
-/// The beginning of a sentence that ends with the command that measured, for example
-/// `Measured 2026-01-31 on 2 × Some CPU @ 2.50GHz (virtual), Linux 6.18.44, by`. The date is in UTC. Fails if /proc/cpuinfo
-/// cannot be read, or `uname` or `date` cannot be run.
+/// The beginning of a sentence that ends with the command that measured, for example `Measured 2026-01-31 on 2 × Some CPU @
+/// 2.50GHz (virtual), Linux 6.18.44, by`. The date is in UTC; the number is that of logical CPUs; a processor without a model
+/// name is an `unknown CPU`. Fails if /proc/cpuinfo cannot be read, or `uname` or `date` cannot be run.
 pub(crate) fn describe() -> Result<String> {
     let path = "/proc/cpuinfo";
     let cpuinfo = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;

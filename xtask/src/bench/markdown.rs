@@ -8,7 +8,7 @@ use super::{
     tool::Tool,
 };
 
-/// The table of tools: one line for each that was measured, and one for each that is not installed.
+/// The table of tools: one line for each of `present` that was measured, and one for each of `excused`, which are not installed.
 pub(crate) fn tools(summary: &Summary, present: &[Tool], excused: &[Tool]) -> String {
     let mut text = "\
 | | connects/s, 1 process | 2 processes | connect() p50, 1 process | 2 processes | p99, 1 process | 2 processes | kernel side | process | lost | RSS |
@@ -165,7 +165,8 @@ pub(crate) fn clients(summary: &Summary) -> String {
     text
 }
 
-/// The table of each tool's BPF programs, the most expensive first.
+/// The table of each tool's BPF programs that ran, the most expensive of a tool first. Net: without the cost of counting; it may
+/// be below 0.
 pub(crate) fn programs(cost: &Cost) -> String {
     let mut text =
         "| tool | BPF program | runs a connection | ns a run | ns a connection | net |\n\

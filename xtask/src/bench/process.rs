@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-/// CPU time of all threads that the process has now, ns; from schedstat, because utime and stime of /proc/PID/stat count in
-/// steps of 10 ms. The time of threads that have ended is not in it. Fails if the process has ended.
+/// CPU time of all threads that the process has now, ns; from schedstat, because utime and stime of /proc/PID/stat count in steps
+/// of 10 ms. The time of threads that have ended is not in it, so it can become less. Fails if the process has ended and was
+/// reaped.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let tasks = format!("/proc/{pid}/task");
     let mut sum = 0;
@@ -18,7 +19,7 @@ pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
 }
 
 /// CPU time of the process in the kernel, in clock ticks of 10 ms: precise enough for long work only. Fails if the process has
-/// ended.
+/// ended and was reaped.
 pub(crate) fn system_ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -47,7 +48,7 @@ impl Memory {
     }
 }
 
-/// The process's resident memory now. Fails if the process has ended.
+/// The process's resident memory now; a number that /proc does not have is 0. Fails if the process has ended.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     let read = |name: &str| {
         let path = format!("/proc/{pid}/{name}");
@@ -85,7 +86,8 @@ pub(crate) struct Program {
     pub(crate) ns: u64,
 }
 
-/// The BPF programs that a process has open, by id. Fails if the process has ended.
+/// The BPF programs that a process has open, by id; empty if it has none. Descriptors that are closed meanwhile are left out.
+/// Fails if there is no such process, or its descriptors may not be read.
 pub(crate) fn programs(pid: u32) -> Result<BTreeMap<u32, Program>> {
     let dir = format!("/proc/{pid}/fdinfo");
     let mut found = BTreeMap::new();

@@ -19,7 +19,8 @@ const TICK_NS: f64 = 10e6;
 /// Longest time to wait for one step of the measurement.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// Time to write one JSON line, ns, as the example `line_cost` measures it. Fails if that cannot be built or run.
+/// Time to write one JSON line, ns, as the example `line_cost` measures it. Fails if that cannot be built or run, or prints no
+/// such time.
 pub(crate) fn line_cost() -> Result<f64> {
     let mut command = workspace::cargo("run");
     command.args(["--release", "--quiet", "--package", "tracer", "--example", "line_cost"]);

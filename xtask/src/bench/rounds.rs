@@ -43,8 +43,10 @@ pub(crate) struct Samples {
     pub(crate) runs: Vec<ToolRun>,
 }
 
-/// Measures every round: each of `tools` once, with a turn without a tool before and after it. Panics if there is no tool other
-/// than [`Tool::None`]. Fails if a tool or the load fails.
+/// Measures every round: each of `tools` once, with a turn without a tool before and after it. Fails if a tool or the load fails.
+///
+/// # Panics
+/// If `plan` has a round, and `tools` has none other than [`Tool::None`].
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,

@@ -1,4 +1,4 @@
-//! Medians of the samples, and their ratios to the loads without a tool before and after, without I/O.
+//! Medians of the samples, and of their ratios to the loads without a tool just before and after, without I/O.
 
 use super::{
     float,
@@ -8,26 +8,29 @@ use super::{
     tool::Tool,
 };
 
-/// Medians over the rounds, of one tool with one number of clients; 0 where nothing was measured.
+/// Medians over the rounds, of one tool with one number of clients. If nothing was measured, ratios are 1 and all others 0.
+///
+/// A ratio is the median over the rounds of: this round's value, divided by the mean of the same value in the loads without a
+/// tool just before and after; 1 if there is no such load.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
     /// Connections a second.
     pub(crate) rate: f64,
-    /// The median of the duration of connect(), ns.
+    /// The median of the durations of connect() in one round, ns.
     pub(crate) p50: f64,
-    /// The 99th percentile of the duration of connect(), ns.
+    /// The 99th percentile of the durations of connect() in one round, ns.
     pub(crate) p99: f64,
-    /// Ratio of `rate` to its mean in the loads without a tool just before and after; 1 if there is no such load.
+    /// Ratio of `rate`.
     pub(crate) rate_ratio: f64,
-    /// As `rate_ratio`, of `p50`.
+    /// Ratio of `p50`.
     pub(crate) p50_ratio: f64,
-    /// As `rate_ratio`, of `p99`.
+    /// Ratio of `p99`.
     pub(crate) p99_ratio: f64,
     /// CPU time of the clients per connection, ns.
     pub(crate) load_cpu: f64,
-    /// As `rate_ratio`, of `load_cpu`.
+    /// Ratio of `load_cpu`.
     pub(crate) load_cpu_ratio: f64,
-    /// CPU time of the tool's process per connection, ns.
+    /// CPU time of the tool's process per connection, those of the warm-up included, ns; 0 without a tool.
     pub(crate) tool_cpu: f64,
 }
 
@@ -39,11 +42,11 @@ pub(crate) struct Row {
     pub(crate) figures: [Figures; CLIENTS.len()],
     /// What the tool's BPF programs cost; `None` without a tool.
     pub(crate) kernel: Option<PerConnect>,
-    /// Resident memory, KiB; `None` without a tool.
+    /// Resident memory at the end of a round, median over the rounds, KiB; `None` without a tool.
     pub(crate) rss: Option<f64>,
-    /// Resident memory without BPF ring buffers, KiB; `None` without a tool.
+    /// The same without BPF ring buffers, KiB; `None` without a tool.
     pub(crate) without_ring: Option<f64>,
-    /// Number of lost events over all rounds.
+    /// Number of lost events over all rounds, by the tool's own report.
     pub(crate) lost: u64,
 }
 
@@ -73,7 +76,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Computes the figures. `line_ns`: time to write one JSON line, ns.
+    /// Computes the figures; a tool without a sample has no row. `line_ns`: time to write one JSON line, ns.
     pub(crate) fn new(samples: &Samples, cost: &Cost, reading: &Reading, line_ns: f64) -> Self {
         let measured = |tool: &Tool| samples.loads.iter().any(|sample| sample.tool == *tool);
         let rows = Tool::ALL.into_iter().filter(measured).map(|tool| {

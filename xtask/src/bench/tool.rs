@@ -138,7 +138,7 @@ pub(crate) struct Running {
     errors: PathBuf,
 }
 
-/// What a tool wrote: how many lines, and how many events it reported as lost.
+/// What a tool wrote: how many complete lines (of tracer's recording, or of stdout), and how many events it reported as lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) lines: u64,
@@ -146,8 +146,9 @@ pub(crate) struct Ended {
 }
 
 impl Running {
-    /// Starts the tool and waits until it is attached and idle. Fails if it ends, or is not attached within
-    /// [`START_LIMIT`].
+    /// Starts the tool, and waits until it is attached and idle (at most [`REST_LIMIT`] for the latter; a tool that is still busy
+    /// then is no error). Removes the recording of an earlier run. Fails for [`Tool::None`], if the tool cannot be run or ends,
+    /// or if it is not attached within [`START_LIMIT`].
     pub(crate) fn start(tool: Tool, programs: &Programs) -> Result<Self> {
         let recording = programs.scratch.join("events.jsonl");
         let stdout = programs.scratch.join("stdout");
@@ -254,7 +255,7 @@ fn ended(is_tracer: bool, output: &[u8], errors: &[u8]) -> Ended {
     Ended { lines: lines(output), lost }
 }
 
-/// Number of complete lines, each of which ends with a newline.
+/// Number of complete lines: of newlines. What follows the last one does not count.
 pub(crate) fn lines(text: &[u8]) -> u64 {
     text.split(|byte| *byte == b'\n').count() as u64 - 1
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::exec;
 
-/// Updates the package lists. Fails if apt-get does.
+/// Updates the package lists. Fails if apt-get cannot be run or fails.
 pub(crate) fn update() -> Result<()> {
     exec::run(apt_get().arg("update"))
 }

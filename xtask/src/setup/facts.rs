@@ -36,7 +36,7 @@ pub(crate) struct Facts {
     pub(crate) nightly: Option<Compiler>,
     /// Each bpf-linker that was found: first those that an earlier set-up built, then those in PATH and of cargo.
     pub(crate) linkers: Vec<Linker>,
-    /// LLVM versions whose development files are installed.
+    /// The LLVM versions of [`LLVM_MAJORS`] whose development files are installed.
     pub(crate) llvm_dev: Vec<u32>,
     /// The way that the user chose by `TRACER_BPF_TOOLCHAIN`; `None` if the variable is not set, or has another value.
     pub(crate) forced: Option<Way>,
@@ -160,7 +160,7 @@ fn linkers() -> Vec<Linker> {
     paths.into_iter().filter_map(linker).collect()
 }
 
-/// The folder in which the bpf-linker for this LLVM is installed, from the root of the workspace.
+/// The folder in which the set-up installs the bpf-linker for the LLVM of this major version, from the root of the workspace.
 pub(crate) fn linker_root(llvm: u32) -> String {
     format!("target/tools/bpf-linker-{LINKER}-llvm-{llvm}")
 }

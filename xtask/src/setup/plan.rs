@@ -16,6 +16,7 @@ const OLDEST_LINKER: (u32, u32) = (0, 13);
 pub(crate) enum Next {
     /// Nothing is missing.
     Ready(Toolchain),
+    /// Do this step; what comes after it is decided then.
     Step(Step),
     /// This program cannot install what is missing; the text says what to do.
     Stuck(String),
@@ -34,7 +35,7 @@ pub(crate) enum Step {
     Linker { llvm: u32 },
 }
 
-/// The next step towards a complete toolchain, or why there is none.
+/// The next step towards a complete toolchain: [`Next::Ready`] if there is none to do, [`Next::Stuck`] if none helps.
 pub(crate) fn next(facts: &Facts) -> Next {
     match way(facts) {
         Some(Way::Distribution) => distribution(facts),
@@ -132,7 +133,7 @@ impl Step {
         }
     }
 
-    /// The commands of the step, for a shell.
+    /// The commands of the step, each a line for a shell, to be run in the workspace's root.
     pub(crate) fn commands(&self) -> Vec<String> {
         match self {
             Self::AptUpdate => vec!["apt-get update".to_owned()],
@@ -157,7 +158,8 @@ fn linker_command(llvm: &str, root: &str) -> String {
     )
 }
 
-/// `apt-get update` and the commands of the step after it, for a user to run when this program is not root.
+/// `apt-get update` and the commands of the step after it, for a user to run when this program is not root. Only `apt-get update`
+/// if no step can be known before that.
 pub(crate) fn commands(facts: &Facts) -> Vec<String> {
     let facts = Facts { updated: true, ..facts.clone() };
     let mut commands = Step::AptUpdate.commands();

@@ -7,8 +7,8 @@ use crate::report::Suite;
 /// The backends by which the names of tests can end; a cell of the table has their first letters.
 const BACKENDS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
-/// A Markdown table with a line for each test and a column for each suite except the unit tests. A cell has the first
-/// letters of the backends with which the test ran, or `x` for a test without a backend in its name, with `!` after
+/// A Markdown table with a line for each test, skipped ones included, and a column for each suite except the unit tests. A cell
+/// has the first letters of the backends with which the test ran, or `x` for a test without a backend in its name, with `!` after
 /// each that failed. A cell is empty if the test did not run there.
 pub(crate) fn table(suites: &[Suite]) -> String {
     let suites: Vec<&Suite> = suites.iter().filter(|suite| suite.name != "unit").collect();

@@ -16,8 +16,11 @@ const SECONDS: &str = "900";
 /// The value of `TRACER_TEST_MEMORY`: by how many MiB a parser's process may grow.
 const MEMORY: &str = "64";
 
-/// Runs the tests whose names contain one of `filters`, or all if there are none, one after the other. The damaged inputs are
-/// the same in each run.
+/// Runs the tests whose names contain one of `filters`, or all if there are none, one after the other; returns a suite for each.
+/// The damaged inputs are the same in each run.
+///
+/// # Errors
+/// The build fails, no test has such a name, or cargo cannot be started. A test that fails is in its suite.
 pub(super) fn test(filters: &[String]) -> Result<Vec<Suite>> {
     exec::run(cargo().arg("--no-run"))?;
     let list = exec::output(cargo().args(["--", "--list", MARK]))?;

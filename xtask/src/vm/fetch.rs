@@ -15,19 +15,20 @@ use crate::{exec, workspace};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The folder with everything that the VM tests keep between runs.
+/// The folder with everything that the VM tests keep between runs: `vm` in [`workspace::target`]. It may not exist yet.
 pub(crate) fn home() -> PathBuf {
     workspace::target().join("vm")
 }
 
 /// The folder with the unpacked packages of this kernel, which are fetched if it does not exist yet. Fails if no suite has the
-/// packages, or apt fails.
+/// packages, if this machine's apt sources name no Debian archive, if its keyring is missing, or if apt or dpkg fails.
 pub(crate) fn kernel(kernel: &Kernel) -> Result<PathBuf> {
     unpacked(&format!("kernels/{}", kernel.version), kernel.suites, kernel.packages)
         .with_context(|| format!("kernel {} cannot be fetched", kernel.version))
 }
 
-/// The path of a statically linked busybox, which is fetched if it is not there yet. Fails if apt does.
+/// The path of a statically linked busybox, which is fetched if it is not there yet. Fails if the package has no busybox; other
+/// errors as of [`kernel()`].
 pub(crate) fn busybox() -> Result<PathBuf> {
     let dir = unpacked("busybox", &["bookworm", "trixie"], &["busybox-static"])
         .context("busybox cannot be fetched")?;
@@ -38,8 +39,9 @@ pub(crate) fn busybox() -> Result<PathBuf> {
         .context("busybox-static has no busybox in it")
 }
 
-/// The folder with an unpacked QEMU and the packages that it needs and this machine does not have. They are not installed,
-/// because that could remove other packages, such as a QEMU tool of another version. Fails if apt does.
+/// The folder with an unpacked QEMU and the packages that it needs and this machine does not have, which are fetched if it does
+/// not exist yet. They are not installed, because that could remove other packages, such as a QEMU tool of another version. Fails
+/// if /etc/os-release does not name a Debian release; other errors as of [`kernel()`].
 pub(crate) fn qemu() -> Result<PathBuf> {
     unpacked_by("qemu", &[&release()?], |apt| {
         let mut plan = apt.command("apt-get");

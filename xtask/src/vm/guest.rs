@@ -12,7 +12,7 @@ use super::{
 };
 use crate::exec;
 
-/// The beginning of lines that the guest's script prints, and not the test runner.
+/// The beginning of the lines that the guest's own script prints: all other lines are the test runner's.
 pub(crate) const MARK: &str = "@@";
 /// The line that the guest prints on the console every 20 s: it shows that the kernel runs.
 pub(crate) const ALIVE: &str = "@@ alive";
@@ -26,15 +26,16 @@ pub(crate) struct Payload {
     pub(crate) tracer: PathBuf,
     /// `kernel-tests`.
     pub(crate) runner: PathBuf,
-    /// A program without shared libraries, which the tests run.
+    /// A program without shared libraries that connects (tests/examples/static-dialer.rs), which the tests run.
     pub(crate) dialer: PathBuf,
-    /// The program that makes a load while tests run, only on the host.
+    /// `connect-load`, which makes a load while tests run, only on the host.
     pub(crate) load: PathBuf,
     /// More arguments for the runner.
     pub(crate) args: Vec<String>,
 }
 
-/// The guest's root file system, as a cpio archive that the kernel unpacks. Fails if a program or a module is missing.
+/// The guest's root file system, as a cpio archive that the kernel unpacks. Fails if a program of `payload`, one of [`PROGRAMS`],
+/// busybox or a module is missing or cannot be read.
 pub(crate) fn initramfs(
     kernel: &Kernel,
     depth: Depth,

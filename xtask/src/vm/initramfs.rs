@@ -16,7 +16,8 @@ const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const DEVICE: u32 = 0o020_600;
 
-/// An archive under construction.
+/// An archive under construction. Paths are from its root, without a `/` at the beginning. A path that was added before is not
+/// added again, whatever it is. A function fails if the content has 4 GiB or more.
 #[derive(Default)]
 pub(crate) struct Initramfs {
     bytes: Vec<u8>,
@@ -24,7 +25,7 @@ pub(crate) struct Initramfs {
 }
 
 impl Initramfs {
-    /// Adds an empty directory, and the directories above it, unless they were added before.
+    /// Adds an empty directory with mode 0755, and the directories above it.
     pub(crate) fn directory(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -33,7 +34,7 @@ impl Initramfs {
         self.entry(path, DIRECTORY, &[], (0, 0))
     }
 
-    /// Adds an executable file, and the directories above it. Does nothing if the archive has this path already.
+    /// Adds a file with mode 0755, and the directories above it.
     pub(crate) fn file(&mut self, path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
         let path = path.as_ref();
         if let Some(parent) = path.parent() {
@@ -42,13 +43,13 @@ impl Initramfs {
         self.entry(path, PROGRAM, content, (0, 0))
     }
 
-    /// Adds a character device. Its directory must have been added before (not checked).
+    /// Adds a character device with mode 0600. Its directory must have been added before (not checked).
     pub(crate) fn device(&mut self, path: impl AsRef<Path>, major: u32, minor: u32) -> Result<()> {
         self.entry(path.as_ref(), DEVICE, &[], (major, minor))
     }
 
-    /// Adds the program `from` of this machine, and the shared libraries that it needs, at the paths where it looks for them.
-    /// Fails if one of them cannot be read.
+    /// Adds the program `from` of this machine at `path`, and the shared libraries that it needs (by ldd(1); none if that fails,
+    /// as for a static program), at the paths where it looks for them. Fails if one of them cannot be read.
     pub(crate) fn program(&mut self, path: impl AsRef<Path>, from: &Path) -> Result<()> {
         let read =
             |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));

@@ -26,7 +26,7 @@ pub(crate) struct Kernel {
     pub(crate) version: &'static str,
     /// Debian suites; the first one that has the packages is used.
     pub(crate) suites: &'static [&'static str],
-    /// Packages to unpack: `*` stands for digits, dots and Debian's `+debNN`. The newest match is used.
+    /// Packages to unpack: `*` stands for one or more letters, digits, dots and `+`. The match with the highest version is used.
     pub(crate) packages: &'static [&'static str],
     /// Kernel modules that the guest loads, in addition to those of all guests.
     pub(crate) modules: &'static [&'static str],
@@ -45,9 +45,10 @@ pub(crate) struct Kernel {
 pub(crate) enum Depth {
     /// The tests that are most likely to fail on one kernel only.
     Part,
-    /// All tests whose result depends on the kernel; those whose result is the same with every backend run with one only.
+    /// All tests whose result depends on the kernel; those whose result is the same with every backend run with the default one
+    /// only.
     Whole,
-    /// All tests, with every backend.
+    /// All tests, with every backend, except those that only the host runs.
     Thorough,
 }
 
@@ -80,6 +81,7 @@ pub(crate) enum Matrix {
 }
 
 impl Kernel {
+    /// How many of the tests run on this kernel in this matrix.
     pub(crate) const fn depth(&self, matrix: Matrix) -> Depth {
         match matrix {
             Matrix::Short => self.depths.short,
@@ -151,7 +153,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
     },
 ];
 
-/// The matrix as README.md's table, in Markdown.
+/// The matrix as README.md's table, in Markdown: a line for each kernel, the last one with a line end.
 pub(crate) fn table() -> String {
     let rows = KERNELS.iter().map(|kernel| {
         let forced: Vec<&str> = kernel.backends.iter().map(|backend| backend.name()).collect();

@@ -23,8 +23,9 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Finds the kernel image and the modules in the packages, whose layout differs between releases. Fails if there is
-    /// no image.
+    /// Finds the kernel image (the first file found whose name begins with `vmlinuz`) and the modules in the packages, whose
+    /// layout differs between releases. Without a file `modules.builtin`, no module counts as built in. Fails if there is no
+    /// image, or the folder cannot be read.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
         let mut files = Vec::new();
         walk(dir, &mut files)?;
@@ -45,9 +46,10 @@ impl Tree {
         Ok(Self { vmlinuz: vmlinuz.clone(), modules, builtin })
     }
 
-    /// The modules of all guests ([`COMMON`]), those in `more` (names with underscores), and all on which they depend, except those
-    /// that are built into the kernel: as (name, decompressed content), each once and after those on which it depends. Fails if the
-    /// packages lack one of them, or its file cannot be read or decompressed (xz, zstd).
+    /// The modules of all guests ([`COMMON`]), those in `more` (names with underscores), and all on which they depend, except
+    /// those that are built into the kernel: as (name, decompressed content), each once and after those on which it depends.
+    /// Fails if the packages lack one of them, its file cannot be read, or xz(1) or zstd(1), which decompress it, is missing or
+    /// fails.
     pub(crate) fn wanted(&self, more: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut loads = Vec::new();
         for name in COMMON.iter().chain(more) {

@@ -21,15 +21,15 @@ const NICE: &str = "5";
 
 /// The QEMU to boot with.
 pub(crate) enum Emulator {
-    /// The QEMU in PATH.
+    /// The QEMU of this machine, at this path.
     Installed(PathBuf),
     /// A QEMU that was unpacked into this folder, with the libraries that the machine does not have.
     Unpacked(PathBuf),
 }
 
 impl Emulator {
-    /// The QEMU that is installed, or else the one in `target/vm`, which is fetched if it is not there yet. Fails if it cannot be
-    /// fetched.
+    /// The QEMU that is installed, or else the one in `target/vm`, which is fetched if it is not there yet. Errors as of
+    /// [`fetch::qemu`].
     pub(crate) fn find() -> Result<Self> {
         match exec::which(PROGRAM) {
             Some(path) => Ok(Self::Installed(path)),
@@ -71,7 +71,7 @@ const POLL: Duration = Duration::from_millis(200);
 pub(crate) enum End {
     /// The guest's script reported this exit code: the test runner's, or 99 if it could not prepare the guest for the tests.
     Exit(i32),
-    /// The guest ended by itself without reporting an exit code.
+    /// The guest ended by itself without reporting an exit code that is a number.
     NoResult,
     /// The guest was ended before it reported an exit code, because it hung or ran for too long.
     Hung,
@@ -87,8 +87,9 @@ pub(crate) struct Files<'a> {
     pub(crate) results: &'a Path,
 }
 
-/// Boots the guest, and waits for its end; ends it if it hangs or runs for too long. Calls `line` with each line that the guest's
-/// script or the test runner prints. Fails if QEMU cannot be run, or one of the files cannot be read or written.
+/// Boots the guest, and waits for its end; kills it if its console prints nothing for 3 minutes or its tests for 9, or if it runs
+/// for more than an hour. Calls `line` with each line that the guest's script or the test runner prints, without the blanks at
+/// its end. Fails if QEMU cannot be run, or one of the files cannot be read or written.
 pub(crate) fn boot(
     emulator: &Emulator,
     files: &Files<'_>,

@@ -29,7 +29,9 @@ const RELEASES: [&str; 11] = [
 type Entry = (String, String);
 
 impl Archives {
-    /// Reads the files of `/etc/apt/sources.list*`: (name, content).
+    /// Reads the files of `/etc/apt/sources.list*`: (name, content). A name that ends with `.sources` means deb822-style, any
+    /// other one-line-style (sources.list(5)). Left out are entries that are not of type deb with the component main, that are
+    /// disabled or of a CD, or whose suite is not one of [`RELEASES`].
     pub(crate) fn read(files: &[(String, String)]) -> Self {
         let entries: Vec<Entry> = files
             .iter()
@@ -60,7 +62,8 @@ impl Archives {
         archives
     }
 
-    /// The addresses at which to look for this suite, which need not have it; empty if the apt sources have none.
+    /// The addresses at which to look for this suite, which need not have it: for `NAME-security` [`Self::security`], for any
+    /// other suite [`Self::main`]. Empty if the apt sources have none.
     pub(crate) fn of(&self, suite: &str) -> &[String] {
         if suite.ends_with("-security") { &self.security } else { &self.main }
     }

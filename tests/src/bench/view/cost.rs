@@ -18,11 +18,11 @@ pub(super) struct Cost {
     pub(super) system: f64,
     /// Resident memory without mapped BPF ring buffers, KiB.
     pub(super) rss_kib: u64,
-    /// Bytes written to the terminal in a second.
+    /// Bytes written to the terminal in a second, rounded down.
     pub(super) bytes: u64,
 }
 
-/// The times from a key to its effect, µs; 0 if there are none.
+/// The times from a key to its effect, µs; 0 if no key was pressed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     pub(super) median_us: u64,
@@ -38,8 +38,11 @@ impl Keys {
     }
 }
 
-/// Measures what the program on this terminal costs from now on, for this number of seconds, which must not be 0 (not checked).
-/// The memory is that at the end. An error if the program has ended.
+/// Measures what the program on this terminal costs from now on, for this number of seconds. The memory is that at the end. An
+/// error if the program has ended.
+///
+/// # Panics
+/// If `seconds` is 0.
 pub(super) fn of(pty: &Pty, seconds: u32) -> Result<Cost> {
     let now = || -> Result<_> { Ok((Instant::now(), times(pty.id())?, pty.written())) };
     let (began, before, written) = now()?;

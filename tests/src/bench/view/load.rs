@@ -22,10 +22,11 @@ pub(super) const TUPLES: usize = ADDRESSES as usize * PORTS as usize;
 /// Connections a second that are opened and closed.
 pub(super) const CHANGES: u32 = 20;
 
-/// Runs `work` while there is a connection to each destination, and others are opened and closed ([`CHANGES`] a second).
+/// Runs `work` while there is a connection to each of [`TUPLES`] destinations, and others are opened and closed ([`CHANGES`] a
+/// second). Returns the result of `work`.
 ///
 /// # Errors
-/// A connection or `work` failed.
+/// A connection or `work` failed, or the limit of open files is below 10,200.
 pub(super) fn during<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let netns = NetNs::new()?;
     netns.sysctl("core/somaxconn", "65535")?;

@@ -33,8 +33,8 @@ fn rate(text: &str) -> Result<f64> {
     number.replace(',', "").parse().with_context(|| format!("no rate: {text}"))
 }
 
-/// The load of a namespace has its destination, its rate and who closes first; that of another destination is not in it, and a
-/// host without a load has none.
+/// `tracer advise` names the destination of a namespace's load, its rate (within 10 %) and who closes first. With `--to` another
+/// network, or without a load, it fails with exit code 78 and says why.
 pub(super) fn measures() -> Result<()> {
     // More ports than the load takes, also if `advise` begins slowly on a busy machine.
     let edge = Edge::new(20_000)?;
@@ -64,7 +64,8 @@ pub(super) fn measures() -> Result<()> {
     Ok(())
 }
 
-/// The proxy's nginx is read, not the upstream's, which runs in another namespace; what is advised for the load is accepted.
+/// `tracer advise` reads the configuration of the proxy's nginx, not that of the upstream's, which runs in another namespace;
+/// nginx accepts what it advises.
 pub(super) fn measures_nginx() -> Result<()> {
     let scene = Scene::new(20_000, "location / { return 200 'ok'; }")?;
     let server = format!("http://{UPSTREAM}:{UPSTREAM_PORT}");
@@ -90,7 +91,8 @@ pub(super) fn measures_nginx() -> Result<()> {
     Ok(())
 }
 
-/// A user without privileges gets lines for the servers that he names, and why no load was measured.
+/// A user without privileges gets lines for the servers that `--to` names, and why no load was measured; without `--to`, exit
+/// code 78.
 pub(super) fn without_privileges() -> Result<()> {
     let netns = NetNs::new()?;
     let ended = netns.run(|| run_as_nobody(&["advise", "nginx", "--to", "10.0.1.7:8080"]))?;

@@ -1,4 +1,4 @@
-//! The command itself: its exit codes, what it needs, and what it leaves behind.
+//! The command `tracer doctor` itself: its exit codes, what a user without privileges gets, and that it pins nothing.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -18,8 +18,8 @@ use crate::harness::{
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Whatever goes wrong in doctor has exit code 3, because a monitoring system takes 1 and 2 for verdicts. Wrong usage of another
-/// command has 2.
+/// Whatever goes wrong in doctor has exit code 3, because a monitoring system takes 1 and 2 for verdicts; `--help` has 0. Wrong
+/// usage of another command has 2.
 pub(super) fn exit_codes() -> Result<()> {
     let mut ended = Process::spawn(&mut Command::new("true"))?;
     ended.wait(LIMIT)?;
@@ -69,7 +69,8 @@ pub(super) fn without_privileges() -> Result<()> {
     Ok(())
 }
 
-/// Nothing is pinned, written or left attached, and two at once see the same.
+/// Two runs at the same time have the same diagnosis, and nothing is pinned after them (in a guest; on the host, other rules may
+/// have pins).
 pub(super) fn leaves_nothing_behind() -> Result<()> {
     let edge = Edge::new(50)?;
     let _held = edge.open(41)?;

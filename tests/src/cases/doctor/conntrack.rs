@@ -140,7 +140,8 @@ pub(super) fn snat_exhausted() -> Result<()> {
     expect(&gateway.look()?, 0, "snat_with_more_ports")
 }
 
-/// The gateway's own connections, which keep their ports, hold ports of the rule, too.
+/// The gateway's own five connections, which keep their ports, count as untranslated, and a neighbour's fill the 50 ports of the
+/// rule.
 pub(super) fn snat_shared_with_own_connections() -> Result<()> {
     let gateway = Gateway::new()?;
     let own = |port: u16| -> Result<Sock> {
@@ -207,7 +208,7 @@ fn track(netns: &NetNs, numbers: std::ops::Range<u32>) -> Result<()> {
     Ok(())
 }
 
-/// Where nothing is translated or tracked, the checks are made, and find nothing.
+/// Where nothing is translated or tracked, doctor makes the checks about that, and they find nothing.
 pub(super) fn not_in_use() -> Result<()> {
     let netns = NetNs::new()?;
     let none: &[&str] = &["--window", "0"];

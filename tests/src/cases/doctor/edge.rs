@@ -50,8 +50,9 @@ impl fmt::Debug for Load {
 }
 
 impl Load {
-    /// The lowest and the highest rate of calls, in calls per second, of all intervals of this many seconds (at most the whole
-    /// load) while the load ran. The rate is not even: after a pause, the load makes the calls that it has missed.
+    /// The lowest and the highest rate of calls, in calls per second, of all intervals of this many seconds (above 0; at most the
+    /// whole load) while the load ran; (0, 0) if it made no call. The rate is not even: after a pause, the load makes the calls
+    /// that it has missed.
     pub(in crate::cases) fn rates(&self, seconds: f64) -> (f64, f64) {
         let length = seconds.min(self.seconds);
         // An interval with the fewest or the most calls begins at a call, or ends at one.
@@ -109,8 +110,9 @@ impl Edge {
         Ok(())
     }
 
-    /// Opens connections to `peer`, whose socket is `listener`, at this rate, one after the other, each closed at once by this
-    /// host, while `work` runs. Returns the result of `work` and what the load did; an error only if `work` fails.
+    /// Opens connections to `peer`, whose socket is `listener`, at this rate (at least 1 a second), one after the other, each
+    /// closed at once by this host, while `work` runs. Returns the result of `work` and what the load did; an error only if
+    /// `work` fails.
     pub(in crate::cases) fn under_load<T: Send>(
         &self,
         (peer, listener): (SocketAddr, &Sock),
@@ -152,7 +154,8 @@ impl Edge {
     }
 }
 
-/// A socket of the calling thread's namespace that listens at this address; an error if the address is taken or not there.
+/// A socket of the calling thread's namespace that listens at this address, with a queue of `backlog` connections; an error if
+/// the address is taken or not there.
 pub(in crate::cases) fn listen(address: SocketAddr, backlog: i32) -> Result<Sock> {
     let listener = Sock::tcp(address)?;
     listener.bind(address)?;
@@ -168,7 +171,7 @@ pub(in crate::cases) fn begin(peer: SocketAddr) -> Result<Sock> {
     Ok(sock)
 }
 
-/// As [`begin`], with this socket, which is made non-blocking.
+/// Makes this socket non-blocking, and begins to connect it, without waiting for an answer. An error if connect() fails at once.
 pub(in crate::cases) fn begin_with(sock: &Sock, peer: SocketAddr) -> Result<()> {
     sock.set_nonblocking()?;
     match sock.connect(peer) {

@@ -3,9 +3,11 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A number after the `|`: `LABEL=VALUE UNIT` in the grammar's terms.
+/// One item of the performance data, which follow the `|`: `'LABEL'=VALUE[UNIT];[WARN];[CRIT];[MIN];[MAX]`. The last four are
+/// checked, and not kept.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Number {
+    /// Without its quotes; no two items of a report have the same.
     pub(super) label: String,
     /// `None`: `U`, not known.
     pub(super) value: Option<f64>,
@@ -20,13 +22,14 @@ pub(super) struct Report {
     pub(super) state: String,
     /// The text of the first line, after the state.
     pub(super) text: String,
-    /// The performance data, in their order.
+    /// The performance data, in their order; at least one.
     pub(super) numbers: Vec<Number>,
-    /// The lines after the first.
+    /// The lines after the first, with their line ends; empty if there are none.
     pub(super) more: String,
 }
 
-/// Reads the whole output of the service `TRACER`; an error says where it breaks the guidelines.
+/// Reads the whole output of the service `TRACER`: `TRACER STATE - TEXT | NUMBERS`, a line end, and further lines without
+/// performance data. An error says where it breaks the guidelines.
 pub(super) fn read(output: &str) -> Result<Report> {
     let (first, more) = output.split_once('\n').context("no line end")?;
     ensure!(!more.contains('|'), "a second `|` begins performance data: {more}");

@@ -1,4 +1,4 @@
-//! The printed rates are those at which connections fail and do not fail.
+//! The rates that `tracer doctor` prints are those at which connections begin to fail, and at which they do not.
 
 use std::{
     net::SocketAddr,

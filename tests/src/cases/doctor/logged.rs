@@ -40,7 +40,8 @@ fn request(scene: &Scene) -> Result<String> {
     })
 }
 
-/// nginx with `proxy_bind` to an address that this host does not have; with the printed command it has it.
+/// nginx has `proxy_bind` with an address that this host does not have: requests fail. After the command that doctor prints, they
+/// succeed.
 pub(super) fn nginx_without_its_source() -> Result<()> {
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
     let http = format!(
@@ -68,7 +69,7 @@ pub(super) fn nginx_without_its_source() -> Result<()> {
     Ok(())
 }
 
-/// nginx has fewer descriptors than clients: no lack of ports.
+/// nginx has fewer descriptors than clients: doctor finds `descriptors`, and no lack of ports.
 pub(super) fn nginx_without_descriptors() -> Result<()> {
     const LIMIT: u64 = 64;
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
@@ -93,7 +94,8 @@ pub(super) fn nginx_without_descriptors() -> Result<()> {
     Ok(())
 }
 
-/// `no live upstreams` after connect() found no port is a consequence; after refused connections it is true.
+/// `no live upstreams` in a log is a consequence of `ports_exhausted` if connect() found no port before; after refused
+/// connections, doctor finds nothing: the upstream did fail.
 pub(super) fn blamed_by_log() -> Result<()> {
     const NO_PORT: &str = "[crit] 1#1: *1 connect() to 10.0.0.1:80 failed (99: Cannot assign requested address) \
          while connecting to upstream";

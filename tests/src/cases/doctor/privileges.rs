@@ -1,4 +1,5 @@
-//! What a user with fewer privileges gets: the same verdict where it can be known, else 3 with the reason and what it needs.
+//! What a user with fewer privileges gets from `tracer doctor`: the same verdict where it can be known, else exit code 3 with the
+//! reason and what is needed.
 
 use std::{collections::BTreeMap, process::Command, thread, time::Duration};
 
@@ -104,7 +105,8 @@ fn run(runs: Runs, netns: &NetNs, window: &str) -> Result<Diagnosis> {
     diagnosis(&netns.run(|| tracer::run(command, Place::get().limit(LIMIT)))?)
 }
 
-/// The same verdict for each user, or the reason and what is needed.
+/// Each of [`USERS`] gets the same verdict about a full namespace. About an idle one, users who cannot watch get exit code 3, the
+/// reason, and what they need.
 pub(super) fn same_verdict_or_the_reason() -> Result<()> {
     let (full, idle) = (Edge::new(20)?, Edge::new(20_000)?);
     full.leave_time_waits(20)?;
@@ -140,8 +142,8 @@ pub(super) fn same_verdict_or_the_reason() -> Result<()> {
     Ok(())
 }
 
-/// Root of a user namespace with a network namespace of its own looks at that; another one of the host, whose name it sees, it cannot
-/// enter, and says so.
+/// Root of a user namespace looks at the network namespace that belongs to it. Another one of the host, whose name it sees, it
+/// cannot enter: doctor says so.
 pub(super) fn root_of_a_container() -> Result<()> {
     let other = NetNs::new()?;
     let _name = other.name(&format!("closed-{}", std::process::id()))?;

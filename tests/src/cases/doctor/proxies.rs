@@ -52,7 +52,8 @@ fn why(finding: &Finding) -> Result<&str> {
     finding.why.as_deref().with_context(|| format!("no why: {finding:?}"))
 }
 
-/// HTTP/1.1 without `keepalive`: the line that lacks it, and what to add there.
+/// nginx closes first, because its upstream has HTTP/1.1 and no `keepalive`: doctor names the line of the configuration, and what
+/// to add there.
 pub(super) fn nginx_closes_first() -> Result<()> {
     let (found, place) = of_nginx(1_000, &one_server(), NEW)?;
     ensure!(found.exit == 2, "{found:?}");
@@ -84,7 +85,8 @@ fn line_of(path: &str, text: &str) -> Result<usize> {
     Ok(1 + index.with_context(|| format!("no {text} in {path}"))?)
 }
 
-/// With HTTP/1.0 the server closes first, and its ports are not the proxy's.
+/// With HTTP/1.0 (nginx's old default) the server closes first, so that TIME_WAITs hold none of the proxy's ports: doctor does
+/// not say that nginx closes first.
 pub(super) fn nginx_with_old_defaults() -> Result<()> {
     let (found, place) = of_nginx(1_000, &one_server(), "")?;
     ensure!(found.finding("closes_first").is_err(), "{found:?}");
@@ -98,7 +100,8 @@ pub(super) fn nginx_with_old_defaults() -> Result<()> {
     Ok(())
 }
 
-/// nginx takes its servers for failed though this host has no port.
+/// nginx's log says that servers of an upstream failed, although this host had no port: doctor says so, as a consequence of
+/// `ports_exhausted`.
 pub(super) fn blamed_upstream() -> Result<()> {
     let (found, _) = of_nginx(200, &one_server().repeat(2), NEW)?;
     table::check("blamed_upstream", &found)?;
@@ -132,7 +135,8 @@ fn start_haproxy(scene: &Scene, backend: &str) -> Result<(Process, String)> {
     Ok((haproxy, config.to_str().context("path is not UTF-8")?.to_owned()))
 }
 
-/// HAProxy resets its connections to servers: its ports are held by those that are open, and TIME_WAITs have no part in it.
+/// HAProxy resets its connections to servers: its ports are held by those that are open, and no finding about HAProxy names
+/// TIME_WAIT.
 pub(super) fn haproxy_at_its_limit() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let root = folder.path().to_str().context("path is not UTF-8")?;
@@ -153,7 +157,8 @@ pub(super) fn haproxy_at_its_limit() -> Result<()> {
     Ok(())
 }
 
-/// An address of the configuration that no interface has; with `ip_nonlocal_bind` it can be bound.
+/// HAProxy's configuration has a source address that no interface has: doctor finds `bad_source`, with the line. With
+/// `ip_nonlocal_bind`, by which the address can be bound, it does not.
 pub(super) fn haproxy_without_its_source() -> Result<()> {
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
     let (_haproxy, config) = start_haproxy(&scene, " source 10.2.0.77\n")?;
@@ -169,7 +174,8 @@ pub(super) fn haproxy_without_its_source() -> Result<()> {
     Ok(())
 }
 
-/// Without a window, a log is the only witness of failures that are over; what it says of another hour does not count.
+/// Without a window, a log (`--log`) is the only witness of failures that are over. A line of 5 s ago counts, one of an hour ago
+/// does not; a log that does not exist is a check that was not made.
 pub(super) fn log_that_is_named() -> Result<()> {
     let netns = NetNs::new()?;
     let folder = tempfile::tempdir()?;
@@ -198,8 +204,9 @@ pub(super) fn log_that_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Writes a log of nginx with these lines, as they were written `before_s` seconds ago, in a container's log, which has UTC. An
-/// error if the file cannot be written, or date(1) cannot be run.
+/// Writes a log of nginx with these lines, each without its time, as they were written `before_s` seconds ago, in a container's
+/// log (CRI format), which has UTC. Replaces a file that exists. An error if the file cannot be written, or date(1) cannot be
+/// run.
 pub(super) fn write_log(path: &Path, before_s: u64, lines: &[&str]) -> Result<()> {
     let at = SystemTime::now() - Duration::from_secs(before_s);
     let since = at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();

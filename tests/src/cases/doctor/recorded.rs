@@ -5,7 +5,8 @@ use anyhow::{Result, ensure};
 use super::{edge::Edge, window::has_rate};
 use crate::harness::tracer::{doctor::doctor_of, record::Record};
 
-/// A full tuple to which programs still connect, by a recording: which one, how many calls failed, at which rate, and when.
+/// A recording of a full tuple to which programs still connect: doctor says which tuple it is, how many calls failed, at which
+/// rate, and when.
 pub(super) fn failing_calls() -> Result<()> {
     let edge = Edge::new(100)?;
     edge.leave_time_waits(100)?;

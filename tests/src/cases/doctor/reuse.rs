@@ -1,4 +1,4 @@
-//! Proxies that open more connections than they need: the setting that says so, and how many requests found an open connection.
+//! Proxies that open more connections than they need, or take a port for each: doctor names the setting that is the cause.
 
 use std::{
     fs::{self, File},
@@ -75,8 +75,9 @@ fn start_haproxy(scene: &Scene, reuse: &str) -> Result<Process> {
     Ok(haproxy)
 }
 
-/// Clients that send one request each: with `http-reuse safe` none of their requests finds an open connection, with `always`
-/// nearly all do. HAProxy resets its connections, so that no port stays behind.
+/// Clients send HAProxy one request each. With `http-reuse safe`, none of their requests finds an open connection, and doctor
+/// says so (`churn`); with `always`, nearly all do, and it finds nothing. HAProxy resets its connections, so that no port stays
+/// behind.
 pub(super) fn haproxy_reuse() -> Result<()> {
     for (reuse, scenario) in [("safe", "haproxy_reuses_nothing"), ("always", "haproxy_reuses_all")]
     {
@@ -102,7 +103,8 @@ pub(super) fn haproxy_reuse() -> Result<()> {
 /// So many tunnels are open at the same time.
 const TUNNELS: u64 = 25;
 
-/// Squid before 6.0.1 binds a port for each connection from `tcp_outgoing_address`; anybody sees that by the ports' parity.
+/// Squid before 6.0.1 binds a port for each connection from `tcp_outgoing_address`: doctor names that line and the number of
+/// ports. A user without privileges gets the number from the ports' parity.
 pub(super) fn squid_binds_ports() -> Result<()> {
     let scene = Scene::new(100, "location / { return 200 'ok'; }")?;
     let folder = scene.folder.path().to_str().context("path is not UTF-8")?.to_owned();

@@ -1,4 +1,4 @@
-//! `--pid` and `--cgroup`: what other processes do is counted, and not judged.
+//! `tracer doctor --pid` and `--cgroup`: what other processes do is counted, and not judged.
 
 use std::net::SocketAddr;
 
@@ -27,8 +27,8 @@ fn full(found: &Diagnosis) -> Vec<u16> {
     full.filter_map(|it| it.port).collect()
 }
 
-/// Of two processes that have each filled a tuple, only the one that is asked for is judged; of a tuple that two use, all ports
-/// count, and those that another process holds by bind() are missing to each.
+/// Of two processes that have each filled a tuple, doctor judges only the one that `--pid` names. Of a tuple that two processes
+/// use, all ports count; a port that another process holds by bind() is a finding about that process.
 pub(super) fn of_a_process() -> Result<()> {
     let edge = Edge::new(50)?;
     let (second, _second) = edge.another(8082)?;
@@ -62,8 +62,8 @@ pub(super) fn of_a_process() -> Result<()> {
     Ok(())
 }
 
-/// By cgroup: a socket belongs to that in which it was made, and a TIME_WAIT to that of the process that called connect(), if the
-/// hooks saw the call. The container is named.
+/// With `--cgroup`, a socket belongs to the cgroup in which it was made, and a TIME_WAIT to that of the process that called
+/// connect(), if the hooks saw the call. The finding names the container.
 pub(super) fn of_a_cgroup() -> Result<()> {
     let edge = Edge::new(50)?;
     let (second, _second) = edge.another(8082)?;

@@ -1,4 +1,4 @@
-//! Findings that the kernel's list of sockets is enough for.
+//! Findings of `tracer doctor` for which the kernel's list of sockets is enough, without hooks.
 
 use std::{net::SocketAddr, thread, time::Duration};
 
@@ -27,7 +27,7 @@ fn expect(found: &Diagnosis, exit: i32, causes: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// All ports are in TIME_WAIT, and nothing connects any more.
+/// All ports are in TIME_WAIT, and nothing connects any more: critical, until tcp_tw_reuse is 1, as the first advice says.
 pub(super) fn full_of_time_waits() -> Result<()> {
     let edge = Edge::new(100)?;
     edge.leave_time_waits(100)?;
@@ -65,7 +65,8 @@ pub(super) fn nearly_full() -> Result<()> {
     Ok(())
 }
 
-/// A full range of TIME_WAITs that connect() takes over is as good as empty.
+/// A full range of TIME_WAITs that connect() takes over is healthy; without TCP timestamps, none is taken over, and it is
+/// critical.
 pub(super) fn taken_over_time_waits() -> Result<()> {
     let edge = Edge::new(100)?;
     edge.here.sysctl("ipv4/tcp_tw_reuse", "1")?;
@@ -78,7 +79,8 @@ pub(super) fn taken_over_time_waits() -> Result<()> {
     Ok(())
 }
 
-/// An upstream that answers nothing fills the ports: more ports would not help.
+/// An upstream that answers nothing fills the ports: `ports_exhausted` is a consequence, without advice, because more ports would
+/// not help.
 pub(super) fn black_hole() -> Result<()> {
     let edge = Edge::new(20)?;
     // No interface has this hardware address: whatever is sent to it is dropped.
@@ -97,7 +99,7 @@ pub(super) fn black_hole() -> Result<()> {
     Ok(())
 }
 
-/// A program that does not close connections whose other end is closed; the same number that it closes soon is no leak.
+/// A program does not close 20 connections whose other end is closed: a warning. Once it has closed them, doctor finds nothing.
 pub(super) fn held_open() -> Result<()> {
     let edge = Edge::new(100)?;
     let (held, theirs): (Vec<Sock>, Vec<Sock>) = edge.open(20)?.into_iter().unzip();
@@ -114,7 +116,7 @@ pub(super) fn held_open() -> Result<()> {
     table::check("closed_in_time", &found)
 }
 
-/// An upstream that does not close its end.
+/// An upstream does not close its end of 20 connections: a warning with 100 ports, nothing with 1,000.
 pub(super) fn fin_wait2_held() -> Result<()> {
     let edge = Edge::new(100)?;
     // On a busy machine doctor may begin later than a minute from now.

@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness::tracer::doctor::{Diagnosis, Finding};
 
-/// A situation that a test makes, and what `tracer doctor` must say about it.
+/// A situation that a test makes, and what `tracer doctor` must say about it. Findings are named by their ids.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
-    /// The findings above `info` that nothing explains, `small_range` excepted: the first one has to be the first of the
-    /// diagnosis, the others may be missing. Empty: the scenario is healthy.
+    /// The findings above `info` that no other finding explains, `small_range` excepted: the first one has to be the first of the
+    /// diagnosis, the others may be missing. Empty: the scenario is healthy, and no such finding may be there.
     pub(super) roots: &'static [&'static str],
-    /// Findings that must be there and are only good to know.
+    /// Findings that must be there and are only good to know: their severity is `info` (not checked).
     pub(super) infos: &'static [&'static str],
 }
 
@@ -107,11 +107,12 @@ fn all_found() -> MutexGuard<'static, BTreeMap<&'static str, Diagnosis>> {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Checks what was found in a scenario, and notes it for the table. `small_range` counts only in the scenario that is about it:
-/// all the others make their range small.
+/// Notes what was found in a scenario for [`table`], and then checks it. `small_range` counts only in the scenario that is about
+/// it: all the others make their range small.
 ///
 /// # Errors
-/// There is no such scenario, it yields the root of another one, or not what it must yield.
+/// There is no such scenario; its first root is missing or not the first; it yields a root that is not one of its own; or one of
+/// its infos is missing.
 pub(super) fn check(name: &str, found: &Diagnosis) -> Result<()> {
     let scenario = SCENARIOS.iter().find(|it| it.name == name);
     let scenario = scenario.with_context(|| format!("no scenario {name}"))?;
@@ -133,7 +134,8 @@ pub(super) fn check(name: &str, found: &Diagnosis) -> Result<()> {
     Ok(())
 }
 
-/// The table of what was found: a line for each scenario that ran, a column for each finding. Empty if none ran.
+/// The table of what was found, as lines: the legend, a heading for each finding, and then a line for each scenario that ran,
+/// with a column for each finding. Empty if none ran.
 pub fn table() -> Vec<String> {
     let all = all_found();
     if all.is_empty() {
@@ -159,7 +161,7 @@ pub fn table() -> Vec<String> {
     lines
 }
 
-/// How a finding is in a diagnosis.
+/// How a finding of this id is in a diagnosis, as a letter of the legend of [`table`]; [`ABSENT`] if it is not there.
 fn mark(found: &Diagnosis, id: &str) -> char {
     let of_id = || found.findings.iter().filter(|it| it.id == id);
     let above = |it: &&Finding| it.severity != "info";
@@ -172,7 +174,8 @@ fn mark(found: &Diagnosis, id: &str) -> char {
     if of_id().next().is_some() { 'i' } else { ABSENT }
 }
 
-/// The ids of findings, in the order of the table in tracer/doc/doctor.md.
+/// The ids of findings, in the order of the table in tracer/doc/doctor.md (as of the build); empty if the page has no section
+/// `Findings`.
 pub(super) fn documented() -> Vec<&'static str> {
     const PAGE: &str = include_str!("../../../../tracer/doc/doctor.md");
     let rest = PAGE.split_once("\n## Findings").map_or("", |(_, rest)| rest);

@@ -1,4 +1,4 @@
-//! What else watches or changes this host makes no difference to a diagnosis.
+//! A diagnosis is the same while a recording and a rule of `tracer spread` run on the host.
 
 use anyhow::{Result, ensure};
 
@@ -12,7 +12,8 @@ use crate::harness::{
     },
 };
 
-/// What a diagnosis says, without numbers that differ from run to run, such as times.
+/// What a diagnosis says, without numbers that differ from run to run, such as times: for each finding, in its order, a text with
+/// id, severity, certainty, three counts of ports, and the advice.
 pub(super) fn essence(found: &Diagnosis) -> Vec<String> {
     let one = |it: &crate::harness::tracer::doctor::Finding| {
         let numbers = ["ports.in_use", "ports.capacity", "ports.usable"];
@@ -23,7 +24,7 @@ pub(super) fn essence(found: &Diagnosis) -> Vec<String> {
     found.findings.iter().map(one).collect()
 }
 
-/// While a recording and a rule of `tracer spread` run in the same namespace.
+/// A diagnosis is the same while a recording and a rule of `tracer spread` run in the same namespace.
 pub(super) fn record_and_spread() -> Result<()> {
     const WINDOW: &[&str] = &["--window", "0.4"];
     let edge = Edge::new(50)?;

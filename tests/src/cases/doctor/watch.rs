@@ -1,4 +1,4 @@
-//! `--watch`: what is new, worse and solved, and how it ends.
+//! `tracer doctor --watch`: what is new, worse and solved in a round, and how the command ends.
 
 use std::{collections::BTreeSet, fs};
 
@@ -26,7 +26,8 @@ fn attached(process: u32) -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// An incident begins, gets worse and ends; the hooks stay attached, and the exit code is the last round's.
+/// An incident begins, gets worse and ends: its finding is `new`, then `worse`, then missing for a round, then solved. The hooks
+/// stay attached meanwhile, and the exit code is the last round's.
 pub(super) fn an_incident() -> Result<()> {
     let edge = Edge::new(100)?;
     let _always = edge.open(15)?;
@@ -59,8 +60,8 @@ pub(super) fn an_incident() -> Result<()> {
     Ok(())
 }
 
-/// A signal ends it with the exit code of the last round, a closed stdout too, both without a word; and a signal in the first
-/// round ends that round.
+/// A closed stdout, and a signal between two rounds, end `tracer doctor --watch` with the exit code of the last round and nothing
+/// on stderr.
 pub(super) fn its_end() -> Result<()> {
     let edge = Edge::new(20)?;
     edge.leave_time_waits(20)?;

@@ -1,4 +1,5 @@
-//! Findings that need the window: failures, the rate of connections, the time of port searches.
+//! Findings of `tracer doctor` for which its hooks must watch for some seconds (`--window`): failures, the rate of connections,
+//! the time of port searches.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -23,7 +24,8 @@ const WINDOW: &[&str] = &["--window", "2"];
 /// that it takes to begin and to end it.
 const EXACT: f64 = 0.05;
 
-/// An error if `connects_per_s` of the finding is not a rate that this load had, within [`EXACT`].
+/// An error if `connects_per_s` of the finding is not a rate that this load had in an interval as long as the diagnosis's window,
+/// within 5 % ([`EXACT`]), or if the finding has no such number.
 pub(super) fn has_rate(found: &Diagnosis, finding: &Finding, load: &Load) -> Result<()> {
     let (lowest, highest) = load.rates(found.window_s);
     let seen = finding.number("connects_per_s")?;

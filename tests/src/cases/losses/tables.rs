@@ -86,7 +86,8 @@ fn lost_in(recording: &Recording, table: &str) -> Result<u64> {
     Ok(lost(recording, &format!("{table}_full"))? + lost(recording, &format!("{table}_share"))?)
 }
 
-/// 1,500 connections and a table of 1,024: those that are counted and those that are lost add up.
+/// 1,500 connections and a table of 1,024: those that are counted and those that are lost add up to 1,500, apart from calls whose
+/// hook the kernel skipped.
 pub(super) fn conns_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -98,7 +99,8 @@ pub(super) fn conns_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "conns")?, 1500, others)
 }
 
-/// 100 tuples and a table of 64: those that are counted and those that are lost add up.
+/// 100 tuples and a table of 64: those that are counted and those that are lost add up to 100, apart from calls whose hook the
+/// kernel skipped.
 pub(super) fn tuples_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -122,7 +124,8 @@ pub(super) fn tuples_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "tuples")?, 100, others)
 }
 
-/// A failure has an event with its cause even if the table of tuples has no room for its row.
+/// A failure has an event with its cause even if the table of tuples has no room for its row; the event of an exhaustion then has
+/// no `ports.in_use`. What found no room is counted as lost.
 pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40003")?;
@@ -281,8 +284,8 @@ pub(super) fn tombstones_full(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Several calls at the same time share a table of attempts with one entry: a port whose attempt found no room is counted all
-/// the same.
+/// Four threads call connect() at the same time, with a table of attempts that has one entry: a port whose attempt found no room
+/// is counted all the same. An error if in 40 rounds each attempt finds room.
 pub(super) fn attempts_full(backend: &str) -> Result<()> {
     const THREADS: u64 = 4;
     const EACH: u64 = 500;

@@ -33,8 +33,8 @@ const SETTLED: Duration = Duration::from_millis(1500);
 /// ([`Place::limit`]).
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// The namespace with two servers (0 and 1), its tracer, and the sockets that the test has opened. A failed call is an error,
-/// unless a function says something else.
+/// The namespace with two servers (0 and 1; any other number panics), its tracer, and the sockets that the test has opened. A
+/// failed call is an error, unless a function says something else.
 pub(super) struct Hall {
     stage: Stage,
     watch: Watch,
@@ -46,7 +46,8 @@ pub(super) struct Hall {
 }
 
 impl Hall {
-    /// Makes the namespace, with tcp_tw_reuse off, and starts the tracer with this backend.
+    /// Makes the namespace, with the port range [`RANGE`], [`ADDRESSES`] and tcp_tw_reuse off, and starts the tracer with this
+    /// backend. Errors as of [`Stage::new`] and [`Watch::start`].
     pub(super) fn new(backend: &str) -> Result<Self> {
         let mut stage = Stage::new(&[])?;
         for address in &ADDRESSES[1..] {
@@ -73,8 +74,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Opens a connection from this port, or for port 0 from one that bind() chooses; nothing happens if bind() or connect()
-    /// finds the port taken, or no port.
+    /// Opens a connection from the address `from` and this port, or for port 0 from a port that bind() chooses; nothing happens
+    /// if bind() or connect() finds the port taken, or no port.
     pub(super) fn connect_bound(&mut self, from: &str, port: u16, server: usize) -> Result<()> {
         let from = SocketAddr::new(from.parse()?, port);
         let server = &self.servers[server];
@@ -89,8 +90,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Binds a socket that stays idle, for port 0 to a port that the kernel chooses; nothing happens if the port is taken, or
-    /// none is left.
+    /// Binds a TCP socket, which then stays idle, to the address `at` and this port, or for port 0 to a port that the kernel
+    /// chooses; nothing happens if the port is taken, or none is left.
     pub(super) fn bind(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| bound(at))?;
@@ -98,7 +99,7 @@ impl Hall {
         Ok(())
     }
 
-    /// As [`Self::bind`], by an MPTCP socket.
+    /// Binds an MPTCP socket as [`Self::bind`] does a TCP socket; an error if the kernel makes no MPTCP socket.
     pub(super) fn bind_mptcp(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| -> Result<_> {
@@ -109,7 +110,8 @@ impl Hall {
         Ok(())
     }
 
-    /// As [`Self::bind`], and listens; nothing happens either if listen() finds the port taken.
+    /// Binds a TCP socket as [`Self::bind`] does, and listens; nothing happens either if listen() finds the port taken. For port
+    /// 0, [`Self::compare`] does not require a row of the address.
     pub(super) fn listen(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| -> Result<_> {
@@ -120,7 +122,7 @@ impl Hall {
         Ok(())
     }
 
-    /// Calls connect(), which must fail because there is no port.
+    /// Calls connect() from the address `from` to a server, which must fail because there is no port; an error if it succeeds.
     pub(super) fn refuse(&mut self, from: &str, server: usize) -> Result<()> {
         let pair = self.run(|| connected(from, &self.servers[server]))?;
         ensure!(pair.is_none(), "a connect() got a port where there is none");

@@ -131,8 +131,8 @@ fn check_full(host: &Host, pool: &[&str], destination: SocketAddr, each: u64) ->
     Ok(())
 }
 
-/// Opens `count` connections of this process, which is not in the rule's cgroup, and binds them to the source `address` itself.
-/// An error if one fails.
+/// Opens `count` connections to `peer` in the host's namespace, by this process, which is not in the rule's cgroup, and binds
+/// them to the source `address` itself. An error if one fails.
 pub(super) fn others(
     host: &Host,
     address: &str,

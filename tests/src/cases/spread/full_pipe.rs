@@ -23,7 +23,7 @@ pub(in crate::cases) struct FullPipe {
 }
 
 impl FullPipe {
-    /// Makes the FIFO, empty, in a new folder.
+    /// Makes the FIFO, empty, in a new folder. An error if that fails.
     pub(in crate::cases) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("lines");
@@ -39,13 +39,13 @@ impl FullPipe {
         self.folder.path().join("lines")
     }
 
-    /// Fills the pipe: nothing more can be written to it.
+    /// Fills the pipe with empty lines, until a write of 4,096 bytes finds no room.
     pub(in crate::cases) fn fill(&self) {
         let mut writer = &self.reader;
         while writer.write(&[b'\n'; 4096]).is_ok() {}
     }
 
-    /// Arguments of `tracer spread` that send every decision to the pipe.
+    /// Arguments of `tracer spread` that send every decision to the pipe: `--decisions all --output PATH`.
     pub(in crate::cases) fn arguments(&self) -> Vec<String> {
         let path = self.path().to_string_lossy().into_owned();
         ["--decisions", "all", "--output", &path].map(str::to_owned).into()
@@ -56,7 +56,8 @@ impl FullPipe {
         Ok(ioctl_fionread(&self.reader)? > 60_000)
     }
 
-    /// Reads the pipe, and drops what it reads, while `work` runs. Returns what `work` returns.
+    /// Reads the pipe, and drops what it reads, while `work` runs; what is written last may stay in the pipe. Returns what `work`
+    /// returns.
     pub(in crate::cases) fn read_while<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -50,12 +50,13 @@ impl Shared {
 }
 
 impl Load {
-    /// Starts a load in the host's namespace: connections of a new process in the host's cgroup to three servers.
+    /// Starts a load in the host's namespace: connections of a new process in the host's cgroup to three servers, at 10.1.0.1,
+    /// ports 7101 to 7103. An error if a server or the process cannot be started.
     pub(super) fn start(host: &Host) -> Result<Self> {
         Self::start_in(host, &host.stage.netns)
     }
 
-    /// As [`Self::start`], in another namespace, with its own servers.
+    /// Starts a load as [`Self::start`] does, but with its process and servers in another namespace, which must have 10.1.0.1.
     pub(super) fn start_in(host: &Host, netns: &NetNs) -> Result<Self> {
         let app = Arc::new(netns.run(|| Maker::spawn(&host.cgroup))?);
         let listeners = netns.run(|| -> Result<Vec<Sock>> {
@@ -83,8 +84,9 @@ impl Load {
         self.app.id()
     }
 
-    /// Waits until the load has made `count` more connections. Returns how many come from each source, without sources of none;
-    /// they can be a few more than `count`. An error if the load has ended, or after 20 s (longer in a guest).
+    /// Waits until the load has made `count` more connections, after the one that is under way. Returns how many come from each
+    /// source, without sources of none; they can be a few more than `count`. An error if the load has ended, or if one of the two
+    /// waits takes more than 20 s (longer in a guest).
     pub(super) fn more(&self, count: u64) -> Result<Tally> {
         // The call that is under way now may have begun before a change that the test made: it is not counted.
         let sum = || self.shared.tally().values().sum::<u64>();
@@ -107,8 +109,8 @@ impl Load {
         Ok(made)
     }
 
-    /// Allows one failed connection, because an address is about to be removed: a connect() for which it was just chosen fails in
-    /// the kernel's route look-up, as it would if the kernel had chosen the address.
+    /// Allows one more connection to fail, because an address is about to be removed: a connect() for which it was just chosen
+    /// fails in the kernel's route look-up, as it would if the kernel had chosen the address.
     pub(super) fn forgive_one(&self) {
         self.shared.forgiven.fetch_add(1, Ordering::Relaxed);
     }
@@ -120,7 +122,8 @@ impl Load {
         tally.iter().filter(|(source, _)| !in_pool(source)).map(|(_, count)| count).sum()
     }
 
-    /// Ends the load; an error if a connect() failed that [`Self::forgive_one`] had not allowed.
+    /// Ends the load, and waits for its last call; an error if a connect() failed that [`Self::forgive_one`] had not allowed, or
+    /// another of its calls failed.
     pub(super) fn end(self) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -111,12 +111,12 @@ fn losses_without_an_agent() -> Result<()> {
     Ok(())
 }
 
-/// Whether the status, as JSON and as text, shows an address as left out for a time towards a destination, with the end of that
-/// time; false if one of them does not.
+/// Whether the status, as JSON and as text, shows `address` as left out for a time towards the destination `peer`, with the end
+/// of that time; false if one of them does not, or the address is not left out there.
 ///
 /// # Errors
-/// The address is left out there for another reason than `why`, or the end is missing, or not between 2 s ago and a minute from
-/// now.
+/// The address is left out there for another reason than `why`; the end is missing, more than 2 s ago, or more than a minute from
+/// now; or `tracer status` fails.
 pub(super) fn shows_quarantine(
     host: &Host,
     (address, peer): (&str, SocketAddr),

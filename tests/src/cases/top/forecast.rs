@@ -199,7 +199,8 @@ pub(super) fn other_time_waits_are_not() -> Result<()> {
     Ok(())
 }
 
-/// With tcp_tw_reuse=1, a tuple is full (ETA 0) only after a port search has failed.
+/// With tcp_tw_reuse=1, a tuple is full (ETA 0) once a port search has failed. Later, when its TIME_WAITs can be taken over, it
+/// has no ETA, although all its ports are in use.
 pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
@@ -229,7 +230,8 @@ pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     Ok(())
 }
 
-/// For TIME_WAITs that are older than the tracer, the screen has when they end, as the kernel's timers say.
+/// For 23 TIME_WAITs that are older than the tracer, the detail on the screen says how many of them end within 10, 30 and 60 s,
+/// by the kernel's timers.
 pub(super) fn older_time_waits_have_their_ends() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;

@@ -49,7 +49,7 @@ pub(super) fn is_what_the_kernel_has() -> Result<()> {
     Ok(())
 }
 
-/// CSV has its heading once, columns have it with each reading, a filter hides rows, and a wrong filter is refused.
+/// CSV has its heading once, columns have it with each reading, a filter hides rows, and a wrong filter is refused (exit code 2).
 pub(super) fn has_its_forms() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
@@ -98,8 +98,8 @@ pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     Ok(())
 }
 
-/// 25 connections a second, each held open: the time at which no port would be left can be calculated, and from the fourth on,
-/// each ETA must be right within 10 %.
+/// 25 connections a second, each held open: the time at which no port would be left can be calculated. There are at least five
+/// ETAs, and each from the fourth on is right within 10 %.
 pub(super) fn foresees_the_end_of_a_ramp() -> Result<()> {
     /// At this rate all ports would be in use after 70 s; the test ends after 18 s.
     const PORTS: u64 = 1750;

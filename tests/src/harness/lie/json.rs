@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 use super::{Lie, another};
 use crate::harness::lines::{DECISION, SOCKET_EVENTS};
 
-/// The text with every JSON object in it changed as the lie says. The text is one object over several lines, of which one line is
-/// made, or has an object on each line; lines that are no JSON objects stay as they are.
+/// The text with every JSON object in it changed as the lie says. If the whole text is one object on several lines, returns it on
+/// one line. Otherwise changes each line that is a JSON object: the lie may leave the line out or double it, and `seq` and
+/// [`SUMS`] are then corrected. Other lines stay as they are.
 pub(super) fn text(lie: &Lie, text: &str) -> String {
     let document = || serde_json::from_str(text).ok().filter(Value::is_object);
     if text.trim_end().contains('\n')

@@ -21,10 +21,14 @@ use super::{
     operations::{Belongings, find},
 };
 
-/// Becomes the outsider with these new namespaces (the words of `Spaces::word`), prints `ready`, and does one operation for
-/// each line on stdin.
+/// Becomes the outsider with these new namespaces (the words of `Spaces::word`), prints `ready`, and does one operation for each
+/// line on stdin, until stdin is closed.
 ///
-/// The answer is `ready COUNT...`, or `errno NUMBER TEXT` where the kernel refused. Every other error ends the process.
+/// The answer to a line is `ready COUNT...`, or `errno NUMBER TEXT` where the kernel refused.
+///
+/// # Errors
+/// Root cannot be given up, the namespaces are refused, there is no such operation, or an operation fails without an errno: this
+/// ends the outsider.
 pub fn serve(spaces: &str) -> Result<()> {
     become_nobody().context("cannot give up root")?;
     let flags = match spaces {

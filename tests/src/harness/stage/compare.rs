@@ -12,7 +12,8 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// The tuples in which the kernel differs from what the workload expects, a line each; empty if there are none.
+/// The tuples in which the kernel differs from what the workload expects, a line of text each; empty if there are none. A socket
+/// in FIN_WAIT2 may count as TIME_WAIT or not.
 pub(super) fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>) -> String {
     let mut difference = String::new();
     for tuple in table.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {

@@ -9,7 +9,8 @@ use crate::harness::{tracer::watch::Counts, tuple::Tuple};
 /// How many connect() calls had which result, as the callers got it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Outcome {
-    /// Calls that took a port, those that were answered by an RST included; `None` if not known.
+    /// Calls that took a port, those that were answered by an RST included; `None` if not known. `+=` takes `None` for 0, and its
+    /// sum is never `None`.
     pub opened: Option<u64>,
     /// How many of `opened` were answered by an RST.
     pub refused: u64,
@@ -23,8 +24,8 @@ impl Outcome {
         Self { opened: Some(opened), ..Self::default() }
     }
 
-    /// Counts a call by its result, and returns that result. A call that failed with another error than ECONNREFUSED or
-    /// EADDRNOTAVAIL counts nowhere.
+    /// Counts a call by its result, and returns that result: `opened` is known from then on. A call that failed with another
+    /// error than ECONNREFUSED or EADDRNOTAVAIL adds to no count.
     pub fn count(&mut self, result: Result<()>) -> Result<()> {
         let refused = u64::from(result == Err(Errno::CONNREFUSED));
         let not_available = u64::from(result == Err(Errno::ADDRNOTAVAIL));
@@ -33,13 +34,14 @@ impl Outcome {
         result
     }
 
-    /// Number of calls that are counted here; those that took a port count as 0 if they are not known.
+    /// Number of calls that are counted here: `opened` (0 if not known) plus `not_available`.
     pub(super) fn calls(&self) -> u64 {
         self.opened.unwrap_or(0) + self.not_available
     }
 
-    /// The difference to the sums of what a tracer counted for all tuples of a namespace, as text; empty if there is none.
-    /// Up to `unseen` calls may be missing from each sum, and as many failures may have a cause of another kind.
+    /// Compares this with the sums of what a tracer counted for all tuples of a namespace. Empty if they agree, otherwise a line
+    /// of text with both. Each sum of the tracer may lack up to `unseen` calls, and may not be larger; up to `unseen` failures
+    /// may have other causes.
     pub(super) fn against(&self, tuples: &BTreeMap<Tuple, Counts>, unseen: u64) -> String {
         let failed = |causes: &[&str]| -> u64 {
             let of_one = |counts: &Counts| -> u64 {

@@ -22,25 +22,29 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 const SCHEMA: &str = include_str!("../../../../tracer/schema/doctor-v1.json");
 
-/// What `tracer doctor -o json` printed, with the keys that tests look at.
+/// What `tracer doctor -o json` printed (tracer/schema/doctor-v1.json), with the keys that tests look at.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Diagnosis {
     /// `healthy`, `warning`, `critical` or `unknown`.
     pub verdict: String,
     /// The exit code for that verdict: 0, 1, 2 or 3.
     pub exit: i32,
-    /// How long the hooks watched, in seconds; 0 if they did not.
+    /// How long the hooks watched, in seconds; 0 if they did not. With `--from`: between how many seconds the recording has
+    /// readings; 0 if it has none.
     pub window_s: f64,
-    /// Share of its ports that the fullest tuple has in use, from 0 to 1 (above 1 after the range shrank).
+    /// Share of its ports that the fullest tuple has in use, from 0 to 1 (above 1 after the range shrank); 0 if no tuple holds a
+    /// port.
     pub saturation: f64,
+    /// What was looked at, whether or not there was something to find.
     pub checks: Vec<Check>,
+    /// Causes before their consequences, the worst first; empty if there are none.
     pub findings: Vec<Finding>,
-    /// With `--watch`: its number, from 1 on.
+    /// With `--watch`: its number, from 1 on; otherwise `None`.
     pub round: Option<u64>,
-    /// With `--watch`: findings that are solved: missing for the second round in a row.
+    /// With `--watch`: findings that are solved: missing for the second round in a row. Otherwise empty.
     #[serde(rename = "findings.solved", default)]
     pub solved: Vec<Missed>,
-    /// With `--watch`: findings that are missing for the first time.
+    /// With `--watch`: findings that are missing for the first time. Otherwise empty.
     #[serde(rename = "findings.missing", default)]
     pub missing: Vec<Missed>,
 }
@@ -59,9 +63,9 @@ pub struct Check {
     pub core: bool,
     /// `ok`, `finding` or `not_made`.
     pub status: String,
-    /// Why it was not made.
+    /// Why it was not made; `None` if it was.
     pub why: Option<String>,
-    /// What it needs, for example a capability.
+    /// What it needs, for example a capability; `None`: nothing, or it was made.
     pub needs: Option<String>,
 }
 
@@ -69,37 +73,40 @@ pub struct Check {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Finding {
     pub id: String,
-    /// Source address of the tuple that it is about; `None`: it is not about a tuple, as in `peer` and `port`.
+    /// Source address of the tuple that it is about; `None`: it is not about a tuple.
     #[serde(rename = "network.local.address")]
     pub local: Option<String>,
-    /// Destination address of the tuple.
+    /// Destination address of the tuple; `None`: it is not about a tuple.
     #[serde(rename = "network.peer.address")]
     pub peer: Option<String>,
     /// `info`, `warning` or `critical`.
     pub severity: String,
     /// `measured`, `inferred` or `possible`.
     pub certainty: String,
-    /// Inode number of the network namespace that it is about.
+    /// Inode number of the network namespace that it is about; `None`: it is about the whole host or a process (`pid`), or
+    /// `evidence` has the namespace.
     pub netns: Option<u64>,
-    /// Id of the process that it is about.
+    /// Id of the process that it is about; `None`: it is not about one process.
     #[serde(rename = "process.pid")]
     pub pid: Option<u32>,
     /// What was found, for people.
     pub what: String,
-    /// The numbers by their keys.
+    /// The numbers and texts that it is based on, by their keys.
     pub evidence: Map<String, Value>,
+    /// Why it is so, for people; `None`: `what` says all.
     pub why: Option<String>,
-    /// Id of the finding that explains this one.
+    /// Id of the finding that explains this one; `None`: none does.
     pub consequence_of: Option<String>,
-    /// With `--watch`, from the second round on: `new`, `worse`, `better` or `same`, compared with the last round.
+    /// With `--watch`, from the second round on: `new`, `worse`, `better` or `same`, compared with the last round. Otherwise
+    /// `None`.
     pub change: Option<String>,
-    /// Destination port of the tuple.
+    /// Destination port of the tuple, in host byte order; `None`: it is not about a tuple.
     #[serde(rename = "network.peer.port")]
     pub port: Option<u16>,
-    /// Id of the container in which its processes run.
+    /// Id of the container in which its processes run; `None`: they run in none, or it is not known.
     #[serde(rename = "container.id")]
     pub container: Option<String>,
-    /// The best first.
+    /// What to do, the best first; empty if there is no advice.
     pub advice: Vec<Advice>,
 }
 
@@ -154,13 +161,14 @@ impl Diagnosis {
         roots.map(|it| it.id.as_str()).collect()
     }
 
-    /// As [`Self::roots`], without `small_range`: each test makes its port range small.
+    /// The ids of [`Self::roots`], without `small_range`: each test makes its port range small.
     pub fn causes(&self) -> Vec<&str> {
         self.roots().into_iter().filter(|id| *id != "small_range").collect()
     }
 
-    /// The part of the diagnosis that is about this namespace, or about a process that runs in it; [`Self::exit`] is then by the
-    /// findings alone.
+    /// The diagnosis with only the findings that are about this namespace, or about a process that runs in it. `verdict` and
+    /// `exit` are then by these findings: `healthy` and 0 if none is above `info`. All other fields stay those of the whole
+    /// diagnosis.
     ///
     /// # Errors
     /// A finding is about a process that has ended, so that its namespace is not known.
@@ -180,12 +188,13 @@ impl Diagnosis {
         Ok(Self { verdict: verdict.to_owned(), exit, findings, ..self.clone() })
     }
 
-    /// The exit code that doctor would have without the finding `small_range`: 0 instead of 1 if [`Self::causes`] is empty.
+    /// The exit code that doctor would have without the finding `small_range`: 0 instead of 1 if [`Self::causes`] is empty;
+    /// otherwise [`Self::exit`].
     pub fn exit_but_for_the_range(&self) -> i32 {
         if self.exit == 1 && self.causes().is_empty() { 0 } else { self.exit }
     }
 
-    /// The finding of this id; an error if there is none.
+    /// The first finding of this id; an error if there is none.
     pub fn finding(&self, id: &str) -> Result<&Finding> {
         let found = self.findings.iter().find(|it| it.id == id);
         found.with_context(|| format!("no {id} in {self:?}"))
@@ -198,20 +207,23 @@ impl Diagnosis {
     }
 }
 
-/// Runs `tracer doctor -o json` for this namespace with these options. An error if the output does not match the schema, or if
-/// its key `exit` is not the program's exit code.
+/// Runs `tracer doctor -o json` for this namespace with these options, and returns its diagnosis, whatever the verdict.
+///
+/// # Errors
+/// The program cannot be started or does not end in time (40 s; longer in a guest), its output does not match the schema, or the
+/// key `exit` is not its exit code.
 pub fn doctor(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
     let mut command = command(&["doctor", "-o", "json", "--netns", &netns.path()])?;
     diagnosis(&run(command.args(options), Place::get().limit(LIMIT))?)
 }
 
-/// Runs `tracer doctor --from -o json` for these recordings. Errors as those of [`doctor`].
+/// Runs `tracer doctor --from -o json` for these recordings. Errors as of [`doctor`].
 pub fn doctor_of(recordings: &[&Path]) -> Result<Diagnosis> {
     let mut command = command(&["doctor", "-o", "json", "--from"])?;
     diagnosis(&run(command.args(recordings), Place::get().limit(LIMIT))?)
 }
 
-/// As [`doctor`], for the namespaces with these names in /run/netns.
+/// Runs [`doctor`] for the namespaces with these names in /run/netns; without names, for those that doctor finds by itself.
 pub fn doctor_of_names(names: &[String], options: &[&str]) -> Result<Diagnosis> {
     let mut command = command(&["doctor", "-o", "json"])?;
     for name in names {
@@ -220,7 +232,8 @@ pub fn doctor_of_names(names: &[String], options: &[&str]) -> Result<Diagnosis> 
     diagnosis(&run(command.args(options), Place::get().limit(LIMIT))?)
 }
 
-/// As [`doctor`], but run in this namespace, as a user without privileges.
+/// Runs `tracer doctor -o json` in this namespace, without `--netns`, as a user without privileges (uid and gid 64123), from a
+/// copy of the program. Errors as of [`doctor`], or if the program cannot be copied.
 pub fn doctor_of_nobody(netns: &NetNs, options: &[&str]) -> Result<Diagnosis> {
     /// A user as whom no other process runs. (65534, `nobody`, is the user of threads of tracers.)
     const NOBODY: u32 = 64_123;
@@ -242,7 +255,8 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Starts it for this namespace with these options, which must have `--watch`.
+    /// Starts it for this namespace with these options, which must have `--watch` (not checked). An error if the program cannot
+    /// be started.
     pub fn start(netns: &NetNs, options: &[&str]) -> Result<Self> {
         let mut command = command(&["doctor", "-o", "json", "--netns", &netns.path()])?;
         command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -257,15 +271,16 @@ impl Rounds {
         self.process.id()
     }
 
-    /// Waits for the next round; an error if its diagnosis does not match the schema, or the program has ended.
+    /// Waits, however long it takes, for the next round; an error if its diagnosis does not match the schema, or the program has
+    /// ended.
     pub fn round(&mut self) -> Result<Diagnosis> {
         let mut line = String::new();
         ensure!(self.lines.read_line(&mut line)? > 0, "it has ended");
         parse(&line)
     }
 
-    /// Waits for the first of the next 20 rounds of which `is` is true, and returns it. An error has `what`, which names the
-    /// condition, and the last round.
+    /// Waits for the first of the next 20 rounds of which `is` is true, and returns it. An error after 20 rounds, with `what`,
+    /// which names the condition, and the last round; other errors as of [`Self::round`].
     pub fn until(&mut self, what: &str, is: impl Fn(&Diagnosis) -> bool) -> Result<Diagnosis> {
         let mut last = None;
         for _ in 0..20 {
@@ -289,7 +304,8 @@ impl Rounds {
         ended
     }
 
-    /// Closes the pipe that it writes to, and returns the exit code and what is on stderr. Errors as of [`Self::stop`].
+    /// Closes the pipe that it writes to, and returns the exit code and what is on stderr. An error if the program does not end
+    /// within [`STOP_LIMIT`], or a signal kills it.
     pub fn close(self) -> Result<(i32, String)> {
         let Self { process, lines, stderr } = self;
         drop(lines);
@@ -302,7 +318,8 @@ impl Rounds {
     }
 }
 
-/// What a run with `-o json` printed. An error if that does not match the schema, or if its key `exit` is not the exit code.
+/// What a run with `-o json` printed on stdout. An error if that does not match the schema, or if its key `exit` is not the exit
+/// code.
 pub fn diagnosis(ended: &Ended) -> Result<Diagnosis> {
     let diagnosis = parse(&ended.stdout).with_context(|| format!("{ended:?}"))?;
     ensure!(diagnosis.exit == ended.code(), "it ended with {}: {diagnosis:?}", ended.code());

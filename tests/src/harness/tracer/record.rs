@@ -29,18 +29,19 @@ pub struct Record {
 }
 
 impl Record {
-    /// Starts recording into a file in a new folder, and waits for its first line: by then tracer has attached. Records all
-    /// events if `more` has no `--events`.
+    /// Starts recording into a file in a new folder, and waits for its first line: by then tracer has attached. `more` are
+    /// further arguments of `tracer record`; without `--events` among them, it records all events.
     ///
     /// # Errors
-    /// tracer ended, or wrote no line within [`START_LIMIT`].
+    /// tracer ended (the text has its stderr), or wrote no line within [`START_LIMIT`].
     pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let record = Self::start_at(backend, &folder.path().join("events.jsonl"), more)?;
         Ok(Self { folder: Some(folder), ..record })
     }
 
-    /// As [`Self::start`], but into this file; if it exists, tracer appends to it.
+    /// Starts recording as [`Self::start`] does, but into this file; if it exists, tracer appends to it. Errors as there, or if
+    /// the path is not UTF-8.
     pub fn start_at(backend: &str, file: &Path, more: &[&str]) -> Result<Self> {
         let path = file.to_str().context("path is not UTF-8")?;
         let mut command = command(&["--backend", backend, "record", "--output", path])?;
@@ -82,8 +83,9 @@ impl Record {
         &self.file
     }
 
-    /// Waits for the end of a reading (of `--events stats`) that began after this call, at most 20 s (see `Place::limit`). Lines
-    /// that are in the file already, which may be many, are not read. An error if there is none by then.
+    /// Waits for the end of a reading that began after this call, at most 20 s (see `Place::limit`): for the second
+    /// `tracer.stats` line, which only `--events stats` or `all` writes. Lines that are in the file already, which may be many,
+    /// are not read. An error if there is none by then.
     pub fn wait_for_reading(&self) -> Result<()> {
         let mut file = File::open(&self.file)?;
         file.seek(SeekFrom::End(0))?;
@@ -100,35 +102,39 @@ impl Record {
         })
     }
 
-    /// Ends tracer by SIGINT, and returns the recording; the exit code must be 0.
+    /// Ends tracer by SIGINT, and returns the recording. An error if the exit code is not 0 (the text has its stderr), it does
+    /// not end within [`STOP_LIMIT`], or the file is no recording: [`Recording::read`].
     pub fn stop(mut self) -> Result<Recording> {
         self.process.signal(Signal::INT)?;
         self.finish()
     }
 
     /// Ends tracer by SIGINT, and returns the recording and stderr; the exit code must be 1, which says that lines are missing.
+    /// Other errors as of [`Self::stop`].
     pub fn stop_incomplete(mut self) -> Result<(Recording, String)> {
         self.process.signal(Signal::INT)?;
         let stderr = self.wait_for_exit(1)?;
         Ok((Recording::read(&self.file)?, stderr))
     }
 
-    /// Ends tracer by SIGINT, and returns the recording and stderr; the exit code must be 0.
+    /// Ends tracer by SIGINT, and returns the recording and stderr. Errors as of [`Self::stop`].
     pub fn stop_with_stderr(mut self) -> Result<(Recording, String)> {
         self.process.signal(Signal::INT)?;
         let stderr = self.wait_for_exit(0)?;
         Ok((Recording::read(&self.file)?, stderr))
     }
 
-    /// Ends tracer by SIGINT, and returns the folder with all files of the recording, which may have been rotated; the exit code
-    /// must be 0. `None` after [`Self::start_at`], whose file is in a folder of the caller's.
+    /// Ends tracer by SIGINT, and returns the folder with all files of the recording, which may have been rotated. `None` after
+    /// [`Self::start_at`], whose file is in a folder of the caller's. An error if the exit code is not 0, or it does not end
+    /// within [`STOP_LIMIT`]; the files are not read.
     pub fn stop_files(mut self) -> Result<Option<TempDir>> {
         self.process.signal(Signal::INT)?;
         self.wait()?;
         Ok(self.folder)
     }
 
-    /// Waits for the end of a recording that ends by itself, and returns it; the exit code must be 0.
+    /// Waits for the end of a recording that ends by itself, at most [`STOP_LIMIT`] from now, and returns it. Errors as of
+    /// [`Self::stop`].
     pub fn finish(&mut self) -> Result<Recording> {
         self.wait()?;
         Recording::read(&self.file)
@@ -162,7 +168,7 @@ impl Recording {
         Self::parse(&lie::file(file)?)
     }
 
-    /// As [`Self::read`], of the text of a recording.
+    /// The recording of this text, for which the rules of [`Self::read`] hold.
     pub fn parse(text: &str) -> Result<Self> {
         ensure!(text.ends_with('\n'), "the last line is not whole");
         let parse = |line| serde_json::from_str(line).with_context(|| format!("bad line {line:?}"));
@@ -184,13 +190,13 @@ impl Recording {
         Ok(last)
     }
 
-    /// The lines with this `event.name` and this network namespace (inode number), in their order.
+    /// The lines with this `event.name` and this network namespace (inode number), in their order; empty if there are none.
     pub fn events(&self, kind: &str, netns: u64) -> Vec<&Value> {
         let here = |line: &&Value| name(line) == kind && number(line, "netns").ok() == Some(netns);
         self.lines.iter().filter(here).collect()
     }
 
-    /// Fails if a line does not match the project's JSON Schema.
+    /// Fails if a line does not match tracer/schema/events-v1.json.
     pub fn assert_valid(&self) -> Result<()> {
         let schema = serde_json::from_str(SCHEMA).context("the schema")?;
         let validator = jsonschema::validator_for(&schema)?;
@@ -202,7 +208,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Fails if `seq` does not go up by one from line to line.
+    /// Fails if `seq` does not go up by one from line to line, whatever it is in the first line.
     pub fn assert_gap_free(&self) -> Result<()> {
         let first = number(self.start()?, "seq")?;
         for (expected, line) in (first..).zip(&self.lines) {
@@ -211,7 +217,7 @@ impl Recording {
         Ok(())
     }
 
-    /// The losses in the totals that are not 0: (reason, count).
+    /// The losses in the totals that are not 0: (the key without `lost.`, count). An error if the last line is not `tracer.stop`.
     pub fn losses(&self) -> Result<Vec<(String, u64)>> {
         let totals = self.totals()?.as_object().context("tracer.stop is no object")?;
         let named = totals.iter().filter_map(|(key, value)| {
@@ -221,7 +227,7 @@ impl Recording {
     }
 
     /// How many of `calls` may have no event, by the recording's count of missed hooks, at most all of them: see
-    /// [`probe::unseen`].
+    /// [`probe::unseen`]. Errors as of [`Self::losses`].
     pub fn unseen(&self, calls: u64) -> Result<u64> {
         let missed = self.losses()?.into_iter().find(|(kind, _)| kind == "hook_missed");
         Ok(probe::unseen(missed.map_or(0, |(_, count)| count), calls).min(calls))
@@ -234,7 +240,8 @@ impl Recording {
         self.assert_nothing_lost_but(&[])
     }
 
-    /// As [`Self::assert_nothing_lost`], but losses of these kinds are allowed.
+    /// Fails if something that a hook saw was lost, except losses of these kinds (as [`Self::losses`] names them), if an event
+    /// has no line, or if there is drift: see [`Self::assert_nothing_lost`].
     pub fn assert_nothing_lost_but(&self, kinds: &[&str]) -> Result<()> {
         let mut losses = self.losses()?;
         losses.retain(|(kind, _)| kind != "hook_missed" && !kinds.contains(&kind.as_str()));

@@ -31,7 +31,8 @@ pub(super) fn idle() -> bool {
     running().is_empty()
 }
 
-/// The tracer of this backend that the whole run shares; started if it does not run. Errors as of [`Watch::start`].
+/// The tracer of this backend that the whole run shares; started if there is none, or it has ended. Errors as of
+/// [`Watch::start`].
 pub fn watch(backend: &str) -> Result<Shared> {
     let mut running = running();
     if let Some(shared) = running.get(backend)
@@ -82,12 +83,12 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// See [`Watch::after`].
+    /// A reading that began after `time`, within `limit`: see [`Watch::after`]. No other owner gets this reading.
     pub fn after(&self, time: SystemTime, limit: Duration) -> Result<Reading> {
         self.lock().after(time, limit)
     }
 
-    /// See [`Watch::missed`].
+    /// Number of hooks that the kernel had skipped by the newest reading: see [`Watch::missed`].
     pub fn missed(&self) -> u64 {
         self.lock().missed()
     }

@@ -68,7 +68,8 @@ pub fn stop(backend: &str) -> Result<()> {
     check(&recording?)
 }
 
-/// Ends the recorders that still run: see [`stop`].
+/// Ends the recorders that still run, one after the other, as [`stop`] does. After the first that fails, the others are not
+/// ended, and the error names its backend.
 pub fn stop_all() -> Result<()> {
     let backends: Vec<_> = running().keys().cloned().collect();
     backends.iter().try_for_each(|backend| stop(backend).with_context(|| backend.clone()))
@@ -123,8 +124,9 @@ pub struct Part {
 }
 
 impl Part {
-    /// The lines of this kind and local port in the test's namespace that are in this part of the file by now; never falsified
-    /// (`TRACER_TEST_LIE`), as tests only wait for them.
+    /// The lines with this `event.name` and local port (host byte order) in the test's namespace that are in this part of the
+    /// file by now; never falsified (`TRACER_TEST_LIE`), as tests only wait for them. An error if the file cannot be read, or
+    /// such a line is no JSON.
     pub fn lines(&self, kind: &str, port: u16) -> Result<Vec<Value>> {
         let mut lines = Vec::new();
         for line in self.text()?.lines().filter(|line| line.contains(kind)) {

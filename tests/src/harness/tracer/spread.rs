@@ -51,23 +51,25 @@ impl Rule {
         Self(format!("test-{}-{number}", std::process::id()))
     }
 
+    /// The name of the rule, as `--rule` takes it.
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// `tracer spread --rule NAME ARGUMENTS`, not yet run.
+    /// `tracer spread --rule NAME ARGUMENTS`, not yet run. An error if `TRACER_BIN` is not set.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = command(&["spread", "--rule", &self.0])?;
         command.args(arguments);
         Ok(command)
     }
 
-    /// Runs `tracer spread --release --rule NAME` to its end, whatever the exit code.
+    /// Runs `tracer spread --release --rule NAME` to its end, whatever the exit code. An error if it takes longer than
+    /// [`STOP_LIMIT`].
     pub fn release(&self) -> Result<Ended> {
         run(&mut self.command(&["--release"])?, STOP_LIMIT)
     }
 
-    /// The folder in which the rule is pinned.
+    /// The folder in which the rule is pinned; it exists only while the rule does.
     pub fn pins(&self) -> PathBuf {
         Path::new(PINS).join(LAYOUT).join(&self.0)
     }
@@ -141,7 +143,7 @@ impl Drop for Rule {
     }
 }
 
-/// A running `tracer spread`; killed on drop. Its [`Rule`] removes what it pinned.
+/// A started `tracer spread`; killed on drop if it still runs. Its [`Rule`] removes what it pinned.
 #[derive(Debug)]
 pub struct Spread {
     pub process: Process,
@@ -151,7 +153,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Starts `tracer spread` in the caller's network namespace, and waits until it has printed that the rule is active.
+    /// Starts `tracer spread` in the caller's network namespace, and waits until it has printed that the rule is active. With
+    /// `--detach`, it may have ended then.
     ///
     /// # Errors
     /// tracer ended before it printed that, or did not print it within [`START_LIMIT`]; the text has its stderr.
@@ -197,7 +200,8 @@ impl Spread {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends the agent by SIGTERM. An error if the exit code is not 0, or it does not end within [`STOP_LIMIT`].
+    /// Ends the agent by SIGTERM, and returns what it wrote. An error if the exit code is not 0, or it does not end within
+    /// [`STOP_LIMIT`].
     pub fn stop(mut self) -> Result<Ended> {
         self.process.signal(Signal::TERM)?;
         let status = self.process.wait(STOP_LIMIT)?;
@@ -206,14 +210,14 @@ impl Spread {
         Ok(ended)
     }
 
-    /// Kills the agent (SIGKILL): the rule stays pinned.
+    /// Kills the agent (SIGKILL), and waits for its end: the rule stays pinned. An error if it has ended and was reaped already.
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;
         self.process.wait(STOP_LIMIT)?;
         Ok(())
     }
 
-    /// Waits for an agent that ends by itself, at most [`STOP_LIMIT`], whatever its exit code.
+    /// Waits for an agent that ends by itself, whatever its exit code. An error if it does not end within [`STOP_LIMIT`].
     pub fn wait(mut self) -> Result<Ended> {
         let status = self.process.wait(STOP_LIMIT)?;
         Ok(self.ended(status))

@@ -30,7 +30,7 @@ pub struct Status {
     pub taken_by: String,
     /// Whether the rule hands out fast ports.
     pub fast_ports: bool,
-    /// The folder of the pins, or why there is none.
+    /// The folder of the pins, or a text that says why there is none.
     pub pins: String,
     /// How many links are pinned; if no pins were found, how many are active.
     pub links: usize,
@@ -38,26 +38,29 @@ pub struct Status {
     pub pool: Vec<(IpAddr, u16)>,
     /// Addresses that the rule does not use at all now, each with the reason.
     pub left_out: Vec<(IpAddr, String)>,
+    /// Addresses that the rule does not use towards some destinations: one entry for each address and destination.
     pub left_out_towards: Vec<LeftOutTowards>,
     /// Cgroups of the rule that do not exist any more.
     pub cgroups_gone: Vec<PathBuf>,
-    /// Texts that say what works less well than it could.
+    /// Texts for people that say what works less well than it could; empty if nothing does.
     pub degraded: Vec<String>,
-    /// How many hooks the kernel has skipped.
+    /// How many hooks the kernel has skipped, as the rule's agents have counted them.
     pub hook_missed: u64,
-    /// How many corrections the agent has made in the ledger, because the kernel's sockets contradicted an entry.
+    /// How many corrections the rule's agents have made in the ledger, because the kernel's sockets contradicted an entry.
     pub drift: u64,
-    /// The addresses that `--pool auto` took.
+    /// The addresses that `--pool auto` took; empty without it.
     pub taken: Vec<Candidate>,
-    /// The addresses that `--pool auto` did not take, each with the reason.
+    /// The addresses that `--pool auto` did not take, each with the reason; empty without it.
     pub passed_over: Vec<Candidate>,
-    /// Networks to which `--pool auto` does not spread.
+    /// Networks to which `--pool auto` does not spread; empty without it.
     pub left_alone: Vec<Elsewhere>,
+    /// What may be wrong with addresses that `--pool` names, as texts for people.
     pub warnings: Vec<String>,
-    /// How many times the hooks took each decision since the rule began, 0 included.
+    /// How many times the hooks took each decision since the rule began: (name, count), those with 0 included.
     pub decisions: Vec<(String, u64)>,
     /// How many times each loss was counted since the rule began, by name; 0 included.
     pub lost: BTreeMap<String, u64>,
+    /// The tuples of the rule that the ledger has.
     pub tuples: Vec<Use>,
     /// Keys that no test looks at one by one.
     #[serde(flatten)]
@@ -70,13 +73,14 @@ pub struct LeftOutTowards {
     pub address: IpAddr,
     destination: IpAddr,
     port: u16,
+    /// Why not, for people.
     pub reason: String,
     /// When the address is used again, by CLOCK_MONOTONIC, ns; `None`: as soon as the reason is gone (a missing route).
     pub until_mono_ns: Option<u64>,
 }
 
 impl LeftOutTowards {
-    /// The destination.
+    /// The destination's address and port.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.destination, self.port)
     }
@@ -85,6 +89,7 @@ impl LeftOutTowards {
 /// An address that `--pool auto` considered.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Candidate {
+    /// The address, in text form.
     pub address: String,
     pub interface: String,
     /// Why the address is not taken; `None` if it is.
@@ -137,14 +142,16 @@ impl Use {
 }
 
 impl Status {
-    /// How many times the hooks took this decision; an error if the status has no such decision.
+    /// How many times the hooks took this decision (such as `least_used`) since the rule began; an error if the status has no
+    /// such decision.
     pub fn decided(&self, decision: &str) -> Result<u64> {
         let found = self.decisions.iter().find(|(name, _)| name == decision);
         let (_, count) = found.with_context(|| format!("no {decision}: {:?}", self.decisions))?;
         Ok(*count)
     }
 
-    /// The decisions that were taken at least once, each with its count, as text: `"least_used" 3, "fast_port" 1`.
+    /// The decisions that were taken at least once, each with its count, as text: `"least_used" 3, "fast_port" 1`. Empty if none
+    /// was.
     pub fn decisions(&self) -> String {
         let taken = self.decisions.iter().filter(|(_, count)| *count != 0);
         taken.map(|(name, count)| format!("\"{name}\" {count}")).collect::<Vec<_>>().join(", ")
@@ -155,7 +162,7 @@ impl Status {
         Ok(self.decided("least_used")? + self.decided("fast_port")?)
     }
 
-    /// How many times this loss was counted; an error if the status has no such loss.
+    /// How many times this loss was counted since the rule began; an error if the status has no such loss.
     pub fn lost(&self, loss: &str) -> Result<u64> {
         self.lost.get(loss).copied().with_context(|| format!("no {loss}: {:?}", self.lost))
     }
@@ -177,12 +184,12 @@ impl Status {
         there.map(|one| (one.address, one.reason.clone())).collect()
     }
 
-    /// Addresses of the pool that the rule does not use at all now.
+    /// Addresses of the pool that the rule does not use at all now; empty if it uses all.
     pub fn left_out(&self) -> Vec<IpAddr> {
         self.left_out.iter().map(|(address, _)| *address).collect()
     }
 
-    /// Addresses of the pool.
+    /// Addresses of the pool, those that the rule does not use now included.
     pub fn pool(&self) -> Vec<IpAddr> {
         self.pool.iter().map(|(address, _)| *address).collect()
     }

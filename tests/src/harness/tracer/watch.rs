@@ -87,18 +87,18 @@ impl Reading {
         self.lost.get("hook_missed").copied().unwrap_or(0)
     }
 
-    /// How many times this loss was counted; an error if the reading has no such loss.
+    /// How many times this loss (the key without `lost.`) was counted; an error if the reading has no such loss.
     pub fn lost(&self, reason: &str) -> Result<u64> {
         self.lost.get(reason).copied().with_context(|| format!("there is no loss {reason}"))
     }
 
-    /// The losses that are not 0, by name.
+    /// The losses that are not 0, by name (the key without `lost.`).
     pub fn losses(&self) -> BTreeMap<&str, u64> {
         let counted = self.lost.iter().filter(|(_, count)| **count != 0);
         counted.map(|(name, count)| (name.as_str(), *count)).collect()
     }
 
-    /// The tuples of the namespace with this inode number; empty if the tracer has none.
+    /// The tuples of the namespace with this inode number, with their counts; empty if the tracer has none.
     pub fn of(&self, netns: u64) -> BTreeMap<Tuple, Counts> {
         let here = self.tuples.iter().filter(|(inum, ..)| *inum == netns);
         here.map(|(_, tuple, counts)| (*tuple, counts.clone())).collect()
@@ -106,8 +106,8 @@ impl Reading {
 }
 
 impl Reading {
-    /// Addresses of the namespace with this inode number at which bind(address, 0) was called: (address, ports that it cannot
-    /// have, ports in all).
+    /// Addresses of the namespace with this inode number at which bind(address, 0) was called: (address, ports of the range that
+    /// it cannot have, ports that it can be given in all). Empty if there are none.
     pub fn addresses_of(&self, netns: u64) -> Vec<(String, u64, u64)> {
         let here = self.addresses.iter().filter(|(inum, ..)| *inum == netns);
         here.map(|(_, address, in_use, capacity)| (address.clone(), *in_use, *capacity)).collect()
@@ -164,8 +164,8 @@ impl Lines {
 }
 
 impl Watch {
-    /// Starts the tracer, with `more` arguments, and waits for its first reading: by then it has attached, and read the older
-    /// sockets. An error if it ends, or gives none within [`START_LIMIT`].
+    /// Starts `tracer tuples --interval` with this backend and `more` arguments, and waits for its first reading: by then it has
+    /// attached, and read the older sockets. An error if it ends, or gives none within [`START_LIMIT`].
     pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
         let interval = if Place::get() == Place::Vm { "0.3" } else { "0.1" };
         let mut command =
@@ -183,10 +183,11 @@ impl Watch {
         Ok(watch)
     }
 
-    /// A reading that began after `time`; waits for it at most `limit` (see [`Place::limit`]).
+    /// A reading that began after `time`; waits for it at most `limit` (see [`Place::limit`]). Readings before it, and this one,
+    /// are not returned again.
     ///
     /// # Errors
-    /// There is none by then, or tracer has ended; then the text has its stderr.
+    /// There is none by then, a line is not understood, or tracer has ended; then the text has its stderr.
     pub fn after(&mut self, time: SystemTime, limit: Duration) -> Result<Reading> {
         let limit = Place::get().limit(limit);
         let end = Instant::now() + limit;
@@ -210,12 +211,12 @@ impl Watch {
         bail!("the tracer ended ({status}): {}", stderr.trim())
     }
 
-    /// Hooks that the kernel had skipped by the newest reading.
+    /// Number of hooks that the kernel had skipped by the newest reading since the tracer started.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Whether the tracer still runs: its stdout is still open.
+    /// Whether the tracer's stdout is still open: false once the tracer has ended.
     pub fn runs(&self) -> bool {
         !self.lines.lock().ended
     }

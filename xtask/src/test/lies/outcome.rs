@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 pub(super) enum Outcome {
     Passed,
     Failed {
-        /// The first and the last line of the message.
+        /// The first and the last line of the message, with ` ... ` between them; the line alone if it has one only.
         words: String,
-        /// Whether a wait took too long.
+        /// Whether the message has one of [`BY_TIME`]: a wait took too long.
         by_time: bool,
     },
 }

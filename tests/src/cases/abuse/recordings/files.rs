@@ -1,5 +1,5 @@
-//! Makes recordings that no tracer would write. Each function for a test makes its files in `folder` and returns their paths; an
-//! error if one cannot be written, or `zstd` cannot be run.
+//! Makes recordings that no tracer would write. Each public function makes its files in `folder`, which must exist, and returns
+//! their paths; an error if one cannot be written, or `zstd` cannot be run.
 
 use std::{
     fs::File,
@@ -212,12 +212,12 @@ pub(super) fn bomb(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// A zstd frame with a window of 2 GiB: to decompress any frame with such a window, that much memory is needed.
+/// A recording in one zstd frame with a window of 2 GiB: to decompress any frame with such a window, that much memory is needed.
 pub(super) fn huge_window(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1", "--long=31"], |lines| lines.stats(1))
 }
 
-/// A rotated set of 900 files.
+/// A rotated set of 900 files, each a recording of two lines.
 pub(super) fn many_files(folder: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for number in 0..900_u64 {
@@ -230,7 +230,7 @@ pub(super) fn many_files(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Readings whose times jump between 1970 or 1971 and 2554, the last year that 64 bits of ns since 1970 can name.
+/// 10,001 readings whose times jump between 1970 or 1971 and 2554, the last year that 64 bits of ns since 1970 can name.
 pub(super) fn far_apart(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
     for number in 0..10_001_u64 {
@@ -249,7 +249,7 @@ pub(super) fn far_apart(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// One file, named a hundred times: fifty times by its name, fifty times by a symbolic link.
+/// One recording of 999 readings, named a hundred times: fifty times by its name, fifty times by a symbolic link of its own.
 pub(super) fn same_again(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
     for second in 1..1000 {

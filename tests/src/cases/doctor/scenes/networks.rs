@@ -1,4 +1,4 @@
-//! Scenes about what is on the way: queues, routes, filters, and a NAT behind this host.
+//! Scenes about what is on the way: queues, routes, reverse-path filters, and a NAT behind this host.
 
 use std::{
     net::SocketAddr,
@@ -16,10 +16,10 @@ use crate::{
 
 /// Enough of the 100 ports that the sockets of the namespace are listed.
 const FEW: usize = 12;
-/// The accept queue of a program has no longer than this.
+/// The value of the sysctl `net.core.somaxconn`: no accept queue is longer.
 const SHORT: &str = "3";
 
-/// Connections to a destination that answers nothing.
+/// 20 connections, from all 20 ports, to a destination that answers nothing: they stay in SYN_SENT.
 pub(super) fn black_hole() -> Result<Scene> {
     let (mut scene, _) = Scene::with_network(20)?;
     // No interface has this hardware address: whatever is sent to it is dropped.
@@ -44,12 +44,13 @@ fn with_queue(waiting: usize) -> Result<Scene> {
     Ok(scene.and_then(move || Ok(service.listen(4_096)?)))
 }
 
-/// Four wait, one more than the kernel allows, and SYNs of two more are dropped.
+/// A service whose accept queue holds four connections, one more than its length (`sk_acceptq_is_full` of include/net/sock.h);
+/// SYNs of two more are dropped.
 pub(super) fn upstream_queue() -> Result<Scene> {
     Ok(with_queue(6)?.counting(&[("queue.waiting", 4), ("queue.longest", 3)]))
 }
 
-/// Two wait in a queue that has room for them.
+/// A service whose accept queue, of length three, holds two connections.
 pub(super) fn queue_with_room() -> Result<Scene> {
     with_queue(2)
 }
@@ -113,12 +114,13 @@ fn silent_ones(address: SocketAddr) -> Result<(Vec<Sock>, Vec<Sock>)> {
     Ok((silent, answered))
 }
 
-/// A server behind a NAT answers some connections, and others not.
+/// A server of the internet (as if behind a NAT) has answered some connections, and five SYNs not; new connections are begun over
+/// and over.
 pub(super) fn nat_behind() -> Result<Scene> {
     global_server(false)
 }
 
-/// As [`nat_behind`], but the server answers all connections.
+/// The server of [`nat_behind`] answers all connections, and nothing is left in SYN_SENT.
 pub(super) fn all_answered() -> Result<Scene> {
     global_server(true)
 }
@@ -133,7 +135,8 @@ fn with_nonlocal_bind() -> Result<Scene> {
     Ok(scene)
 }
 
-/// So many connections from this address, of which no answer is waited for.
+/// Begins `count` connections to the scene's server from the address `source`, and does not wait for answers; `transparent`: with
+/// IP_TRANSPARENT.
 fn begin_from(scene: &Scene, source: &str, count: usize, transparent: bool) -> Result<Vec<Sock>> {
     let source = format!("{source}:0").parse()?;
     let one = |_| -> Result<Sock> {
@@ -150,7 +153,8 @@ fn begin_from(scene: &Scene, source: &str, count: usize, transparent: bool) -> R
     scene.here.run(|| (0..count).map(one).collect())
 }
 
-/// A program uses an address that is not here: its SYNs leave, and the answers go elsewhere.
+/// Three sockets of a program use an address that is not here (`ip_nonlocal_bind` is 1): their SYNs leave, and the answers go
+/// elsewhere.
 pub(super) fn nonlocal_bind() -> Result<Scene> {
     let mut scene = with_nonlocal_bind()?;
     // Without IP_TRANSPARENT, connect() fails with ENETUNREACH: no SYN leaves.
@@ -159,7 +163,7 @@ pub(super) fn nonlocal_bind() -> Result<Scene> {
     Ok(scene)
 }
 
-/// Programs may use an address that is not here, and none does.
+/// Programs may use an address that is not here (`ip_nonlocal_bind` is 1), and none does.
 pub(super) fn nonlocal_bind_unused() -> Result<Scene> {
     with_nonlocal_bind()
 }
@@ -198,7 +202,7 @@ pub(super) fn reverse_path() -> Result<Scene> {
     with_two_interfaces("1")
 }
 
-/// As [`reverse_path`], with `rp_filter` 2 (loose): they are not dropped.
+/// Answers arrive as in [`reverse_path`], and are not dropped (`rp_filter` 2, loose).
 pub(super) fn reverse_path_loose() -> Result<Scene> {
     with_two_interfaces("2")
 }

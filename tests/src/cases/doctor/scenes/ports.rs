@@ -15,7 +15,7 @@ fn of(ports: u16) -> Result<Scene> {
     Scene::new(LOW, LOW + ports - 1)
 }
 
-/// The load has ended, and left all ports in TIME_WAIT.
+/// The load has ended, and left all 100 ports in TIME_WAIT.
 pub(super) fn full_of_time_waits() -> Result<Scene> {
     let scene = of(100)?;
     scene.leave_time_waits(100)?;
@@ -28,14 +28,14 @@ pub(super) fn full_of_time_waits() -> Result<Scene> {
     ]))
 }
 
-/// The same, and connect() takes them over.
+/// All 100 ports are in TIME_WAIT, and connect() takes them over (tcp_tw_reuse is 1).
 pub(super) fn taken_over_time_waits() -> Result<Scene> {
     let scene = of(100)?.sysctl("ipv4/tcp_tw_reuse", "1")?;
     scene.leave_time_waits(100)?;
     Ok(scene)
 }
 
-/// The server closes first, and keeps a thousand TIME_WAITs on its own port.
+/// The server closes first, and keeps a thousand TIME_WAITs on its own port; the 5,000 source ports are free.
 pub(super) fn accepted_time_waits() -> Result<Scene> {
     let scene = of(5_000)?;
     for (client, server) in scene.open(1_000)? {
@@ -56,7 +56,7 @@ pub(super) fn less_than_nearly_full() -> Result<Scene> {
     of(100)?.holding(79)
 }
 
-/// A program that does not close what the server has closed.
+/// A program that does not close what the server has closed: 20 of 100 ports are in CLOSE_WAIT.
 pub(super) fn held_open() -> Result<Scene> {
     let mut scene = of(100)?;
     let (held, closed): (Vec<Sock>, Vec<Sock>) = scene.open(20)?.into_iter().unzip();
@@ -71,7 +71,7 @@ fn in_fin_wait2(scene: &Scene, count: usize) -> Result<Vec<Sock>> {
     Ok(held)
 }
 
-/// A server that does not close what the program has closed.
+/// A server that does not close what the program has closed: 20 of 100 ports are in FIN_WAIT2, until [`Scene::do_the_rest`].
 pub(super) fn fin_wait2_held() -> Result<Scene> {
     let scene = of(100)?;
     let held = in_fin_wait2(&scene, 20)?;
@@ -83,7 +83,7 @@ pub(super) fn fin_wait2_held() -> Result<Scene> {
     }))
 }
 
-/// As [`fin_wait2_held`], but 2 of 200 ports only.
+/// 2 of 200 ports are in FIN_WAIT2 as long as the scene, and 20 more are in use.
 pub(super) fn few_in_fin_wait2() -> Result<Scene> {
     let mut scene = of(200)?.holding(20)?;
     let held = in_fin_wait2(&scene, 2)?;
@@ -91,7 +91,7 @@ pub(super) fn few_in_fin_wait2() -> Result<Scene> {
     Ok(scene)
 }
 
-/// One server has nearly half of the ports, and no other has any.
+/// One server has 46 of 100 ports, and no other has any.
 pub(super) fn hot_spot() -> Result<Scene> {
     Ok(of(100)?.holding(46)?.counting(&[("ports.in_use", 46)]))
 }
@@ -107,7 +107,7 @@ pub(super) fn two_destinations() -> Result<Scene> {
     Ok(scene)
 }
 
-/// Sockets that are bound to the local address and port 0, after `prepare`, then connected if `peer` is there.
+/// `count` sockets that are bound to the local address and port 0, after `prepare`, and then connected if `connects`.
 fn bound(
     scene: &Scene,
     count: usize,
@@ -126,7 +126,7 @@ fn bound(
     scene.here.run(|| (0..count).map(one).collect())
 }
 
-/// A program that lets bind() choose the port of each connection: only the ports' parity shows it.
+/// A program that lets bind() choose the port of each of 25 connections: only the ports' parity shows it.
 pub(super) fn bound_and_connected() -> Result<Scene> {
     let mut scene = of(100)?;
     let held = bound(&scene, 25, |_| Ok(()), true)?;
@@ -134,7 +134,7 @@ pub(super) fn bound_and_connected() -> Result<Scene> {
     Ok(scene.counting(&[("ports.bound", 25)]))
 }
 
-/// A program that holds bound ports and does not connect.
+/// A program that holds 25 bound ports of 100 and does not connect from them; another 12 ports are in use.
 pub(super) fn bound_and_idle() -> Result<Scene> {
     let mut scene = of(100)?.holding(12)?;
     let held = bound(&scene, 25, |_| Ok(()), false)?;
@@ -142,7 +142,7 @@ pub(super) fn bound_and_idle() -> Result<Scene> {
     Ok(scene.counting(&[("ports.bound", 25)]))
 }
 
-/// A program that binds an address and leaves the port to connect() (IP_BIND_ADDRESS_NO_PORT).
+/// A program that binds an address and leaves the port of its 25 connections to connect() (IP_BIND_ADDRESS_NO_PORT).
 pub(super) fn bound_without_a_port() -> Result<Scene> {
     let mut scene = of(100)?;
     let held = bound(&scene, 25, Sock::set_bind_address_no_port, true)?;

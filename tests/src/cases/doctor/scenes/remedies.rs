@@ -40,8 +40,12 @@ fn finding<'a>(scene: &Scene, outcomes: &'a Outcomes) -> Option<&'a Finding> {
     outcomes.by_scene.get(scene.title())?.found.finding(id).ok()
 }
 
-/// Executes the commands that the findings of these scenes print, and looks again. A scene whose finding prints several is made
-/// anew for each of the others. Returns, for each command, the scene and what was found after it.
+/// Executes the commands that the findings of these scenes print (not those of tracer itself), and looks again. A scene whose
+/// finding prints several is made anew for each of the others. A scene without a finding or a command is left out. Returns
+/// (scene, command, what was found after it) for each command.
+///
+/// # Errors
+/// A command fails, writes to stderr or takes longer than 10 s; a scene cannot be made again; or doctor fails.
 pub(super) fn apply(
     scenes: Vec<Scene>,
     outcomes: &Outcomes,
@@ -82,7 +86,8 @@ fn execute(scene: &mut Scene, command: &str) -> Result<()> {
     scene.do_the_rest()
 }
 
-/// After each command, its scene has no finding above `info`.
+/// Checks that each scene of [`WITH_COMMANDS`] had a command, and that after each command its scene has no finding above `info`
+/// that no other one explains (`small_range` counts in its own scene only); else an error.
 pub(super) fn check(outcomes: &Outcomes) -> Result<()> {
     for name in WITH_COMMANDS {
         let outcome = outcomes.by_scene.get(name).with_context(|| format!("no scene {name}"))?;

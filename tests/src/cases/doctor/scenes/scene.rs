@@ -54,8 +54,8 @@ impl Scene {
         Ok(scene)
     }
 
-    /// A namespace with this many source ports, from 40000 on, and the server in another one, which the scene keeps. Returns the
-    /// scene and the server's address.
+    /// A namespace with this many source ports (at least one), from 40000 on, and the server at 10.2.0.2:8081 in another
+    /// namespace, which the scene keeps. Returns the scene and the server's address. Errors as of [`Edge::new`].
     pub(super) fn with_network(ports: u16) -> Result<(Self, SocketAddr)> {
         let Edge { here, there, listener, upstream } = Edge::new(ports)?;
         let mut scene = Self::around(here, upstream, listener);
@@ -63,7 +63,7 @@ impl Scene {
         Ok((scene, upstream))
     }
 
-    /// As [`Self::with_network`], but returns the namespace of the server, which the caller has to keep as long as the scene.
+    /// A scene as of [`Self::with_network`], and the namespace of its server, which the caller has to keep as long as the scene.
     pub(super) fn with_other(ports: u16) -> Result<(Self, NetNs)> {
         let Edge { here, there, listener, upstream } = Edge::new(ports)?;
         Ok((Self::around(here, upstream, listener), there))
@@ -83,7 +83,8 @@ impl Scene {
         }
     }
 
-    /// The scene with the title of its scenario, and with a name in /run/netns, so that findings have commands.
+    /// The scene with the title of its scenario, and with a name in /run/netns (`TITLE-PID-NUMBER`), so that findings have
+    /// commands. An error if the name cannot be made.
     pub(super) fn named(mut self, title: &'static str) -> Result<Self> {
         use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -93,7 +94,7 @@ impl Scene {
         Ok(self)
     }
 
-    /// The name of its scenario ([`Self::named`]).
+    /// The name of its scenario ([`Self::named`]); empty if it has none.
     pub(super) fn title(&self) -> &'static str {
         self.title
     }
@@ -112,7 +113,8 @@ impl Scene {
         })
     }
 
-    /// Opens this many connections and closes the clients' ends first, so that their ports are in TIME_WAIT.
+    /// Opens this many connections and closes the clients' ends first, so that their ports are in TIME_WAIT. An error if one
+    /// fails.
     pub(super) fn leave_time_waits(&self, count: usize) -> Result<()> {
         for (client, server) in self.open(count)? {
             drop(client);
@@ -121,7 +123,7 @@ impl Scene {
         Ok(())
     }
 
-    /// The scene with this many more connections, which stay open.
+    /// The scene with this many more connections, which stay open. An error if one fails.
     pub(super) fn holding(mut self, count: usize) -> Result<Self> {
         let pairs = self.open(count)?;
         self.keep(pairs);
@@ -157,12 +159,13 @@ impl Scene {
         Self { counts: counts.to_vec(), ..self }
     }
 
-    /// Calls once what [`Self::acting`] got; nothing without it.
+    /// Calls once what [`Self::acting`] got, and returns its result; does nothing without it.
     pub(super) fn act(&self) -> Result<()> {
         self.act.as_ref().map_or(Ok(()), |act| act(self))
     }
 
-    /// Calls, in the namespace, what [`Self::and_then`] got: only the first time, and nothing without it.
+    /// Calls, in the namespace, what [`Self::and_then`] got, and returns its result: only the first time. Later, and without it,
+    /// does nothing.
     pub(super) fn do_the_rest(&mut self) -> Result<()> {
         self.rest.take().map_or(Ok(()), |rest| self.here.run(rest))
     }
@@ -173,7 +176,8 @@ impl Scene {
         scenario.roots.first().or(scenario.infos.first()).copied()
     }
 
-    /// What is wrong with the numbers of the finding that the scene is made for, as text; `None`: nothing.
+    /// What is wrong with the numbers of the finding that the scene is made for, as text (also if there is no such finding);
+    /// `None`: nothing, or [`Self::counting`] named no number.
     pub(super) fn wrong(&self, found: &Diagnosis) -> Option<String> {
         if self.counts.is_empty() {
             return None;

@@ -30,7 +30,7 @@ fn with_listener(port: u16) -> Result<Scene> {
     Ok(scene)
 }
 
-/// A service on a port of the range: connect() could take it before the service starts.
+/// A service on a port of the range, which is not reserved: connect() could take the port before the service starts.
 pub(super) fn listener_in_range() -> Result<Scene> {
     Ok(with_listener(40_051)?.counting(&[("ports.count", 1)]))
 }
@@ -40,17 +40,18 @@ pub(super) fn listener_below_range() -> Result<Scene> {
     with_listener(39_999)
 }
 
-/// A range of 100 ports.
+/// A range of 100 ports, of which 12 are in use.
 pub(super) fn small_range() -> Result<Scene> {
     Ok(of_hundred()?.counting(&[("ports.usable", 100)]))
 }
 
-/// A range that is large enough, of an odd number of ports, in which something connects.
+/// A range that is large enough (32,535 ports), of an odd number of ports, in which something connects.
 pub(super) fn odd_sized_range() -> Result<Scene> {
     Ok(Scene::new(33_001, 65_535)?.acting(|scene| scene.open(1).map(drop)))
 }
 
-/// A socket that is connected to itself, because connect() was given the port of a service that did not run.
+/// A socket that is connected to itself, because connect() was given the port of a service that did not run;
+/// [`Scene::do_the_rest`] closes it.
 pub(super) fn self_connect() -> Result<Scene> {
     let scene = Scene::new(40_000, 40_099)?;
     let address = local(40_050)?;
@@ -110,12 +111,12 @@ fn with_time_waits(most: &str) -> Result<Scene> {
     Ok(scene.acting(|scene| scene.leave_time_waits(1)))
 }
 
-/// Connections end without TIME_WAIT, because there are as many as there may be.
+/// Connections end without TIME_WAIT, because the namespace has as many as tcp_max_tw_buckets allows: 10.
 pub(super) fn time_wait_overflow() -> Result<Scene> {
     Ok(with_time_waits("10")?.counting(&[("time_waits", 10), ("time_waits.most", 10)]))
 }
 
-/// As [`time_wait_overflow`], with room for 1,000 TIME_WAITs.
+/// Connections end in TIME_WAIT: the namespace has 10 and a few more, and may have 1,000.
 pub(super) fn time_waits_below_the_most() -> Result<Scene> {
     with_time_waits("1000")
 }
@@ -140,7 +141,7 @@ fn program_with_descriptors(share: f64) -> Result<(Scene, u64, u64)> {
     Ok((scene, u64::try_from(open)?, limit))
 }
 
-/// A program has 96 % of the descriptors that it may have open.
+/// A program has about 96 % of the descriptors that it may have open (250 connections and a few more).
 pub(super) fn descriptors() -> Result<Scene> {
     let (scene, open, limit) = program_with_descriptors(1.04)?;
     let counts = [
@@ -151,7 +152,7 @@ pub(super) fn descriptors() -> Result<Scene> {
     Ok(scene.counting(&counts))
 }
 
-/// A program has 79 % of the descriptors that it may have open.
+/// A program has at most 79 % of the descriptors that it may have open.
 pub(super) fn descriptors_left() -> Result<Scene> {
     Ok(program_with_descriptors(1.0 / 0.79)?.0)
 }

@@ -71,7 +71,7 @@ fn sources(stage: &Stage) -> Result<BTreeMap<String, u64>> {
     Ok(sources.iter().map(|(tuple, it)| (tuple.source.to_string(), it.in_use)).collect())
 }
 
-/// With spreading off, as many requests at once succeed as there are ports.
+/// With spreading off, exactly as many requests at once succeed as there are ports.
 pub(super) fn unspread() -> Result<()> {
     let pages = tempfile::tempdir()?;
     let stage = stage("", &pages)?;
@@ -80,8 +80,9 @@ pub(super) fn unspread() -> Result<()> {
     Ok(())
 }
 
-/// With a pool of four addresses, four times as many requests at once succeed, from all addresses alike. `setting`: more of
-/// haproxy's configuration; `arguments`: more of `tracer spread`.
+/// With a pool of four addresses, exactly four times as many requests at once succeed, from all addresses alike, also half-way;
+/// at the end, nothing is left of the rule. `setting`: a line for haproxy's backend, empty for none; `arguments`: more of `tracer
+/// spread`.
 pub(super) fn spread(setting: &str, arguments: &[&str]) -> Result<()> {
     let pages = tempfile::tempdir()?;
     let stage = stage(setting, &pages)?;

@@ -61,7 +61,7 @@ fn check(successes: (usize, usize), ports: usize, decisions: &str) -> Result<()>
     Ok(())
 }
 
-/// With spreading off, as many requests succeed as there are ports, all from one address.
+/// With spreading off, exactly as many requests succeed as there are ports, all from one address.
 pub(super) fn unspread() -> Result<()> {
     let stage = stage("")?;
     check(successes(&stage)?, PORTS, "with spreading off")?;
@@ -70,8 +70,9 @@ pub(super) fn unspread() -> Result<()> {
     Ok(())
 }
 
-/// With a pool of four addresses, four times as many requests succeed, from all addresses alike. `setting`: more of nginx's
-/// configuration; `arguments`: more of `tracer spread`.
+/// With a pool of four addresses, exactly four times as many requests succeed, from all addresses alike, also half-way; at the
+/// end, nothing is left of the rule. `setting`: more of nginx's `server` block, empty for none; `arguments`: more of `tracer
+/// spread`.
 pub(super) fn spread(setting: &str, arguments: &[&str]) -> Result<()> {
     let stage = stage(setting)?;
     stage.application.cgroup.add(stage.proxy.id())?;

@@ -30,7 +30,8 @@ fn begin_many(host: &Host, peer: SocketAddr, count: u32, held: &mut Vec<Sock>) -
 }
 
 /// Towards a destination to which another address has connections, an address that never had one gets few calls (4 of 200), until
-/// one of them is established. Towards a destination to which no address has connections, all are used alike.
+/// one of them is established. Towards a destination to which no address has connections, all are used alike (each of two gets
+/// more than 80 of 200).
 pub(super) fn new_address() -> Result<()> {
     let pool = ["10.2.0.11", "10.2.0.12"];
     let (host, other, listener) = linked(&pool, "10.2.0.2")?;

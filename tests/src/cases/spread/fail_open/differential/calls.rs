@@ -23,8 +23,8 @@ const CLOSED: u16 = 7999;
 /// A destination without a route.
 const FAR: &str = "192.0.2.1:80";
 
-/// The results of the system calls that one call of the application consists of, for example bind() and connect(); `None` is
-/// success.
+/// The results of the system calls that one call of the application consists of, for example bind() and connect(), in their
+/// order; `None` is success.
 pub(super) type Ends = Vec<Option<Errno>>;
 
 /// The application and its servers.
@@ -38,9 +38,10 @@ pub(super) struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    /// Makes the servers for the host's application, in the namespace `far`, or for `None` in the application's own. With more
-    /// than one server, some sockets of the application bind an address themselves. `held`: the most sockets that are open at a
-    /// time.
+    /// Makes `servers` servers for the host's application, in the namespace `far` (at [`FAR_SERVERS`]), or for `None` in the
+    /// application's own (at 10.1.0.1). With more than one server, some sockets of the application bind an address themselves.
+    /// `seed` decides the order and kinds of the calls. `held`: the most sockets that are open at a time. An error if a server
+    /// cannot listen.
     pub(super) fn new(
         host: &'a Host,
         far: Option<&NetNs>,
@@ -62,12 +63,14 @@ impl<'a> Calls<'a> {
         Ok(Self { host, servers, seed, held })
     }
 
-    /// Makes calls until `stop` of `progress` is set. Returns their results.
+    /// Makes calls until `stop` of `progress` is set, and counts them in `progress`. Returns their results, in their order. An
+    /// error only if a socket cannot be made or an option not be set.
     pub(super) fn play(&self, progress: &Progress) -> Result<Vec<Ends>> {
         self.play_until(progress, |_| progress.stop.load(Ordering::Relaxed))
     }
 
-    /// Makes this number of calls. Returns their results.
+    /// Makes this number of calls, and counts them in `progress`. Returns their results, in their order. Errors as of
+    /// [`Self::play`].
     pub(super) fn play_count(&self, calls: usize, progress: &Progress) -> Result<Vec<Ends>> {
         self.play_until(progress, |played| played == calls)
     }

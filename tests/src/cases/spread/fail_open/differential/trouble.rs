@@ -31,8 +31,8 @@ pub(super) struct Trouble<'a> {
 /// What happened during the trouble.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// For each address that was removed: the numbers of the calls that may have been under way at that time; the removal may
-    /// have made one of them fail.
+    /// For each address that was removed: the numbers (from 0) of the calls that may have been under way at that time, both ends
+    /// included; the removal may have made one of them fail.
     pub(super) removals: Vec<RangeInclusive<usize>>,
     /// Number of decisions for which the ring had no room.
     pub(super) ring_full: u64,
@@ -44,7 +44,8 @@ pub(super) struct Seen {
     pub(super) pool_full: u64,
 }
 
-/// Makes each kind of trouble once. Nothing is left of the rule at the end.
+/// Makes each kind of trouble once, and adds to [`Trouble::seen`] what happened. Nothing is left of the rule at the end. An error
+/// if a step fails or does not happen; it names the step.
 pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
     trouble.stopped_and_killed(POOL.as_slice()).context("stopped and killed")?;
     trouble.ring_full().context("ring full")?;
@@ -55,7 +56,8 @@ pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
     trouble.tables_full().context("tables full")
 }
 
-/// Makes trouble with a pool that is full at times. Nothing is left of the rule at the end.
+/// Makes trouble with a pool of one address, which is full at times, and adds to [`Trouble::seen`] what happened. Nothing is left
+/// of the rule at the end. An error if the pool does not get full within 10,000 calls, or a step fails.
 pub(super) fn narrow_round(trouble: &mut Trouble<'_>) -> Result<()> {
     let pool = &POOL[..1];
     let agent = trouble.agent(pool, &[])?;
