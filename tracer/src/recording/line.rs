@@ -3,19 +3,17 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use tracer_common::{Addr, Cause, PortState, States, TupleCount, TupleKey};
 
 mod settings;
 mod start;
+mod totals;
 
 pub use settings::Settings;
 pub use start::{Degraded, Start};
+pub use totals::Totals;
 
-use super::{
-    losses::Losses,
-    value::{Counts, Ends, Histogram, addr, comm},
-};
+use super::value::{Counts, Ends, Histogram, addr, comm};
 use crate::{
     host::{
         capacity::Limits,
@@ -25,7 +23,7 @@ use crate::{
     ledger::stats::P99,
     view::{
         forecast::TIME_WAIT_S,
-        reading::{self, Call, SelfStats},
+        reading::{self, Call},
     },
 };
 
@@ -76,15 +74,6 @@ pub struct Failure<'a> {
     pub time_wait: Option<u64>,
     /// How many ports the tuple can hold; `None`: the line does not say it.
     pub capacity: Option<u32>,
-}
-
-/// The totals so far in a line `tracer.stats` or `tracer.stop`. One that the line lacks is 0.
-#[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// Failed calls of the whole host so far, by [`Cause`].
-    pub failed: [u64; Cause::COUNT],
-    pub lost: Losses,
-    pub self_stats: SelfStats,
 }
 
 #[derive(Deserialize)]
@@ -375,35 +364,6 @@ impl<'a> Failure<'a> {
         let FailureLine { container, unit, netns_name, in_use, time_wait, capacity, .. } = line;
         let container = container_or_unit(container, unit);
         Ok(Self { what, container, netns_name, in_use, time_wait, capacity })
-    }
-}
-
-impl Totals {
-    /// Parses a line `tracer.stats` or `tracer.stop` (its `event.name` is not checked). A total that is missing or no u64 is 0.
-    ///
-    /// # Errors
-    /// It is no JSON object.
-    pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
-        let line: Map<String, Value> = serde_json::from_slice(line)?;
-        let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);
-        let mut lost = Losses::default();
-        for (key, value) in &line {
-            if let (Some(reason), Some(count)) = (key.strip_prefix("lost."), value.as_u64()) {
-                lost.add(reason, count);
-            }
-        }
-        Ok(Self {
-            failed: Cause::ALL.map(|cause| number(&format!("failed.{}", cause.name()))),
-            lost,
-            self_stats: SelfStats {
-                cpu_ns: number("process.cpu_ns"),
-                rss_kib: number("process.memory.rss_kib"),
-                seen: number("events.seen"),
-                emitted: number("events.emitted"),
-                drift: number("drift"),
-                ..SelfStats::default()
-            },
-        })
     }
 }
 

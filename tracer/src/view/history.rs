@@ -1,5 +1,4 @@
-//! Keeps samples of a tuple's counters of the last minute, in little memory: a host can have tens of thousands of tuples. Times
-//! (`…_ms`) are on the readings' clock, CLOCK_MONOTONIC in ms, and wrap after 49 days.
+//! Keeps samples of a tuple's counters of the last minute, in little memory. Times (`…_ms`): CLOCK_MONOTONIC, wrap after 49 days.
 
 use super::forecast::{BEGUN_S, Trend};
 
@@ -16,7 +15,6 @@ pub(super) struct Sample {
     pub(super) closed: u32,
     /// Connections that went into TIME_WAIT.
     pub(super) begun: u32,
-    /// Failed calls.
     pub(super) failed: u32,
     /// Of `failed`: those for lack of ports.
     pub(super) exhausted: u32,

@@ -101,8 +101,7 @@ impl Live {
         }
     }
 
-    /// What is the same for all readings: host, kernel, version, backend, port range, filter, namespace; and the degradations
-    /// now. Port range and namespace are those of this process, `None` if they cannot be read.
+    /// What is the same for all readings, and the degradations now. Port range and namespace: of this process, `None` if unreadable.
     pub(super) fn about(&self) -> About {
         let range = PortRange::read().map(|range| (range.low, range.high));
         About {

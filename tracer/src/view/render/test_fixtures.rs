@@ -27,7 +27,6 @@ pub(super) const WALL_NS: u64 = 1_773_459_296_000_000_000;
 const NETNS: u32 = 4_026_531_840;
 const SECOND: u64 = 1_000_000_000;
 
-/// A name as the kernel has it: NUL-padded, cut to 16 bytes.
 pub(super) fn comm(name: &str) -> [u8; 16] {
     let mut comm = [0; 16];
     for (byte, letter) in comm.iter_mut().zip(name.bytes()) {
@@ -63,7 +62,6 @@ pub(super) struct Life {
     pub(super) growth: u64,
     /// How many of 10 held ports are in TIME_WAIT.
     pub(super) waiting: u64,
-    /// Ports that it can hold; `None`: not known.
     pub(super) capacity: Option<u32>,
     /// Failed calls per second in the 120th second, by cause; there are none in the first 20 s.
     pub(super) failed: Vec<(Cause, u64)>,
@@ -73,7 +71,6 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// A tuple of nginx (812) that holds `held` of 28,232 ports, all established, without growth or failures.
     pub(super) fn new(number: usize, held: u64) -> Self {
         Self {
             key: key(number),
@@ -117,7 +114,6 @@ impl Life {
     }
 }
 
-/// A host on which all works, without a filter.
 pub(super) fn about() -> About {
     About {
         host: "edge-1".into(),
@@ -132,15 +128,13 @@ pub(super) fn about() -> About {
     }
 }
 
-/// A model without a reading and without tuples, at [`WALL_NS`].
 pub(super) fn empty() -> Model {
     let mut model = Model::new(about());
     model.reading.wall_ns = WALL_NS;
     model
 }
 
-/// A model after one reading of these tuples a second for `seconds` seconds, the last at [`WALL_NS`]; `more` changes the last
-/// reading. It has no list yet: see [`sized`].
+/// A model after one reading of these tuples a second for `seconds` seconds; `more` changes the last reading.
 pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapshot)) -> Model {
     let mut model = empty();
     let mut more = Some(more);
@@ -296,7 +290,6 @@ fn failures(model: &mut Model) {
     model.failures.extend(all.map(group));
 }
 
-/// A model of 40 tuples that are all full, after 30 s.
 pub(super) fn saturated() -> Model {
     let full = |number| Life {
         waiting: 9,
@@ -306,13 +299,11 @@ pub(super) fn saturated() -> Model {
     lived(&(0..40).map(full).collect::<Vec<_>>(), 30, |_| {})
 }
 
-/// A model of 10,000 tuples, after 3 s.
 pub(super) fn many() -> Model {
     let life = |number| Life { growth: number as u64 % 3, ..Life::new(number, number as u64 * 2) };
     lived(&(0..10_000).map(life).collect::<Vec<_>>(), 3, |_| {})
 }
 
-/// A model of 29 tuples with long IPv6 addresses, after 3 s.
 pub(super) fn only_v6() -> Model {
     let life = |number: u16| {
         let mut life = Life::new(number.into(), u64::from(number) * 900);
@@ -324,7 +315,6 @@ pub(super) fn only_v6() -> Model {
     lived(&(1..30).map(life).collect::<Vec<_>>(), 3, |_| {})
 }
 
-/// A model of one tuple of unknown capacity, with losses, drift, limitations and a rule without an agent.
 pub(super) fn degraded() -> Model {
     let mut model = lived(&[Life { capacity: None, ..Life::new(1, 40) }], 3, |reading| {
         reading.lost = vec![
@@ -348,7 +338,6 @@ pub(super) fn degraded() -> Model {
     model
 }
 
-/// The model as a recording shows it: without holders, bound ports and settings, with a time bar, missing and unreadable lines.
 pub(super) fn replay(mut model: Model) -> Model {
     model.replay = Some(Replay {
         begin_ns: WALL_NS - 296 * SECOND,
@@ -402,7 +391,6 @@ pub(super) fn in_detail(mut model: Model, number: usize) -> Model {
     model
 }
 
-/// A terminal of this size (columns, lines) on which the model is drawn, after [`sized`].
 pub(super) fn drawn(model: &mut Model, width: u16, height: u16) -> Terminal<TestBackend> {
     sized(model, width, height);
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
