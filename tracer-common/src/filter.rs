@@ -26,7 +26,7 @@ impl Prefix {
     }
 }
 
-/// A range of ports, both ends included, host byte order.
+/// A range of ports, both ends included, host byte order. If `low` is above `high`, it has no port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Ports {

@@ -65,13 +65,14 @@ pub struct Destination {
 const _: () = assert!(size_of::<Destination>() == 40);
 
 impl Destination {
-    /// Whether this destination contains the address and port of a connect().
+    /// Whether this destination contains the address and port (host byte order) of a connect().
     #[inline(always)]
     pub fn contains(&self, address: &Addr, port: u16) -> bool {
         port >= self.ports.low && port <= self.ports.high && self.prefix.contains(address)
     }
 
-    /// Whether a rule with these destinations spreads a connect() to this address and port. An empty list: every destination.
+    /// Whether a rule with these destinations spreads a connect() to this address and port (host byte order): whether the last
+    /// destination that contains them is not exempt. With an empty list, it spreads all; if none contains them, it does not.
     pub fn is_spread(all: &[Self], address: &Addr, port: u16) -> bool {
         let last = all.iter().rev().find(|one| one.contains(address, port));
         all.is_empty() || last.is_some_and(|one| one.exempt == 0)
@@ -167,7 +168,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether a port is in the range. Of a range with an odd number of ports, the last one does not count.
+    /// Whether a port (host byte order) is in the range. Of a range with an odd number of ports, the last one does not count.
     #[inline(always)]
     pub const fn has_port(&self, port: u16) -> bool {
         let low = (self.other_low as u32).wrapping_sub(1);

@@ -27,7 +27,8 @@ impl PortState {
         (self as u32) << conn_flag::STATE_SHIFT
     }
 
-    /// The state in these flags of a connection; in TIME_WAIT, where they have none, [`Self::Connecting`].
+    /// The state in these flags of a connection; in TIME_WAIT, where they have none, [`Self::Connecting`]. A number that no state
+    /// has counts as [`Self::Closing`].
     pub const fn of(flags: u32) -> Self {
         match (flags & conn_flag::STATE) >> conn_flag::STATE_SHIFT {
             0 => Self::Connecting,

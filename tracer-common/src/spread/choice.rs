@@ -170,9 +170,9 @@ pub fn choose(
     None
 }
 
-/// As [`choose`], with its searches run by `R`. The verifier follows every path through every round of a loop, and can reach
-/// its limit of a million instructions (on Linux 6.1 it did); it checks a callback once. (Written out again,
-/// because the verifier follows four times as many paths if the two share functions.)
+/// Chooses as [`choose`] does, with its searches run by `R`. The verifier follows every path through every round of a loop, and
+/// can reach its limit of a million instructions (on Linux 6.1 it did); it checks a callback once. (Written out again, because
+/// the verifier follows four times as many paths if the two share functions.)
 #[inline(always)]
 pub fn choose_by<R: Rounds>(
     side: &FamilyPool,
@@ -229,7 +229,7 @@ pub fn draw(side: &FamilyPool, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]
 }
 
-/// The index of the pool's next address; after the last one 0.
+/// The index of the pool's next address after `index`; after the last one 0.
 #[inline(always)]
 fn next(side: &FamilyPool, index: u8) -> u8 {
     if u32::from(index) + 1 < side.count { index + 1 } else { 0 }
@@ -348,8 +348,8 @@ const fn of(ports: Halves, room: &Room) -> (u32, u32) {
     if room.other_is_odd { (ports.even(), ports.odd()) } else { (ports.odd(), ports.even()) }
 }
 
-/// The `number`th candidate of the second parity; after all ports of that parity, the first comes again. `None`: the range has
-/// no such ports.
+/// Candidate `number`, counted from 0, of the second parity, host byte order: bound and reserved ports are among them. After all
+/// ports of that parity, the first comes again. `None`: the range has no such ports.
 #[inline(always)]
 pub fn candidate(rule: &Rule, number: u32) -> Option<u16> {
     let place = (u64::from(number) * u64::from(rule.step) + u64::from(rule.offset))

@@ -52,7 +52,7 @@ pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<
     Ok(event)
 }
 
-/// Attaches a program to the entry of a kernel function, or to its return. The program then runs on every CPU.
+/// Attaches a program to the entry of a kernel function, or if `at_return`, to its return. The program then runs on every CPU.
 /// Dropping the descriptor detaches it. The descriptor is a link where the kernel has links for perf events (Linux
 /// 5.15), and [`sys::link_missed`] can read it; on older kernels it is the perf event.
 ///

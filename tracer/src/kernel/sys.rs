@@ -39,10 +39,12 @@ const CHUNK: u32 = 1024;
 
 /// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), and calls `each` with the bytes of its key
 /// and of its value. An entry that is inserted or removed meanwhile may be read or not; none is read twice unless it
-/// was removed and inserted again.
+/// was removed and inserted again. `key_size` and `value_size`: in bytes; they must be the map's (not checked), because the
+/// kernel writes that much for each entry.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2); ENOSPC: a bucket of the hash has more than 2^20 entries. `each` was called for the entries that were read until
+/// then.
 pub(super) fn read_map(
     map: BorrowedFd<'_>,
     key_size: usize,
@@ -166,11 +168,11 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more. Of another kind of link, a
-/// number without meaning.
+/// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more. Of another kind of link, and
+/// of a program or map, a number without meaning.
 ///
 /// # Errors
-/// As bpf(2): the descriptor is not a link.
+/// As bpf(2); EINVAL: the descriptor is not that of a BPF object.
 pub(super) fn cgroup_of(link: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: all-zero is a valid bpf_link_info.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -212,7 +214,7 @@ fn owned(fd: i64) -> io::Result<OwnedFd> {
 }
 
 /// How often the kernel skipped the kprobe or kretprobe of this link (Linux 6.7). `None`: it does not count that, or
-/// the descriptor is not a link. Of another kind of link, a number without meaning.
+/// the descriptor is a perf event. Of another kind of link, a number without meaning.
 pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
     const MISSED: usize =
         offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed);

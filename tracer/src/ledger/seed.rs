@@ -34,7 +34,8 @@ pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
     sockets.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
 }
 
-/// Commands that add a dump's outgoing connections, its listeners, and its sockets that are bound and idle to the ledger.
+/// Commands that add a dump's outgoing connections ([`outbound`]), its listeners, and its sockets that are bound and idle to the
+/// ledger, as owned by `owners` as far as these are known.
 pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     conns(dump, owners).chain(bound(dump, owners))
 }

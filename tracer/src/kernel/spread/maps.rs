@@ -44,10 +44,11 @@ impl RuleMaps {
         Ok(Self { rules: Rules::new(take)?, lease, bound_since })
     }
 
-    /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole.
+    /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole. If the earlier rule was in another network
+    /// namespace, what the hooks know about its bound ports is forgotten.
     ///
     /// # Errors
-    /// A map cannot be read or written, or waiting for running hooks fails.
+    /// A map cannot be read or written, or waiting for running hooks fails. The new rule can be in force then.
     pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
         let namespace = |rule: &Rule| (rule.netns, rule.netns_cookie);
         let earlier = self.rules.get();
@@ -68,7 +69,7 @@ impl RuleMaps {
         Ok(())
     }
 
-    /// Removes the rule: until one is set again, every connect() is exempt.
+    /// Removes the rule: until one is set again, every connect() and bind() is exempt.
     ///
     /// # Errors
     /// The map cannot be written.
@@ -81,7 +82,7 @@ impl RuleMaps {
         self.rules.get()
     }
 
-    /// Sets until when a leased rule is in force: CLOCK_MONOTONIC, ns.
+    /// Sets until when a rule with [`LEASED`](tracer_common::spread::rule_flag::LEASED) is in force: CLOCK_MONOTONIC, ns.
     ///
     /// # Errors
     /// The map cannot be written.

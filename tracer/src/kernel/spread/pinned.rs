@@ -108,7 +108,7 @@ impl Pins {
         &self.rule
     }
 
-    /// Whether the rule's folder exists and can be used.
+    /// Whether the rule's folder exists and can be used; false also if it cannot be opened, or other users can change it.
     pub fn exists(&self) -> bool {
         self.folder().is_ok_and(|folder| folder.is_some())
     }
@@ -230,7 +230,7 @@ impl Pins {
     /// Renames a pinned link; one that has the name `to` is replaced.
     ///
     /// # Errors
-    /// There is no such link, or as renameat(2).
+    /// `NotFound`: there is no such link, or the rule has no folder. Else the folder cannot be used, or as renameat(2).
     pub(crate) fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
         self.existing_part(LINKS)?.rename(from, to)
     }
@@ -247,17 +247,18 @@ impl Pins {
         }
     }
 
-    /// Names of the pinned links; empty also if they cannot be read.
+    /// Names of the pinned links, in no order; empty also if they cannot be read.
     pub fn links(&self) -> Vec<String> {
         let names = self.part(LINKS).ok().flatten().and_then(|links| links.names().ok());
         let names = names.unwrap_or_default().into_iter();
         names.map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
-    /// Removes the links with names that are not in `kept`. From here on, this value and its copies refuse to pin a link.
+    /// Removes the links with names that are not in `kept`. From here on, this value and its copies refuse to pin a link. If the
+    /// links cannot be listed, removes none and returns `Ok`.
     ///
     /// # Errors
-    /// A link cannot be removed.
+    /// A link cannot be removed, or something else has its name. Others may be removed by then.
     pub fn remove_links_but(&self, kept: &[String]) -> Result<(), Error> {
         let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);

@@ -27,7 +27,7 @@ pub(in super::super) enum Listed {
     Map,
 }
 
-/// The smallest id of a link that is greater than `after`; `None`: there is none.
+/// The smallest id of a link that is greater than `after` (0: the smallest of all); `None`: there is none.
 ///
 /// # Errors
 /// As bpf(2): EPERM without CAP_SYS_ADMIN.
@@ -75,10 +75,11 @@ pub(in super::super) struct LinkInfo {
     pub hook: Option<&'static str>,
 }
 
-/// The properties of a link.
+/// The properties of a link. The descriptor must be that of a link (not checked): those of a program or map give numbers
+/// without meaning.
 ///
 /// # Errors
-/// As bpf(2): the descriptor is not a link.
+/// As bpf(2).
 pub(in super::super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: all-zero is a valid bpf_link_info, and asks for no text.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -102,7 +103,8 @@ const HOOKS: [(bpf_attach_type, &str); 4] = [
     (bpf_attach_type::BPF_CGROUP_INET6_BIND, "bind6"),
 ];
 
-/// Name of a program, cut after 15 bytes, and the ids of its maps (of the first [`MOST_MAPS`]).
+/// Name of a program, cut after 15 bytes, and the ids of its maps (of the first [`MOST_MAPS`]). The descriptor must be that of a
+/// program (not checked).
 ///
 /// # Errors
 /// As bpf(2).
@@ -116,7 +118,7 @@ pub(in super::super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(Str
     Ok((text(&info.name), ids.into_iter().take(info.nr_map_ids as usize).collect()))
 }
 
-/// Name of a map, cut after 15 bytes.
+/// Name of a map, cut after 15 bytes; empty: it has none. The descriptor must be that of a map (not checked).
 ///
 /// # Errors
 /// As bpf(2).
@@ -209,7 +211,8 @@ pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -
     bpf(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr).map(drop)
 }
 
-/// Detaches a cgroup link, even if other processes have it open or pinned (BPF_LINK_DETACH, Linux 5.9).
+/// Detaches a cgroup link, even if other processes have it open or pinned (BPF_LINK_DETACH, Linux 5.9). The link still exists
+/// then, without effect, as long as it is open or pinned.
 ///
 /// # Errors
 /// As bpf(2).

@@ -69,7 +69,8 @@ pub struct Refreshed {
     pub read: Vec<u32>,
     /// Namespaces that did not answer, or whose settings could not be read; without those that are gone.
     pub failed: Vec<(Netns, io::Error)>,
-    /// The refresh's newest search for namespaces, and whether it was cut short; `None`: there was none.
+    /// The result of the refresh's newest search for namespaces. `Ok(true)`: it was cut short, and did not see all; `None`: there
+    /// was no search.
     pub search: Option<io::Result<bool>>,
     /// Wanted namespaces that were not found; `None`: not known, because no search was allowed, or it failed or was cut
     /// short.
@@ -180,8 +181,9 @@ impl Capacities {
         (known, unknown)
     }
 
-    /// As [`Self::get`]. A namespace that is not known is read through the thread `tid` of the process `pid`, which was just
-    /// seen in it; if that fails, it is not tried again before the next refresh.
+    /// The limits of this namespace. If they are not known, its port range is read: `worker` enters it through the process `pid`,
+    /// or else its thread `tid`, which was just seen in it. `None`: that fails, or has failed since the last [`Self::keep`] or
+    /// [`Self::refresh`], or the ports stay unknown as in [`Self::know`].
     pub fn learn(&mut self, worker: &Worker, netns: u32, pid: u32, tid: u32) -> Option<Limits> {
         if let Some(known) = self.get(netns) {
             return Some(known);
@@ -238,8 +240,9 @@ impl Capacities {
         }
     }
 
-    /// Searches for the wanted namespaces that are not known, and reads the settings of all that are; if that takes
-    /// long, only of some of them, in turns. First forgets what [`Self::keep`] removes.
+    /// Forgets what [`Self::keep`] removes, searches for the wanted namespaces that are not known, and reads the settings of
+    /// all that are. Searches and readings take at most 1/50 of the time each, a reading at most 100 ms (but it reads at least 8
+    /// namespaces): if that is not enough, settings are read in turns, and namespaces are searched for by a later call.
     pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Refreshed {
         let mut refreshed = Refreshed::default();
         self.keep(wanted);

@@ -29,7 +29,8 @@ pub fn visible(
     passes(filter, key, (&callers::last(count), name), callers, now)
 }
 
-/// As [`visible`], for a port: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns).
+/// Whether a port passes the filter: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns). `now` as for
+/// [`visible`].
 pub fn visible_to(
     filter: &Filter,
     key: &TupleKey,

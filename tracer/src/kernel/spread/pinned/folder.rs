@@ -28,6 +28,7 @@ const PRIVATE: Mode = Mode::RWXU;
 #[error("{} {why}", path.display())]
 pub struct Refused {
     pub path: PathBuf,
+    /// The end of the sentence, for people.
     pub why: String,
 }
 
