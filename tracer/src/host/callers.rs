@@ -18,12 +18,13 @@ impl Callers {
         Self { cgroups, processes: Processes::default() }
     }
 
-    /// Names of the process that connected last, by the counters of a tuple.
+    /// Names of the process that connected last, by the counters of a tuple: all zero if none is known.
+    /// [`NameOf::Unknown`](crate::host::process::NameOf::Unknown): the name can be that of one of its threads.
     pub fn last(&mut self, count: &TupleCount) -> Called {
         self.processes.of_either(&last(count), count.last_ns)
     }
 
-    /// Names of the process that an event is about.
+    /// Names of the process that an event is about, as of the begin of the call; all zero: the caller is not known.
     pub fn of(&mut self, event: &Event) -> Called {
         let &Event { cgroup, pid, tid, comm, .. } = event;
         self.processes.called(&Who { cgroup, pid, tid, comm }, called_ns(event))

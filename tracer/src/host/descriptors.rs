@@ -74,7 +74,7 @@ pub fn all() -> io::Result<All> {
     of(names.filter_map(|name| name.to_str()?.parse().ok()), MOST_PROCESSES, TIME)
 }
 
-/// The descriptors of these processes, within the same limits as [`all`].
+/// The descriptors of these processes, 100,000 of them at most, in 1 s at most. A process that does not exist is left out.
 ///
 /// # Errors
 /// As [`all`].

@@ -20,19 +20,20 @@ pub struct Contents {
 /// Reads files of a process. Paths are absolute in the root folder of that process, and no link leads out of it. Only regular
 /// files are opened.
 pub trait Files {
-    /// The first `most` bytes of a file.
+    /// The first `most` bytes of a file; fewer if it has no more.
     ///
     /// # Errors
     /// It cannot be opened or read, or is no regular file.
     fn head(&self, path: &Path, most: usize) -> io::Result<Contents>;
 
-    /// The last `most` bytes of a file.
+    /// The last `most` bytes of a file; fewer if it has no more.
     ///
     /// # Errors
-    /// As [`Self::head`].
+    /// It cannot be opened or read, or is no regular file.
     fn tail(&self, path: &Path, most: usize) -> io::Result<Contents>;
 
-    /// The names in a folder, sorted, and whether there are more. If there are more than `most`, any `most` of them.
+    /// The names in a folder, sorted, and whether there are more. If there are more than `most`, any `most` of them. Bytes that
+    /// are not UTF-8 are replaced.
     ///
     /// # Errors
     /// It cannot be opened or read, or is no folder.

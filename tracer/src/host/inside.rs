@@ -56,7 +56,7 @@ impl Inside {
         self.root.as_fd()
     }
 
-    /// When the process began, by the wall clock.
+    /// When the process began, by the wall clock, to 10 ms.
     ///
     /// # Errors
     /// It has ended, or is hidden.
@@ -64,7 +64,7 @@ impl Inside {
         stat::began_of(&self.read("stat", STAT)?)
     }
 
-    /// The id of the process that started it.
+    /// The id of its parent, which started it or took it over when that ended; 0: it has none.
     ///
     /// # Errors
     /// It has ended, or is hidden.

@@ -2,8 +2,8 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
-/// What `work` returns; `None`: it has not ended within this time, or no thread could be started for it. It is not stopped: its
-/// thread ends with it, or with the program.
+/// What `work` returns; `None`: it has not ended within this time, it panicked, or no thread could be started for it. Work that
+/// takes longer is not stopped: its thread ends with it, or with the program.
 pub fn within<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,

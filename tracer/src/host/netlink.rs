@@ -64,14 +64,16 @@ impl<T> Query<'_, T> {
     /// process in that namespace can send to a netlink socket there.
     ///
     /// # Errors
-    /// The step that failed. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each time that it was
-    /// tried. `QuotaExceeded`: there are more than `limit` answers.
+    /// The step that failed, with the kind of its errno. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each of
+    /// the five times that it was tried. `QuotaExceeded`: there are more than `limit` answers. `InvalidData`: an answer is
+    /// damaged.
     pub(crate) fn answers(&self) -> io::Result<Vec<T>> {
         self.answers_by(None)
     }
 
-    /// As [`Self::answers`], but if there is a socket `held`, about the network namespace in which it was opened,
-    /// whichever thread calls. No other thread may use the socket meanwhile (not checked).
+    /// All answers, asked for by the socket `held`: about the network namespace in which that was opened, whichever thread calls.
+    /// What it has received before is discarded. No other thread may use the socket meanwhile (not checked). `None`: as
+    /// [`Self::answers`].
     ///
     /// # Errors
     /// As [`Self::answers`].

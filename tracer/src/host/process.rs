@@ -1,5 +1,5 @@
-//! Which process has a socket open, by /proc/PID/fd: at the start, for the holder of a port, and for the details of a
-//! tuple.
+//! Processes, by /proc: which of them has a socket open (/proc/PID/fd), their names, their children, and one process that stays
+//! the same while it is read.
 
 mod called;
 mod children;

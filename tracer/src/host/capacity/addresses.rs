@@ -118,7 +118,8 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// The use of each address, sorted by namespace and address. `binds`: the same as for [`Self::new`].
+    /// The use of each address that [`Self::new`] chose, sorted by namespace and address. `binds`: the same as for [`Self::new`].
+    /// Ports that are bound and whose sockets were not added as connections count as in use, too.
     pub fn end(mut self, binds: &[(ConnKey, Bound)]) -> Vec<AddressUse> {
         for (key, place) in std::mem::take(&mut self.idle) {
             self.insert(place, key.port);
@@ -156,14 +157,16 @@ impl<'a> Addresses<'a> {
     }
 }
 
-/// How many ports were taken and released at each address, as far as readings show it: counters as those of a tuple.
+/// How many ports were taken and released at each address, in the form of a tuple's counters (only `opened` and `released`). A
+/// port that was taken and released between two readings does not count.
 #[derive(Debug, Default)]
 pub struct AddressCounters {
     counts: HashMap<Place, TupleCount>,
 }
 
 impl AddressCounters {
-    /// Adds a reading. Addresses that it does not have are forgotten.
+    /// Adds a reading: the ports in use at an address that was not in the one before count as taken. Addresses that it does not
+    /// have are forgotten.
     pub fn add(&mut self, uses: &[AddressUse]) {
         let mut before = std::mem::take(&mut self.counts);
         for one in uses {

@@ -33,12 +33,12 @@ pub struct Opened {
 /// What is in a cgroup.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Members {
-    /// The ids of the cgroup and of those below it.
+    /// The ids of the cgroup and of those at most 129 levels below it.
     pub cgroups: BTreeSet<u64>,
     /// The processes in these. Processes that this process cannot see, because they are in another process namespace, are
-    /// missing.
+    /// missing, and so are those after the first 4 MiB of a cgroup's list (half a million).
     pub pids: BTreeSet<u32>,
-    /// Whether there are too many cgroups, or there was no time for all of them.
+    /// Whether there are more than 100,000 cgroups, or there was no time for all of them: then some are missing.
     pub cut_short: bool,
 }
 

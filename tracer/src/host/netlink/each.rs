@@ -39,7 +39,8 @@ impl Each<'_> {
     /// until there are no more, or `visit` returns [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// The step that failed.
+    /// The step that failed, with the kind of its errno. `InvalidData`: a message is damaged, or longer than 128 KiB. `visit` was
+    /// called for the answers before that.
     pub(crate) fn visit(
         &self,
         mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,

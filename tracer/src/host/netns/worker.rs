@@ -120,7 +120,8 @@ impl Worker {
         self.run(discover)
     }
 
-    /// Whether these threads can enter other namespaces, and return. Each namespace can refuse them still.
+    /// Whether these threads can enter other namespaces, and return. Each namespace can refuse them still. False also if no
+    /// thread answers, or the program was asked to stop.
     pub fn enters(&self) -> bool {
         self.submit(None, |own| (Ok(own.can_be_entered()), Left::InOwn)).unwrap_or(false)
     }

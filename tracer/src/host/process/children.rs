@@ -8,8 +8,8 @@ use std::{
 
 use crate::host::inside::parent_of;
 
-/// These processes, their children, and so on; and whether all processes could be looked at before `until`. Hidden ones are
-/// missing.
+/// These processes (also those of them that do not exist), their children, and so on; and whether all processes could be looked
+/// at before `until`: if not, some may be missing. Hidden ones are missing in any case.
 ///
 /// # Errors
 /// /proc cannot be read.

@@ -61,7 +61,8 @@ impl Opened {
         }
     }
 
-    /// Whether it has not ended. A process that has ended and that its parent has not waited for has no files any more.
+    /// Whether it has not ended; false also for a process that has ended and that its parent has not waited for (a zombie), which
+    /// has no files any more, and if its status cannot be read.
     pub fn runs(&self) -> bool {
         self.status().is_ok_and(|status| !status.ended)
     }
