@@ -87,8 +87,8 @@ pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
     may
 }
 
-/// Writes one event, or counts a loss if the ring is full. The caller has checked [`wanted`], the filter and, for a failure,
-/// [`may_report`].
+/// Writes one event, and counts it as seen and as emitted; if the ring is full, counts it as seen and as a loss. The caller has
+/// checked [`wanted`], the filter and, for a failure, [`may_report`].
 #[inline(always)]
 pub(crate) fn emit(detail: &Detail<'_>) {
     let seq = stats::next_seq();

@@ -75,8 +75,8 @@ pub(crate) fn fast(change: u64) {
     }
 }
 
-/// Adds `change` (a signed number) to the number of held ports that the spreader bound. False: that number is not `counted` any
-/// more, or no spreader is loaded.
+/// Adds `change` (an i32 as u32) to the number of held ports that the spreader bound, if its lower 32 bits are `counted`, the
+/// number that userspace read. False: they are not, or no spreader is loaded; nothing is added then.
 #[inline(always)]
 pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
     let same = SPREADING.load() != 0 && read_held(index::FAST) == counted;

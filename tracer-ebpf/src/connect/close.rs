@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// A full socket closes: reports the failure if the handshake had not ended, and releases the port. If a time-wait socket took
-/// the port over, the end of that socket releases it instead. `old`: the socket's TCP state before.
+/// the port over, the end of that socket releases it instead. `old`: the socket's TCP state before. `Err`: as of
+/// [`ledger::release`].
 #[inline(always)]
 pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();

@@ -20,7 +20,8 @@ pub(super) unsafe fn add(count: *mut TupleCount, change: u64) {
     }
 }
 
-/// Sets the state ([`PortState`]) of a held port's connection, unless it is in this state, a later one or TIME_WAIT. Returns 1
+/// Sets the state of the connection of a held port (its socket's cookie, and host byte order) to the one with the number `state`
+/// ([`PortState`]), unless it is in this state, a later one or TIME_WAIT. Returns 1
 /// if the tuple's counters changed, else 0 (also without an entry of CONNS or TUPLES). A number, because the verifier wants one.
 ///
 /// Not inlined, so that its stack is not part of the caller's. It takes no references: the verifier of Linux
