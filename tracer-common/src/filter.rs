@@ -1,4 +1,4 @@
-//! Which sockets have events. The ledger counts every socket; a filter only saves events.
+//! The filter: says which sockets have events. The ledger counts every socket; a filter only saves events.
 
 use crate::Addr;
 

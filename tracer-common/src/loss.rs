@@ -1,4 +1,4 @@
-//! Losses by name, the two totals of events, and how many calls failed by cause: the indices of `STATS`.
+//! The indices of the map `STATS`: two totals of events, the losses by name, and how many calls failed by cause.
 
 use crate::{Cause, named::named};
 

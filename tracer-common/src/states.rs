@@ -1,4 +1,4 @@
-//! The state of the connection that holds a port, and how many ports are in each state, in one word.
+//! The states of the connections that hold ports, and a word that counts how many ports of a tuple are in each state.
 
 use crate::conn_flag;
 

@@ -1,4 +1,4 @@
-//! The choice of an address, and whether the spreader or the kernel finds the port.
+//! Chooses an address of the pool, and whether the spreader or the kernel finds the port.
 //!
 //! Names of the first parity have `own` (the kernel's own half), those of the second parity `other`.
 

@@ -1,5 +1,5 @@
-//! How many ports of the rule's namespace and range were bound or released since the agent last read the bound ports, and how
-//! many the spreader bound.
+//! HELD, BOUND_SINCE: count, for the spreader, how many ports of the rule's namespace and range were bound and released since the
+//! agent last read the bound ports, and how many ports the spreader itself bound.
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::spread::held as index;

@@ -1,4 +1,4 @@
-//! A socket changes from one TCP state to another: what that means. And retransmitted SYNs.
+//! Records and reports what it means that a socket changes its TCP state, and that a SYN is sent again.
 
 use tracer_common::{ConnKey, Kind, PortBy, PortState, conn_flag};
 

@@ -1,4 +1,5 @@
-//! The end of a connection's full socket: what it says about the connect(), and whether it releases the port.
+//! Handles the end of a connection's full socket: reports a failed handshake, and releases the port unless a time-wait socket
+//! holds it.
 
 use tracer_common::{Cause, Conn, ConnKey, Kind, PortState, conn_flag, tuple::GIVEN_UP_NS};
 

@@ -1,5 +1,5 @@
-//! Events about a connection that the ledger has. Each is written only if its kind is in the event mask and the connection passes
-//! the filter.
+//! Writes the events about a connection that the ledger has. Each is written only if its kind is in the event mask and the
+//! connection passes the filter.
 
 use tracer_common::{Conn, ConnKey, Kind, PortBy, conn_flag, event_flag};
 

@@ -1,5 +1,5 @@
-//! Which connections from a source to a destination have no answer, and which sources are left out: for the spreader
-//! and its agent.
+//! Counts connections that got no answer, by source and destination, and sets which sources are left out: for the spreader and
+//! its agent.
 
 use tracer_common::{Cause, ConnKey, TupleKey, conn_flag, share::UNKNOWN_USER};
 

@@ -1,4 +1,4 @@
-//! TOMBSTONES: which sockets ended or changed while userspace reads those that are older than the tracer.
+//! TOMBSTONES: while userspace reads the sockets that are older than the tracer, hooks mark here which of them ended or changed.
 
 use aya_ebpf::{
     macros::map,

@@ -1,4 +1,4 @@
-//! The state of the connection of each held port, and how many ports of a tuple are in each state.
+//! Sets the state of the connection of a held port, and counts how many ports of a tuple are in each state.
 
 use tracer_common::{ConnKey, PortState, States, TupleCount, conn_flag, tuple::PROVEN};
 

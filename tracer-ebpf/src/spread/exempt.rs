@@ -1,4 +1,4 @@
-//! Which calls are exempt from the rule, and why.
+//! Decides which calls are exempt from the rule, and says why.
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::{

@@ -1,4 +1,4 @@
-//! The names of processes that called connect() or bind(), and of their cgroups.
+//! Looks up the names of processes that called connect() or bind(), and of their cgroups.
 
 use tracer_common::{Event, TupleCount, Who, event_flag};
 

@@ -1,4 +1,5 @@
-//! cgroup v2: the root to attach to, `--cgroup` values, and the names of cgroup ids in events.
+//! cgroup v2: finds the root to attach to, the cgroups of `--cgroup` values and of processes, their members, and the names of
+//! cgroup ids.
 
 mod container;
 mod members;

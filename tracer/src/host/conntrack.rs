@@ -1,5 +1,5 @@
-//! Connection tracking (conntrack) in the network namespace of the calling thread: how full its table is, what its counters say,
-//! and which ports of which addresses its source NAT uses.
+//! Reads connection tracking (conntrack) in the network namespace of the calling thread: how full its table is, what its counters
+//! say, and which ports of which addresses its source NAT uses.
 //!
 //! The kernel tracks connections only where a rule needs it: without NAT and without `ct` rules the table stays empty.
 

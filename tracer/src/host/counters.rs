@@ -1,5 +1,5 @@
-//! The kernel's counters of TCP in a network namespace: `netstat` and `sockstat` of /proc (proc_net(5)). No privilege is needed,
-//! also for the namespaces of other users' processes.
+//! Reads the kernel's counters of TCP in a network namespace: `netstat` and `sockstat` of /proc (proc_net(5)). No privilege is
+//! needed, also for the namespaces of other users' processes.
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! How many descriptors processes have open, of how many, and how many files the host has open. Any user may read this of any
-//! process, except where /proc hides processes, or where a kernel does not report the number (before Linux 6.2).
+//! Reads how many descriptors processes have open, of how many, and how many files the host has open. Any user may read this of
+//! any process, except where /proc hides processes, or where a kernel does not report the number (before Linux 6.2).
 
 #[cfg(test)]
 mod tests;

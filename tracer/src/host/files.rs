@@ -1,4 +1,4 @@
-//! The files of a process, as its own root folder shows them: configurations and logs.
+//! A trait that reads the files of a process as its own root folder shows them: configurations and logs. Also files in memory.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! Another process: its files, as its own root folder shows them, its command line, its program, and when it began.
+//! Reads another process: its files, as its own root folder shows them, its command line, its program, when it began, and its
+//! parent.
 //!
 //! The process decides what its paths lead to. So a path is resolved inside of its root folder (openat2(2), RESOLVE_IN_ROOT), it
 //! is examined without opening the file (O_PATH), and only a regular file is opened then, through the descriptor that was

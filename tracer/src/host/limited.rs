@@ -1,4 +1,5 @@
-//! Work that may never end, because another process or a server decides whether it does.
+//! Runs work that may never end, because another process or a server decides whether it does, and waits for it for a limited
+//! time.
 
 use std::{sync::mpsc, thread, time::Duration};
 

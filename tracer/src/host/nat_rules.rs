@@ -1,4 +1,4 @@
-//! The source NAT rules of the network namespace of the calling thread: how many ports each of its addresses has.
+//! Reads the source NAT rules of the network namespace of the calling thread, and says how many ports each address has by them.
 //!
 //! Which connections are translated is not decided by these rules, but read from conntrack ([`crate::host::conntrack`]), which
 //! has those of other mechanisms, too.

@@ -1,4 +1,4 @@
-//! Netlink (netlink(7)): messages as bytes, and lists that the kernel dumps.
+//! Asks the kernel for lists by netlink (netlink(7)), and parses the messages: their headers and attributes.
 //!
 //! [`crate::host::sockdiag`] and [`crate::spread::addresses`] know the contents of the messages.
 

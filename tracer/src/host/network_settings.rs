@@ -1,4 +1,5 @@
-//! Settings of a network namespace that decide how connections fail, other than those of the port range.
+//! Reads the settings of a network namespace that decide how connections fail, other than those of the port range and of reuse
+//! ([`crate::host::capacity`]).
 
 use std::{fs, io, path::Path};
 

@@ -1,4 +1,4 @@
-//! The kernel's own list of TCP sockets, by netlink sock_diag (sock_diag(7)).
+//! Lists the kernel's TCP sockets, by netlink sock_diag (sock_diag(7)).
 //!
 //! A dump lists the network namespace of the calling thread. It is not a snapshot: the kernel walks its hash table
 //! while sockets come and go.

@@ -1,4 +1,4 @@
-//! Typed access to the BPF maps.
+//! Reads and writes the ledger's BPF maps as typed values.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

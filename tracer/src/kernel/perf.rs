@@ -1,5 +1,5 @@
-//! Programs on perf events. They are attached here and not by aya 0.14: aya needs a mounted tracefs to attach a
-//! tracepoint, and does not give out the descriptor that says how often a kprobe was skipped.
+//! Attaches programs to perf events: tracepoints, kprobes and kretprobes. This is done here and not by aya 0.14: aya needs a
+//! mounted tracefs to attach a tracepoint, and does not give out the descriptor that says how often a kprobe was skipped.
 #![expect(unsafe_code, reason = "raw perf_event_open(2), ioctl(2) and bpf(2)")]
 
 use std::{

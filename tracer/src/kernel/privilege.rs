@@ -1,4 +1,4 @@
-//! Capabilities: which ones are needed, which ones are missing, and giving them up after attaching.
+//! Says which capabilities are needed and which ones are missing, and gives them up after attaching.
 //!
 //! Capabilities belong to a thread, so everything here concerns the calling thread and the threads that it starts
 //! afterwards.

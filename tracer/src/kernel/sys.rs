@@ -1,4 +1,4 @@
-//! bpf(2) calls that aya 0.14 does not offer.
+//! Makes the bpf(2) calls that aya 0.14 does not offer.
 #![expect(unsafe_code, reason = "raw bpf(2)")]
 
 mod ids;

@@ -1,4 +1,4 @@
-//! Which sockets of a dump hold their port because of connect(). No I/O.
+//! Decides which sockets of a dump hold their port because of connect(). No I/O.
 //!
 //! A dump shows both ends of every local connection, and does not say which of them called connect(). Only that one
 //! belongs in the ledger, so states, listeners and ports must decide.

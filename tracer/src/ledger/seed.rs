@@ -1,5 +1,5 @@
-//! Sockets that the hooks did not see being opened: which sockets of a dump belong in the ledger, and which entries
-//! of the ledger contradict a dump. No I/O: dumps and readings in, commands out.
+//! Decides which sockets of a dump belong in the ledger although no hook saw them being opened, and which entries of the ledger
+//! contradict a dump. No I/O: dumps and readings in, commands out.
 
 use foldhash::{HashMap, HashSet};
 use tracer_common::{

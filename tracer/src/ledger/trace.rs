@@ -1,5 +1,5 @@
-//! A running tracer: the attached BPF side, the older sockets, and the port ranges of network namespaces. `tracer
-//! record`, `tracer tuples` and all other live commands use it.
+//! A running tracer: has the attached BPF side and what userspace knows about namespaces, reads tuples and ports, and compares
+//! the ledger with the kernel's sockets. `tracer record`, `tracer tuples` and all other live commands use it.
 
 mod agreement;
 mod balance;

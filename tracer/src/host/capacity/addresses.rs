@@ -1,4 +1,4 @@
-//! How many ports bind(address, 0) has left at each address where it is used. No I/O.
+//! Counts how many ports bind(address, 0) has left at each address where it is used. No I/O.
 //!
 //! bind(address, 0) is given any port of the range that is not reserved and that no socket has at this address or at all
 //! addresses. Sockets of connections count, too, whatever their destination, and so do listeners and TIME_WAITs

@@ -1,5 +1,5 @@
-//! How many ports of a network namespace connect() can be given: the namespace's range, without reserved ports and without
-//! ports that connect() is not given because of bind() or listen().
+//! Computes how many ports of a network namespace connect() can be given: the namespace's range, without reserved ports and
+//! without ports that connect() is not given because of bind() or listen().
 
 use std::ops::RangeInclusive;
 

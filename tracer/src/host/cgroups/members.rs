@@ -1,4 +1,4 @@
-//! The processes in a cgroup and below it; and the cgroup of a process.
+//! Finds the processes in a cgroup and below it, and the cgroup of a process.
 
 use std::{
     collections::BTreeSet,

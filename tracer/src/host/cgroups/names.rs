@@ -1,4 +1,4 @@
-//! Names of cgroup ids, kept after their cgroup is removed.
+//! Keeps the names of cgroup ids, also after their cgroup is removed.
 
 use std::{
     ffi::OsStr,

@@ -1,4 +1,4 @@
-//! The counters of conntrack: what happened to packets that were to get an entry.
+//! Reads the counters of conntrack: what happened to packets that were to get an entry.
 
 use std::io;
 

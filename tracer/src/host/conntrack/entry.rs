@@ -1,4 +1,4 @@
-//! An entry of conntrack as bytes (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+//! Parses an entry of conntrack as netlink returns it (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

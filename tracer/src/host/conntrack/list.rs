@@ -1,4 +1,4 @@
-//! The list of entries, by netlink. It is counted while it is read: see [`Mappings`].
+//! Reads the list of conntrack's entries by netlink. It is counted while it is read: see [`Mappings`].
 
 use std::{
     io,

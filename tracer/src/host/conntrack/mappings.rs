@@ -1,4 +1,4 @@
-//! How many ports source NAT uses of each address towards each destination, in bounded memory.
+//! Counts how many ports source NAT uses of each address towards each destination, in memory for at most 16,384 such pairs.
 
 use foldhash::HashMap;
 

@@ -1,4 +1,4 @@
-//! Rules of nftables as bytes (`include/uapi/linux/netfilter/nf_tables.h`).
+//! Parses rules of nftables as netlink returns them (`include/uapi/linux/netfilter/nf_tables.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Lists that are too long to keep: each entry is seen once, while it is read.
+//! Reads lists that are too long to keep: each entry is seen once, while it is read.
 
 use std::{io, ops::ControlFlow};
 

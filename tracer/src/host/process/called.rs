@@ -1,5 +1,5 @@
-//! Names of processes. A process has the name of its leader, the thread that it began with. Every thread has its own
-//! name, and the kernel side knows only that of the thread that called.
+//! Looks up names of processes, when they began and whether they have ended. A process has the name of its leader, the thread
+//! that it began with. Every thread has its own name, and the kernel side knows only that of the thread that called.
 
 use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt};
 

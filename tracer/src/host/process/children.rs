@@ -1,4 +1,4 @@
-//! The processes that a process has started: a server's workers.
+//! Finds the processes that a process has started, such as a server's workers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

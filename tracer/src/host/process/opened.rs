@@ -1,4 +1,4 @@
-//! One process, which stays the same one: its folder in /proc is opened once, and everything is read through that. Once the
+//! Reads one process that stays the same one: its folder in /proc is opened once, and everything is read through that. Once the
 //! process has ended, nothing is found there, even if another process has the same id then.
 
 use std::{

@@ -1,4 +1,4 @@
-//! An attached backend, and detaching it.
+//! A session: an attached backend, its maps and counts, and how it is detached.
 
 use std::os::fd::{AsFd, OwnedFd};
 

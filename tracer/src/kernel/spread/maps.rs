@@ -1,4 +1,5 @@
-//! The spreader's maps: the rule that the hooks read, what they count and record, and the pinned maps of any rule.
+//! Reads and writes the spreader's maps: the rule that the hooks read, its lease, what they count and record. Also opens the
+//! pinned maps of any rule.
 
 use std::os::fd::OwnedFd;
 

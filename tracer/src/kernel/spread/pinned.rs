@@ -1,4 +1,4 @@
-//! Where a rule's maps and links are pinned, so that they outlive the process: in a bpffs that is mounted in the mount
+//! Pins a rule's maps and links, so that they outlive the process, and removes the pins: in a bpffs that is mounted in the mount
 //! namespace that the host began with.
 
 mod all;

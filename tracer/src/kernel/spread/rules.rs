@@ -1,4 +1,4 @@
-//! The rule that the spreader's hooks read, stored so that each call sees one rule as a whole.
+//! Writes and reads the rule that the spreader's hooks read, so that each call sees one rule as a whole.
 
 use std::sync::atomic::{Ordering, fence};
 

@@ -1,5 +1,5 @@
-//! Loaded links, programs and maps by the ids that the kernel gives them, and marks on programs. To list ids and to
-//! open by id takes CAP_SYS_ADMIN.
+//! Lists links, opens links, programs and maps by the ids that the kernel gives them, reads their properties, and marks programs.
+//! To list ids and to open by id takes CAP_SYS_ADMIN.
 
 use std::{
     io,

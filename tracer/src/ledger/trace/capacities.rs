@@ -1,5 +1,6 @@
-//! Which ports connect() can be given, by network namespace: its port range, without reserved and bound ports, and
-//! without those that stay blocked after the socket that bound them is gone.
+//! Knows, by network namespace, which ports connect() can be given: the namespace's port range, without reserved and bound ports,
+//! and without those that stay blocked after the socket that bound them is gone. Also finds the namespaces and reads their
+//! settings.
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -1,4 +1,4 @@
-//! Namespaces that could not be read, and why.
+//! Notes which namespaces cannot be read, and why, for the list of what is degraded.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},

@@ -1,4 +1,4 @@
-//! When entries that found no room in a table are retried: once an eighth of each table is free.
+//! Decides when entries that found no room in a table are retried: once an eighth of each table is free.
 
 use tracer_common::Loss;
 

@@ -1,4 +1,4 @@
-//! When the TIME_WAITs end that are older than the tracer.
+//! Keeps when the TIME_WAITs end that are older than the tracer.
 
 use foldhash::HashMap;
 use tracer_common::TupleKey;

@@ -1,5 +1,5 @@
-//! Which held ports take no room, because connect() would not get them even if they were free. The hooks count such
-//! ports as taking room; the commands made here correct that.
+//! Reads bound ports and connections, and corrects which held ports take room. A port takes none if connect() would not get it
+//! even if it were free; the hooks count such ports as taking room.
 
 use std::time::{Duration, Instant};
 

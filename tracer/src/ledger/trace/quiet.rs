@@ -1,5 +1,5 @@
-//! Namespaces of which the ledger has nothing. If every hook in one was missed, only the kernel's counters of the
-//! namespace (`/proc/net/sockstat`) show that it has sockets.
+//! Finds namespaces that have sockets although the ledger has nothing of them. If every hook in one was missed, only the kernel's
+//! counters of the namespace (`/proc/net/sockstat`) show that.
 
 use std::{
     collections::HashSet,

@@ -1,4 +1,4 @@
-//! Which rows pass the filter of the command line, and the losses by name.
+//! Decides which rows and ports pass the filter of the command line, and gives losses their names.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! Folders of a bpffs that only root can change, opened by descriptor. Whoever else could rename or link something in
-//! one of them could choose what root opens and removes.
+//! Opens folders of a bpffs by descriptor, and refuses those that others than root can change. Whoever else could rename or link
+//! something in one of them could choose what root opens and removes.
 
 use std::{
     ffi::{OsStr, OsString},
