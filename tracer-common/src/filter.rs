@@ -16,6 +16,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// Whether the address is in the prefix; always if `network` and `mask` are all 0.
     #[inline(always)]
     pub fn contains(&self, address: &Addr) -> bool {
         // Not with `map` of an array: the kernel rejects the BTF that it produces.

@@ -96,6 +96,7 @@ pub struct FamilyPool {
     pub slots: [u8; POOL_MAX],
     /// Weight of each address, from 1 up.
     pub weights: [u16; POOL_MAX],
+    /// Of the family: IPv4 addresses are v4-mapped.
     pub addresses: [Addr; POOL_MAX],
 }
 
@@ -163,6 +164,7 @@ pub struct Rule {
     pub back: u32,
     /// Of several that contain an address, the last one decides ([`Destination`]).
     pub destinations: [Destination; DESTINATIONS_MAX],
+    /// For IPv4 destinations, also of AF_INET6 sockets.
     pub v4: FamilyPool,
     pub v6: FamilyPool,
 }
@@ -222,6 +224,7 @@ impl LeftOut {
 pub struct DecisionRecord {
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
+    /// The socket's cookie.
     pub cookie: u64,
     /// The address that the spreader chose; unspecified: none.
     pub chosen: Addr,
@@ -229,6 +232,7 @@ pub struct DecisionRecord {
     /// had bound.
     pub original: Addr,
     pub destination: Addr,
+    /// The caller of connect().
     pub who: Who,
     /// Inode number of the network namespace.
     pub netns: u32,

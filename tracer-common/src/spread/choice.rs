@@ -37,7 +37,7 @@ impl Usage {
         Self { waiting: Halves(self.waiting.0 & !Self::ON_TRIAL), ..self }
     }
 
-    /// Ports held, plus at least [`super::NO_ROOM`] if the address is left out.
+    /// Ports held, plus at least [`super::NO_ROOM`] if the address is left out; wrapped while the sum is below 0 for a moment.
     #[inline(always)]
     pub const fn in_use(&self) -> u32 {
         self.held.sum()
@@ -111,8 +111,9 @@ const ALL: u32 = 256;
 const _: () = assert!(ALL as usize == POOL_MAX);
 
 /// The address to use, as its index in `side.addresses`, and its usage, which may have [`Usage::ON_TRIAL`]; `None`: no address
-/// has room, or the pool has none. An address has room while fewer than `capacity` ports are live (only the end of a
-/// connection releases them). `random`: 32 random bits; `usage`: reads the ledger.
+/// has room, or the pool has none. `capacity`: how many ports each address can hold towards the destination: it has room while
+/// fewer of its ports are live (only the end of a connection releases them). `random`: 32 random bits; `usage`: reads the usage
+/// of an address from the ledger, and can be called several times for one address.
 ///
 /// It is the emptier of two drawn at random, by weight: as good as the emptiest of all (Mitzenmacher, "The
 /// Power of Two Choices in Randomized Load Balancing", 2001), at a cost that does not depend on
@@ -222,8 +223,8 @@ pub trait Rounds {
     fn run(count: u32, step: impl FnMut(u32) -> bool);
 }
 
-/// Draws a slot by `random`, which must be below 2^16, and returns the index of its address in `side.addresses`. The pool must
-/// have an address.
+/// Draws a slot by `random`, and returns the index of its address in `side.addresses`. Not checked: `random` must be below 2^16,
+/// and the pool must have an address (without one, the index is 0).
 #[inline(always)]
 pub fn draw(side: &FamilyPool, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]
@@ -267,8 +268,9 @@ pub struct Search {
     pub last: bool,
 }
 
-/// The search to do before the kernel searches. `half`: ports of each parity in the range, free or not. `fast`: the spreader may
-/// bind ports of the second parity.
+/// The search that the spreader does before it leaves the search to the kernel, for an address with this usage. `half`: ports of
+/// each parity in the range, free or not; if it is 0, no port of the second parity is searched for. `fast`: the spreader may bind
+/// ports of the second parity.
 #[inline(always)]
 pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search {
     let (own_held, other_held) = of(usage.held, room);

@@ -14,6 +14,7 @@ pub struct Callers {
 }
 
 impl Callers {
+    /// `cgroups`: names of cgroups that are known already. None of processes are.
     pub fn new(cgroups: Names) -> Self {
         Self { cgroups, processes: Processes::default() }
     }

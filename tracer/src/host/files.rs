@@ -10,6 +10,7 @@ use std::{
 /// What was read of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Contents {
+    /// The part that was asked for.
     pub bytes: Vec<u8>,
     /// Whether these are all bytes of the file; false: the file is longer than what was asked for.
     pub whole: bool,

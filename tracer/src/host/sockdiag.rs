@@ -58,11 +58,13 @@ pub struct DiagSocket {
     pub family: Family,
     /// One of [`tcp_state`].
     pub state: u8,
+    /// Local address; unspecified (`::` or `::ffff:0.0.0.0`): all addresses.
     pub source: Addr,
     /// Host byte order.
     pub source_port: u16,
+    /// Address of the peer; unspecified (`::` or `::ffff:0.0.0.0`): it is not connected.
     pub destination: Addr,
-    /// Host byte order.
+    /// Host byte order; 0: it is not connected.
     pub destination_port: u16,
     /// Number of the socket, unique and never reused; a time-wait socket keeps it.
     pub cookie: u64,

@@ -51,6 +51,7 @@ pub struct Settings {
     pub ring_size: u32,
     /// Sizes of the ledger's tables. The tables that a rule already has keep their sizes.
     pub sizes: Sizes,
+    /// Which sockets have events.
     pub filter: Filter,
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.

@@ -20,6 +20,7 @@ use crate::{
 /// The port range of one network namespace, and its TCP sockets as the kernel listed them.
 #[derive(Clone, Debug, Default)]
 pub struct Dump {
+    /// Inode number of the namespace.
     pub netns: u32,
     pub range: PortRange,
     pub sockets: Vec<DiagSocket>,

@@ -23,6 +23,7 @@ pub struct Forecast {
 /// ([`TupleKey::of_bind`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
+    /// The key of the tuple, or of the address.
     pub key: TupleKey,
     /// Name of its network namespace; `None`: it has none, or it is not known.
     pub netns_name: Option<Arc<str>>,

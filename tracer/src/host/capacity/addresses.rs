@@ -27,6 +27,7 @@ type Place = (u32, Addr);
 pub struct AddressUse {
     /// Inode number of its network namespace.
     pub netns: u32,
+    /// The address; unspecified (`::` or `::ffff:0.0.0.0`): all addresses, or all IPv4 addresses.
     pub address: Addr,
     /// Ports of the range that bind(address, 0) cannot be given, without reserved ones.
     pub in_use: u32,

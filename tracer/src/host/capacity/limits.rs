@@ -99,6 +99,7 @@ impl Usable {
         true
     }
 
+    /// The range, and how many of its ports are reserved or blocked.
     pub fn limits(&self) -> Limits {
         self.limits
     }

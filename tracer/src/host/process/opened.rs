@@ -20,6 +20,7 @@ const STATUS: u64 = 1 << 20;
 /// A process whose folder in /proc is open.
 #[derive(Debug)]
 pub struct Opened {
+    /// Its id in this process's process namespace; another process can have it once this one has ended.
     pub pid: u32,
     folder: OwnedFd,
 }

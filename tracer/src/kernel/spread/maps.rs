@@ -156,7 +156,7 @@ impl SpreadMaps {
         Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
     }
 
-    /// How many fast ports the spreader's sockets hold now.
+    /// How many fast ports (ports that the spreader bound) are held now, as the hooks count them; modulo 2^32.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -164,7 +164,7 @@ impl SpreadMaps {
         self.held(held::FAST)
     }
 
-    /// How often the hooks took each decision since the first start of the rule, by [`Decision`], summed over CPUs.
+    /// How often the hooks took each decision since the first start of the rule, summed over CPUs; the index is a [`Decision`].
     ///
     /// # Errors
     /// The map cannot be read.
