@@ -20,9 +20,9 @@ pub(super) unsafe fn add(count: *mut TupleCount, change: u64) {
     }
 }
 
-/// Sets the state of the connection of a held port (its socket's cookie, and host byte order) to the one with the number `state`
-/// ([`PortState`]), unless it is in this state, a later one or TIME_WAIT. Returns 1
-/// if the tuple's counters changed, else 0 (also without an entry of CONNS or TUPLES). A number, because the verifier wants one.
+/// Sets the state of the connection that holds this port (host byte order) with a socket of this cookie to the [`PortState`] with
+/// the number `state`, unless it is in this state, a later one or TIME_WAIT. Returns 1 if the tuple's counters changed, else 0
+/// (also without an entry of CONNS or TUPLES). A number, because the verifier wants one.
 ///
 /// Not inlined, so that its stack is not part of the caller's. It takes no references: the verifier of Linux
 /// 6.18 tracks those wrongly ("verifier bug").

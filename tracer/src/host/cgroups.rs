@@ -55,10 +55,10 @@ pub enum CgroupError {
     Open { path: String, source: io::Error },
 }
 
-/// Opens the root directory of the cgroup2 hierarchy, mounted or not: see [`find`].
+/// Opens the root directory of the cgroup2 hierarchy, mounted or not, as far up as it can be opened: see [`find`].
 ///
 /// # Errors
-/// As [`find`].
+/// There is no mount, and cgroup2 cannot be mounted.
 pub fn root() -> io::Result<OwnedFd> {
     Ok(find()?.directory)
 }

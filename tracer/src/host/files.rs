@@ -19,7 +19,7 @@ pub struct Contents {
 }
 
 /// Reads files of a process. Paths are absolute in the root folder of that process, and no link leads out of it. Only regular
-/// files are opened.
+/// files and folders are opened, and none of file systems whose files are no data, such as /proc.
 pub trait Files {
     /// The first `most` bytes of a file; fewer if it has no more.
     ///

@@ -269,7 +269,7 @@ impl Holder {
     }
 }
 
-/// The name of a holder's state, one of [`tcp_state`], as in `port.holder.state`.
+/// The name of a holder's state, one of [`tcp_state`], as in `port.holder.state`; of another number, `unknown`.
 pub fn word(number: u8) -> &'static str {
     // A dump shows a socket that is bound, and neither connected nor listening, as CLOSE.
     if number == tcp_state::CLOSE { "bound" } else { state(number) }

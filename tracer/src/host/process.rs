@@ -20,8 +20,8 @@ pub use children::with_children;
 pub use opened::{OpenError, Opened};
 pub use search::Search;
 
-/// The process that was found to have a socket open; of several, for example after a fork, the one with the lowest
-/// id.
+/// The process that was found to have a socket open; of several that were looked at, for example after a fork, the one with the
+/// lowest id.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
     pub pid: u32,

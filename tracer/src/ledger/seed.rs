@@ -36,7 +36,7 @@ pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
 }
 
 /// Commands that add a dump's outgoing connections ([`outbound`]), its listeners, and its sockets that are bound and idle to the
-/// ledger, as owned by `owners` as far as these are known.
+/// ledger. `owners`: the processes of the sockets, as far as they are known.
 pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     conns(dump, owners).chain(bound(dump, owners))
 }
@@ -75,7 +75,8 @@ pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> +
         .map(|socket| (tuple(socket, dump.netns), socket.expires_ms))
 }
 
-/// Commands that add the listeners of a dump, and its sockets that are bound and idle.
+/// Commands that add the listeners of a dump, and its sockets that are bound and idle. `owners`: the processes of the sockets, as
+/// far as they are known.
 pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     dump.sockets.iter().filter_map(|socket| {
         let flags = match socket.state {

@@ -90,7 +90,8 @@ impl Mappings {
         self.by.is_empty()
     }
 
-    /// Counts an entry whose source was translated.
+    /// Counts an entry whose source was translated. If it would be the 16,385th pair, first removes those with the fewest ports,
+    /// and adds to `left_out`.
     pub(super) fn add(&mut self, entry: &Entry) {
         if let Some(ports) = self.by.get_mut(&entry.snat) {
             ports.add(entry);

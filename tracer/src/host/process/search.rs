@@ -41,7 +41,8 @@ enum Extent {
 }
 
 impl Search {
-    /// The processes that were found to have these sockets open, by inode; of several, the one with the lowest id.
+    /// The processes that were found to have these sockets open, by inode; of several that were looked at, the one with the
+    /// lowest id.
     pub fn owners(&self) -> &HashMap<u32, Owner> {
         &self.owners
     }

@@ -40,9 +40,9 @@ impl Budget {
 }
 
 impl Btf {
-    /// Finds the field at a dotted path (`__sk_common.skc_daddr`) in a structure (`sock`). Members of
-    /// anonymous structures and unions are found as if they were the structure's own. If several structures have the name, the
-    /// first that has the field counts.
+    /// Finds the field at a dotted path (`__sk_common.skc_daddr`) in a structure (`sock`). Members of anonymous structures and
+    /// unions are found as if they were the structure's own. If several structures have the name, the first that has the field
+    /// counts.
     ///
     /// # Errors
     /// [`BtfError::NoStruct`]: there is no such structure. [`BtfError::NoMember`]: it has no such field, or its BTF is damaged.

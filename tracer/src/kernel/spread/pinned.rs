@@ -195,7 +195,8 @@ impl Pins {
     /// Opens a pinned map.
     ///
     /// # Errors
-    /// `NotFound`: there is none of this name. `InvalidData`: something else has the name. Else it cannot be opened.
+    /// `NotFound`: there is none of this name. `InvalidData`: something else has the name. Else the rule's folder cannot be used,
+    /// or the map cannot be opened.
     pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
         self.existing_part(MAPS)?.open(OsStr::new(name), Kind::Map)
     }
@@ -203,7 +204,8 @@ impl Pins {
     /// Opens a pinned link.
     ///
     /// # Errors
-    /// As [`Self::open_map`].
+    /// `NotFound`: there is none of this name. `InvalidData`: something else has the name. Else the rule's folder cannot be used,
+    /// or the link cannot be opened.
     pub(crate) fn open_link(&self, name: &str) -> io::Result<OwnedFd> {
         self.existing_part(LINKS)?.open(OsStr::new(name), Kind::Link)
     }

@@ -104,14 +104,15 @@ impl Capacities {
         std::mem::take(&mut self.changed)
     }
 
-    /// Adds a namespace that was found, with its range. If it reserves ports in many pieces and 1,000 others (`MOST_LARGE`)
-    /// do, its ports stay unknown.
+    /// Adds a namespace that was found, with its range, in place of what was known about it. If it reserves ports in more than
+    /// about 128 pieces and 1,000 others (`MOST_LARGE`) do, its ports are not known from then on ([`Self::reason`]).
     pub fn know(&mut self, place: Netns, range: &PortRange) {
         self.set_range(place.inum, range);
         self.places.insert(place.inum, place);
     }
 
-    /// As [`Self::know`], for the namespace of a spreader's rule: it is known from now on whatever it reserves.
+    /// Adds the namespace of a spreader's rule, with its range, as [`Self::know`] does, but without a limit: it is known whatever
+    /// it reserves. Only one namespace is the rule's: the newest that this was called for.
     pub fn know_of_rule(&mut self, place: Netns, range: &PortRange) {
         self.of_rule = Some(place.inum);
         self.know(place, range);

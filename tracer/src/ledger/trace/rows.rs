@@ -10,7 +10,8 @@ use crate::{
     kernel::maps::Totals,
 };
 
-/// The kernel side's losses by name: those that the BPF programs counted, and the hooks that the kernel skipped.
+/// Name and number of each of the kernel side's losses, also of those that are 0: those that the BPF programs counted
+/// ([`Loss::name`]), and last `hook_missed`, the hooks that the kernel skipped.
 pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
     let counted = Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count));
     counted.chain([("hook_missed", totals.hook_missed)])
