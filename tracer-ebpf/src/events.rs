@@ -36,7 +36,7 @@ pub(crate) struct Detail<'a> {
     pub(crate) in_use: u32,
     pub(crate) time_wait: u32,
     pub(crate) errno: u16,
-    /// As [`Event::detail`].
+    /// The event's `detail`: the number of a [`Cause`] or a [`PortBy`](tracer_common::PortBy).
     pub(crate) code: u8,
     pub(crate) old_state: u8,
     pub(crate) new_state: u8,

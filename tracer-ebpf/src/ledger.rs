@@ -234,7 +234,8 @@ pub(crate) fn release(key: &ConnKey, now: u64) -> Step {
     release_known(key, get(key), now)
 }
 
-/// As [`release`], for a caller that has looked up the entry.
+/// Does what [`release`] does, for a caller that has looked up the entry: `conn`, as [`get`] returned it for `key`. `None` gives
+/// `Err`.
 #[inline(always)]
 pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Step {
     if seeding() {

@@ -35,13 +35,13 @@ pub(crate) fn spread_connect6(ctx: SockAddrContext) -> i32 {
     spread::connect::<false, true>(&call6(&ctx))
 }
 
-/// As [`spread_connect4`], and binds a port, too, where [`tracer_common::spread::search`] says so and one is found.
+/// Does what [`spread_connect4`] does, and binds a port, too, where [`tracer_common::spread::search`] says so and one is found.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn spread_connect4_fast(ctx: SockAddrContext) -> i32 {
     spread::connect::<true, false>(&call4(&ctx))
 }
 
-/// As [`spread_connect6`], and binds a port, too, where [`tracer_common::spread::search`] says so and one is found.
+/// Does what [`spread_connect6`] does, and binds a port, too, where [`tracer_common::spread::search`] says so and one is found.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn spread_connect6_fast(ctx: SockAddrContext) -> i32 {
     spread::connect::<true, true>(&call6(&ctx))

@@ -117,7 +117,7 @@ impl Reading {
     /// Reads the counters of a process's namespace, that of its first thread.
     ///
     /// # Errors
-    /// As [`Self::here`]. `NotFound`: the process has ended, or is hidden.
+    /// A file cannot be read; the text names it. `NotFound`: the process has ended, or is hidden.
     pub fn of_process(pid: u32) -> io::Result<Self> {
         let folder: PathBuf = ["/proc", &pid.to_string(), "net"].iter().collect();
         Self::below(&folder)

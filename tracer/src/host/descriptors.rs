@@ -55,10 +55,12 @@ pub struct HostFiles {
 /// The descriptors of many processes.
 #[derive(Clone, Debug, Default)]
 pub struct All {
+    /// Those that could be read, in no order.
     pub processes: Vec<Descriptors>,
     /// Processes that could not be read, because this one lacks the right to.
     pub refused: u32,
-    /// Whether some were not read for another reason: there are too many, it took too long, or reading one failed.
+    /// Whether some were not read for another reason: there are more than 100,000, it took longer than 1 s, or reading one
+    /// failed.
     pub cut_short: bool,
     /// Whether /proc hides processes of other users from this one (hidepid): then some are missing.
     pub hidden: bool,

@@ -76,7 +76,7 @@ impl<T> Query<'_, T> {
     /// [`Self::answers`].
     ///
     /// # Errors
-    /// As [`Self::answers`].
+    /// Those of [`Self::answers`].
     pub(crate) fn answers_by(&self, held: Option<&Socket>) -> io::Result<Vec<T>> {
         let mut buffer = vec![0; BUFFER];
         for _ in 0..TRIES {

@@ -181,7 +181,7 @@ pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
 /// those of IPv4.
 ///
 /// # Errors
-/// As [`dump`]. `QuotaExceeded`: there are more than `limit` sockets.
+/// As [`dump`]. `QuotaExceeded`: both families together have more than `limit`.
 pub fn dump_all_up_to(limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
     let mut sockets = dump_up_to(limit, Family::V4, states)?;
     match dump_up_to(limit.saturating_sub(sockets.len()), Family::V6, states) {

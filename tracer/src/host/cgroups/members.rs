@@ -46,7 +46,8 @@ impl Opened {
     /// Opens the cgroup of a `--cgroup` value: see [`super::resolve_arg`].
     ///
     /// # Errors
-    /// As [`super::resolve_arg`].
+    /// There is no such cgroup; the path is not in cgroup2; it or the root of the hierarchy cannot be opened, or the cgroup is
+    /// not below that root.
     pub fn open(value: &str) -> Result<Self, CgroupError> {
         let root = super::root().map_err(CgroupError::NoHierarchy)?;
         let failed = |source| CgroupError::Open { path: value.to_owned(), source };

@@ -112,10 +112,11 @@ impl Worker {
         self.submit(Some(netns), move |own| own.visit(&target, visit))
     }
 
-    /// Runs [`discover()`] with the privileges of these threads.
+    /// Searches for network namespaces ([`discover()`]) with the privileges of these threads.
     ///
     /// # Errors
-    /// As [`discover()`] and [`Self::run`].
+    /// This process's own namespace cannot be read. `TimedOut`: the search does not end, or the program was asked to stop.
+    /// `BrokenPipe`: no thread is left.
     pub fn discover(&self) -> io::Result<Discovery> {
         self.run(discover)
     }

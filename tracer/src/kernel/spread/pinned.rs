@@ -221,7 +221,8 @@ impl Pins {
     /// Pins a link as `name`. The rule's folders must exist.
     ///
     /// # Errors
-    /// As [`Self::pin_map`], or the rule has ended.
+    /// The rule has ended ([`Self::remove`] or [`Self::remove_links_but`] was called). `AlreadyExists`: the name is taken. Else
+    /// there are no such folders, or the link cannot be pinned (`EINVAL`: it is a perf event).
     pub(crate) fn pin_link(&self, link: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
