@@ -31,7 +31,7 @@ fn active() -> Option<&'static Filter> {
     FILTER.get(0).filter(|filter| filter.active != 0)
 }
 
-/// Whether `passes` holds for one of the first `count` values; true if `count` is 0.
+/// Whether `passes` holds for one of the first `count` values (at most [`FILTER_VALUES`]); true if `count` is 0.
 #[inline(always)]
 fn any<T>(values: &[T; FILTER_VALUES], count: u8, passes: impl Fn(&T) -> bool) -> bool {
     if count == 0 {

@@ -7,7 +7,7 @@ use crate::host::{
     process::{Called, Processes},
 };
 
-/// Names, which are looked up when they are needed, and kept.
+/// Names of processes and of cgroups, which are looked up when they are needed, and kept.
 pub struct Callers {
     pub cgroups: Names,
     pub processes: Processes,

@@ -24,6 +24,7 @@ pub use search::Search;
 /// lowest id.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
+    /// Its id in this process's process namespace.
     pub pid: u32,
     /// Name of its leader: any bytes, NUL-padded.
     pub comm: [u8; 16],

@@ -231,9 +231,9 @@ pub struct Totals {
     pub seen: u64,
     /// Events of `seen` that were written to the ring buffer.
     pub emitted: u64,
-    /// connect(), bind() and listen() calls that failed, by [`Cause`], also those that the filter leaves out.
+    /// connect(), bind() and listen() calls that failed, also those that the filter leaves out; the index is a [`Cause`].
     pub failed: [u64; Cause::COUNT],
-    /// Losses, by [`Loss`].
+    /// Losses; the index is a [`Loss`].
     pub lost: [u64; Loss::COUNT],
     /// How often the kernel skipped a hook since this process attached it, as far as the kernel counts that.
     pub hook_missed: u64,

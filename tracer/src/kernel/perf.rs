@@ -44,7 +44,7 @@ struct PerfEventAttr {
 /// every CPU. Dropping the descriptor detaches it.
 ///
 /// # Errors
-/// As perf_event_open(2) and ioctl(2).
+/// As perf_event_open(2): it may not be opened, or there is no such tracepoint. As ioctl(2): the program is of another kind.
 pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd> {
     let attr = PerfEventAttr { kind: PERF_TYPE_TRACEPOINT, config: id, ..PerfEventAttr::default() };
     let event = open(&attr)?;

@@ -116,10 +116,11 @@ const CONTEXT_SIZE: u32 = 96;
 
 const _: () = assert!(CONTEXT_SIZE as usize == size_of::<[u64; 12]>());
 
-/// Runs a raw tracepoint program with `context` as its arguments (Linux 5.10), and returns its return value.
+/// Runs a raw tracepoint program once, on the current CPU, with `context` as its arguments (Linux 5.10), and returns its return
+/// value.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): the kernel is older, or the descriptor is not that of such a program.
 pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -> io::Result<u32> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -134,7 +135,8 @@ pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -
 /// Opens the object that is pinned at a path of a bpffs (BPF_OBJ_GET).
 ///
 /// # Errors
-/// As bpf(2), or the path has a NUL.
+/// As bpf(2): ENOENT: nothing is there; EPERM or EACCES: it may not be opened; EINVAL: it is not in a bpffs. `InvalidInput`: the
+/// path has a NUL.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -146,7 +148,8 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// Pins a map or a link at a path of a bpffs (BPF_OBJ_PIN).
 ///
 /// # Errors
-/// As bpf(2): EEXIST: the name is taken; EINVAL: it is neither a map nor a link (but a perf event). The path has a NUL.
+/// As bpf(2): EEXIST: the name is taken; EINVAL: it is neither a map nor a link (but a perf event). `InvalidInput`: the path has
+/// a NUL.
 pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -156,7 +159,7 @@ pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Replaces the program of a cgroup link in one step (BPF_LINK_UPDATE, Linux 5.7).
+/// Replaces the program of a cgroup link in one step, so that each call runs the old or the new one (BPF_LINK_UPDATE, Linux 5.7).
 ///
 /// # Errors
 /// As bpf(2): the cgroup of the link is gone, or the program is of another type.
@@ -191,10 +194,11 @@ fn c_path(path: &Path) -> io::Result<CString> {
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// Makes a link of a program to a perf event (Linux 5.15). The link keeps the event open.
+/// Makes a link of a program to a perf event (Linux 5.15), which attaches the program. The link keeps the event open; the program
+/// is detached when the link's last descriptor and pin are gone.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): EINVAL before Linux 5.15.
 pub(super) fn create_perf_link(
     program: BorrowedFd<'_>,
     event: BorrowedFd<'_>,

@@ -64,7 +64,7 @@ impl Ports {
     }
 }
 
-/// The ports that source NAT uses.
+/// The ports that source NAT uses of each address towards each destination, as far as its entries were read and counted.
 #[derive(Clone, Debug, Default)]
 pub struct Mappings {
     by: HashMap<Snat, Ports>,

@@ -30,7 +30,7 @@ pub(crate) enum Ended {
     Whole,
     /// All of it was read, and the kernel marks it as inconsistent, because it changed meanwhile.
     Changed,
-    /// Whoever looked at the entries wanted no more of them.
+    /// `visit` returned [`ControlFlow::Break`]: what followed was not read.
     Stopped,
 }
 

@@ -56,7 +56,7 @@ enum Sent<T, J> {
     NotTaken(J),
 }
 
-/// A handle to the threads.
+/// The three threads that enter other network namespaces. They end when this is dropped, except those whose visit does not end.
 pub struct Worker {
     threads: Mutex<Threads>,
     patience: Duration,

@@ -26,7 +26,7 @@ use crate::{
     runtime::beat::{Detaching, beat},
 };
 
-/// An attached backend.
+/// An attached backend, and the spreader if there is one. Dropping it detaches what is not pinned ([`Self::detach`]).
 pub struct Session {
     pub backend: Backend,
     /// What is not seen or does not work on this kernel, and why, one text each; empty: nothing.

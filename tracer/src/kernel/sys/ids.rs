@@ -145,10 +145,11 @@ fn text(name: &[std::ffi::c_char]) -> String {
     String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
 }
 
-/// Makes a map of one value, which user space cannot change afterwards. The map's name is cut after 15 bytes.
+/// Makes a map of one value, which user space cannot change afterwards. The map's name is cut after 15 bytes. The map exists
+/// until its last descriptor and the last program that it is bound to ([`bind_map`]) are gone.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): EPERM without CAP_BPF; EINVAL: the name has other bytes than letters, digits, `_` and `.`.
 pub(in super::super) fn create_mark(name: &str, value: &[u8; MARK_SIZE]) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -202,7 +203,7 @@ pub(in super::super) fn read_mark(map: BorrowedFd<'_>) -> io::Result<[u8; MARK_S
 /// Adds the map to the program's maps, so that it exists as long as the program (Linux 5.10). Does nothing if it is among them.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): EINVAL before Linux 5.10.
 pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };

@@ -66,7 +66,7 @@ pub struct Capacities {
 /// What a refresh read, and what it could not read.
 #[derive(Debug, Default)]
 pub struct Refreshed {
-    /// Namespaces whose range was read.
+    /// Namespaces whose settings were read: the port range, and those of reuse.
     pub read: Vec<u32>,
     /// Namespaces that did not answer, or whose settings could not be read; without those that are gone.
     pub failed: Vec<(Netns, io::Error)>,

@@ -32,7 +32,7 @@ pub struct Refused {
     pub why: String,
 }
 
-/// An open folder of a bpffs.
+/// An open folder of a bpffs that only root can change (in a sticky root folder, others can make files).
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     fd: Arc<OwnedFd>,
