@@ -135,8 +135,8 @@ pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -
 /// Opens the object that is pinned at a path of a bpffs (BPF_OBJ_GET).
 ///
 /// # Errors
-/// As bpf(2): ENOENT: nothing is there; EPERM or EACCES: it may not be opened; EINVAL: it is not in a bpffs. `InvalidInput`: the
-/// path has a NUL.
+/// As bpf(2): ENOENT: nothing is there; EPERM or EACCES: it may not be opened, or is no pinned object. `InvalidInput`: the path
+/// has a NUL.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
