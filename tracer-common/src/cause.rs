@@ -1,4 +1,5 @@
-//! Why a connect(), bind() or listen() failed: derived from the step that failed, because errno alone is ambiguous.
+//! The causes for which connect(), bind() and listen() fail. They are derived from the step that failed, because errno alone is
+//! ambiguous.
 
 use crate::named::named;
 

@@ -61,6 +61,7 @@ const _: () = assert!(size_of::<Who>() == 32);
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Conn {
     pub tuple: TupleKey,
+    /// The caller of connect().
     pub who: Who,
     /// CLOCK_MONOTONIC of the connect() call, ns; 0: not known (a seeded socket, or one without an attempt).
     pub begun_ns: u64,
@@ -140,6 +141,7 @@ const _: () = assert!(size_of::<Attempt>() == 120);
 pub struct Bound {
     /// Only `source` (the bound address) and `netns` are set.
     pub place: TupleKey,
+    /// The caller of bind() or listen().
     pub who: Who,
     /// CLOCK_MONOTONIC of when the port was taken (or found), ns.
     pub acquired_ns: u64,

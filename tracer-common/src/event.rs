@@ -1,4 +1,4 @@
-//! One record of the `EVENTS` ring buffer.
+//! The record that the ring buffer `EVENTS` has for each event, and the numbers in it.
 
 use crate::{TupleKey, named::named};
 

@@ -1,4 +1,4 @@
-//! Which sockets have events. The ledger counts every socket; a filter only saves events.
+//! The filter: says which sockets have events. The ledger counts every socket; a filter only saves events.
 
 use crate::Addr;
 
@@ -16,6 +16,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// Whether the address is in the prefix; always if `network` and `mask` are all 0.
     #[inline(always)]
     pub fn contains(&self, address: &Addr) -> bool {
         // Not with `map` of an array: the kernel rejects the BTF that it produces.
@@ -26,7 +27,7 @@ impl Prefix {
     }
 }
 
-/// A range of ports, both ends included, host byte order.
+/// A range of ports, both ends included, host byte order. If `low` is above `high`, it has no port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Ports {

@@ -1,4 +1,4 @@
-//! Counts of even and of odd ports, in one word.
+//! A word that counts even and odd ports.
 
 /// How many even and how many odd ports there are of a kind: connect() searches the ports of one parity
 /// first. One addition changes a count, and one load reads both.

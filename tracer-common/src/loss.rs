@@ -1,4 +1,4 @@
-//! Losses by name, the two totals of events, and how many calls failed by cause: the indices of `STATS`.
+//! The indices of the map `STATS`: two totals of events, the losses by name, and how many calls failed by cause.
 
 use crate::{Cause, named::named};
 
@@ -46,8 +46,9 @@ named! {
         /// A failure's event was left out, because one user, or root in one namespace, exceeded its rate:
         /// [`crate::share::Rate`].
         EventsLimited => "events_limited",
-        /// As [`Self::BindsShare`], for the table of ports that bind() took at some time, or that table was full: such a port
-        /// counts as free once it is not bound any more, even if a connection still keeps the kernel from giving it to connect().
+        /// The table of ports that bind() took at some time was full, or one user, or root in one namespace, holds its whole
+        /// share of it: such a port counts as free once it is not bound any more, even if a connection still keeps the kernel
+        /// from giving it to connect().
         TouchedShare => "touched_share",
     }
 }

@@ -1,4 +1,4 @@
-//! Enums whose values are indices or on the wire, each with a name.
+//! Defines enums whose values are indices or on the wire, with a name for each variant.
 
 /// Defines an enum from its variants, in order, each with its name: `First = 0 => "first"`, and after the first one
 /// `Second => "second"`. It has `COUNT`, `ALL` in order, `name()`, and `from_wire()`, which is `None` for a value that no

@@ -50,6 +50,7 @@ pub enum Table {
 }
 
 impl Table {
+    /// Number of tables.
     pub const COUNT: usize = 4;
 }
 
@@ -64,6 +65,7 @@ pub enum Rate {
 }
 
 impl Rate {
+    /// Number of rates.
     pub const COUNT: usize = 2;
 
     /// Interval between two events at this rate, ns.

@@ -65,13 +65,14 @@ pub struct Destination {
 const _: () = assert!(size_of::<Destination>() == 40);
 
 impl Destination {
-    /// Whether this destination contains the address and port of a connect().
+    /// Whether this destination contains the address and port (host byte order) of a connect().
     #[inline(always)]
     pub fn contains(&self, address: &Addr, port: u16) -> bool {
         port >= self.ports.low && port <= self.ports.high && self.prefix.contains(address)
     }
 
-    /// Whether a rule with these destinations spreads a connect() to this address and port. An empty list: every destination.
+    /// Whether a rule with these destinations spreads a connect() to this address and port (host byte order): whether the last
+    /// destination that contains them is not exempt. With an empty list, it spreads all; if none contains them, it does not.
     pub fn is_spread(all: &[Self], address: &Addr, port: u16) -> bool {
         let last = all.iter().rev().find(|one| one.contains(address, port));
         all.is_empty() || last.is_some_and(|one| one.exempt == 0)
@@ -95,6 +96,7 @@ pub struct FamilyPool {
     pub slots: [u8; POOL_MAX],
     /// Weight of each address, from 1 up.
     pub weights: [u16; POOL_MAX],
+    /// Of the family: IPv4 addresses are v4-mapped.
     pub addresses: [Addr; POOL_MAX],
 }
 
@@ -162,12 +164,13 @@ pub struct Rule {
     pub back: u32,
     /// Of several that contain an address, the last one decides ([`Destination`]).
     pub destinations: [Destination; DESTINATIONS_MAX],
+    /// For IPv4 destinations, also of AF_INET6 sockets.
     pub v4: FamilyPool,
     pub v6: FamilyPool,
 }
 
 impl Rule {
-    /// Whether a port is in the range. Of a range with an odd number of ports, the last one does not count.
+    /// Whether a port (host byte order) is in the range. Of a range with an odd number of ports, the last one does not count.
     #[inline(always)]
     pub const fn has_port(&self, port: u16) -> bool {
         let low = (self.other_low as u32).wrapping_sub(1);
@@ -221,6 +224,7 @@ impl LeftOut {
 pub struct DecisionRecord {
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
+    /// The socket's cookie.
     pub cookie: u64,
     /// The address that the spreader chose; unspecified: none.
     pub chosen: Addr,
@@ -228,6 +232,7 @@ pub struct DecisionRecord {
     /// had bound.
     pub original: Addr,
     pub destination: Addr,
+    /// The caller of connect().
     pub who: Who,
     /// Inode number of the network namespace.
     pub netns: u32,

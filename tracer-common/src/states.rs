@@ -1,4 +1,4 @@
-//! The state of the connection that holds a port, and how many ports are in each state, in one word.
+//! The states of the connections that hold ports, and a word that counts how many ports of a tuple are in each state.
 
 use crate::conn_flag;
 
@@ -27,7 +27,8 @@ impl PortState {
         (self as u32) << conn_flag::STATE_SHIFT
     }
 
-    /// The state in these flags of a connection; in TIME_WAIT, where they have none, [`Self::Connecting`].
+    /// The state in these flags of a connection; in TIME_WAIT, where they have none, [`Self::Connecting`]. A number that no state
+    /// has counts as [`Self::Closing`].
     pub const fn of(flags: u32) -> Self {
         match (flags & conn_flag::STATE) >> conn_flag::STATE_SHIFT {
             0 => Self::Connecting,

@@ -1,4 +1,4 @@
-//! The `TOUCHED` map: ports that bind() or listen() took at some time.
+//! Key and value of the map `TOUCHED`: the ports that bind() or listen() took at some time, and when last.
 
 /// The key of the `TOUCHED` map for a port (host byte order) of a network namespace (its inode number): the port is in the lower
 /// 16 bits, the inode number in the 32 bits above them.

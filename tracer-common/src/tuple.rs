@@ -1,4 +1,5 @@
-//! The tuple table: how many source ports each source uses towards each destination.
+//! The key and the value of the map `TUPLES`: for each tuple, how many source ports it uses, how its calls failed, and how long
+//! port searches took.
 
 use crate::{
     Addr,

@@ -26,7 +26,8 @@ pub(crate) unsafe fn fetch_add32(counter: *mut u32, amount: u32) -> u32 {
     unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(counter, amount) }
 }
 
-/// As [`add`], for a 32-bit counter: [`u32::MAX`] subtracts 1.
+/// Adds to a 32-bit counter in a map value, without returning its old value (BPF_XADD). The sum wraps, so [`u32::MAX`] subtracts
+/// 1.
 ///
 /// # Safety
 /// `counter` must point into a live map value, aligned to 4 bytes.

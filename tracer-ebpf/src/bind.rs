@@ -152,7 +152,7 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
 
 /// `inet_csk_get_port` begins. In state LISTEN it is called by listen(), which has no attempt yet: records one. In another
 /// state, removes the attempt of an earlier call whose end no hook saw. For the backend whose hook at the end of the search
-/// does not see the socket.
+/// does not see the socket. `wanted_port`: host byte order; 0: any. `Err`: as of [`begun`].
 #[inline(always)]
 pub(crate) fn searching(sock: &Sock, wanted_port: u16) -> Step {
     if sock.state() != state::LISTEN {
@@ -166,8 +166,9 @@ pub(crate) fn searching(sock: &Sock, wanted_port: u16) -> Step {
     begun(sock, wanted_port)
 }
 
-/// listen() on a socket without a port begins a port search. Recorded as an attempt by the backends whose hook at the end
-/// of the search does not see the socket.
+/// Records an attempt: listen() on a socket without a port begins a port search. For the backends whose hook at the end of the
+/// search does not see the socket. `wanted_port`: host byte order; 0: any. `Err`: the socket cannot be read, or ATTEMPTS refuses
+/// a new entry.
 #[inline(always)]
 pub(crate) fn begun(sock: &Sock, wanted_port: u16) -> Step {
     attempt::begin::<false>(&CallInfo {
@@ -238,7 +239,8 @@ pub(crate) fn released(key: &ConnKey, now: u64) {
     }
 }
 
-/// As [`released`], whichever key the entry has: a socket can get its cookie later than its entry (sock_diag generates one).
+/// The full socket `sock` releases this port (host byte order): does what [`released`] does, whether the entry's key has the
+/// socket's cookie or its kernel address. (A socket can get its cookie later than its entry: sock_diag generates one.)
 #[inline(always)]
 pub(crate) fn released_by(sock: &Sock, port: u16) {
     let mut key = ConnKey::new(sock.cookie(), port);
@@ -268,8 +270,8 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
 }
 
 /// `inet_csk_get_port` returned: records and reports the port, or counts and reports the failure. `wanted_port`: its argument,
-/// host byte order; 0: any port. `result`: 0, or on failure 1 or a negative errno, depending on the kernel version. `Err` also if
-/// neither bind() nor listen() is known to have called it.
+/// host byte order; 0: any port. `result`: 0, or on failure 1 or a negative errno, depending on the kernel version. `Err`:
+/// neither bind() nor listen() is known to have called it, or as of [`took`]; a failure that is reported gives `Ok`.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     let listening = sock.state() == state::LISTEN;
@@ -304,9 +306,9 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     Ok(())
 }
 
-/// As [`searched`], for a hook that sees no arguments: takes the socket and the port from the thread's attempt. Ends the attempt
-/// of a listen(); that of a bind() stays until [`returned`]. `Err` also if the thread has no attempt of a bind() or listen(), or
-/// the socket cannot be read.
+/// `inet_csk_get_port` returned, and the hook sees no arguments: takes the socket and the port from the thread's attempt, and
+/// does what [`searched`] does. Ends the attempt of a listen(); that of a bind() stays until [`returned`]. `result`: as for
+/// [`searched`]. `Err`: the thread has no attempt of a bind() or listen(), the socket cannot be read, or as of [`searched`].
 #[inline(always)]
 pub(crate) fn search_returned(result: i32) -> Step {
     let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };
@@ -318,7 +320,9 @@ pub(crate) fn search_returned(result: i32) -> Step {
     searched(&Sock::read(sk)?, wanted_port, result)
 }
 
-/// listen() returned: as [`searched`], for the backend without a hook at the end of the search. `result`: 0 or a negative errno.
+/// listen() returned: ends its attempt, and records and reports the port, or counts and reports the failure ([`searched`]). For
+/// the backend without a hook at the end of the search. `result`: 0 or a negative errno. `Err`: the thread has no attempt of a
+/// listen(), the socket cannot be read, or as of [`searched`].
 #[inline(always)]
 pub(crate) fn listen_returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Listen).ok_or(Skip::NotOurs)?;

@@ -181,7 +181,8 @@ pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
 
 /// connect() returned, or the part of sendto() with `MSG_FASTOPEN` that connects: `result` is 0 or a negative errno. This
 /// records what no other hook did: failures before the port search, ports held while no SYN is sent yet (TCP Fast Open), and
-/// ports and failures whose own hook was missed.
+/// ports and failures whose own hook was missed. `Err`: the thread has no attempt of a connect(), another hook has recorded its
+/// outcome, its socket holds no port, or as of [`acquired`].
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Connect).ok_or(Skip::NotOurs)?;

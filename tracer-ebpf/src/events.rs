@@ -36,7 +36,7 @@ pub(crate) struct Detail<'a> {
     pub(crate) in_use: u32,
     pub(crate) time_wait: u32,
     pub(crate) errno: u16,
-    /// As [`Event::detail`].
+    /// The event's `detail`: the number of a [`Cause`] or a [`PortBy`](tracer_common::PortBy).
     pub(crate) code: u8,
     pub(crate) old_state: u8,
     pub(crate) new_state: u8,
@@ -87,8 +87,8 @@ pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
     may
 }
 
-/// Writes one event, or counts a loss if the ring is full. The caller has checked [`wanted`], the filter and, for a failure,
-/// [`may_report`].
+/// Writes one event, and counts it as seen and as emitted; if the ring is full, counts it as seen and as a loss. The caller has
+/// checked [`wanted`], the filter and, for a failure, [`may_report`].
 #[inline(always)]
 pub(crate) fn emit(detail: &Detail<'_>) {
     let seq = stats::next_seq();

@@ -31,7 +31,7 @@ fn active() -> Option<&'static Filter> {
     FILTER.get(0).filter(|filter| filter.active != 0)
 }
 
-/// Whether `passes` holds for one of the first `count` values; true if `count` is 0.
+/// Whether `passes` holds for one of the first `count` values (at most [`FILTER_VALUES`]); true if `count` is 0.
 #[inline(always)]
 fn any<T>(values: &[T; FILTER_VALUES], count: u8, passes: impl Fn(&T) -> bool) -> bool {
     if count == 0 {
@@ -96,7 +96,8 @@ fn passes_leader() -> bool {
         })
 }
 
-/// Whether the calling process (pid, network namespace, comm and cgroup) passes. Only for process context.
+/// Whether the calling process (pid, comm and cgroup) and the socket's network namespace `netns` (inode number) pass. True
+/// without a filter. Only for process context.
 ///
 /// `ANCESTORS`: cgroups below a cgroup of the filter pass, too. Only cgroup programs can test that on
 /// every kernel (`bpf_get_current_ancestor_cgroup_id` came to tracing programs after v5.10).
@@ -111,7 +112,8 @@ pub(crate) fn passes_caller<const ANCESTORS: bool>(who: &Who, netns: u32) -> boo
         })
 }
 
-/// Whether a socket with an unknown caller in this network namespace passes: never if the filter names a pid, comm or cgroup.
+/// Whether a socket with an unknown caller in this network namespace (inode number) passes: never if the filter names a pid, comm
+/// or cgroup. True without a filter.
 #[inline(always)]
 pub(crate) fn passes_unknown_caller(netns: u32) -> bool {
     let Some(filter) = active() else { return true };
@@ -121,7 +123,7 @@ pub(crate) fn passes_unknown_caller(netns: u32) -> bool {
         && any(&filter.netns, filter.netns_count, |inum| *inum == netns)
 }
 
-/// Whether the addresses, their family and the destination port pass.
+/// Whether the addresses, their family and the destination port pass. True without a filter.
 #[inline(always)]
 pub(crate) fn passes_tuple(tuple: &TupleKey) -> bool {
     let Some(filter) = active() else { return true };

@@ -64,7 +64,9 @@ pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
     Some((count.in_use() as u32, count.time_wait() as u32))
 }
 
-/// The tuple's [`Usage`], for the spreader; all 0 if it has no entry. `reuse`: 1 if the kernel reuses its TIME_WAITs, else 0.
+/// The tuple's [`Usage`], for the spreader; all 0 if it has no entry. If the source is left out, `held` has at least
+/// [`NO_ROOM`](tracer_common::spread::NO_ROOM) even ports; if it is on trial, `waiting` has [`Usage::ON_TRIAL`]. `reuse`: 1 if
+/// the kernel reuses the tuple's TIME_WAITs; 0: it does not, and `waiting` is 0 but for that bit.
 #[inline(always)]
 pub(crate) fn usage(key: &TupleKey, reuse: u32) -> Usage {
     let Some(count) = known(key) else { return Usage::default() };
@@ -105,8 +107,9 @@ pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
 /// unset half of a `None`, and the verifier rejects a read of uninitialized stack.
 pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
 
-/// Counts a port that was taken. `Err`: it has an entry already, or there is no room for one, or the map is busy. `search_ns`:
-/// duration of the port search, or [`NOT_SEARCHED`].
+/// Adds the entry `conn` of a port that was taken, and counts it in its tuple, whose entry is made if there is none. `Err`: the
+/// port has an entry already, there is no room for one or for the tuple's, or a map is busy. `search_ns`: duration of the port
+/// search, ns, or [`NOT_SEARCHED`]. While older sockets are being read, an earlier mark of the port is removed.
 #[inline(always)]
 pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     if seeding() {
@@ -116,8 +119,8 @@ pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     insert(key, conn, search_ns)
 }
 
-/// As [`open`], for the port of an older socket, which userspace found. A mark of the port stays, because the caller reads it
-/// next.
+/// Adds and counts the port of an older socket, which userspace found, as [`open`] does, with the same `Err`. But a mark of the
+/// port stays, because the caller reads it next.
 #[inline(always)]
 pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
     insert(key, conn, NOT_SEARCHED)
@@ -231,7 +234,8 @@ pub(crate) fn release(key: &ConnKey, now: u64) -> Step {
     release_known(key, get(key), now)
 }
 
-/// As [`release`], for a caller that has looked up the entry.
+/// Does what [`release`] does, for a caller that has looked up the entry: `conn`, as [`get`] returned it for `key`. `None` gives
+/// `Err`.
 #[inline(always)]
 pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Step {
     if seeding() {

@@ -29,8 +29,8 @@ fn key() -> u64 {
     SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() })
 }
 
-/// The indices of the two counters that an address has in `BOUND_BY_ADDR`. `address`: its two words
-/// ([`tracer_common::Addr::words`]).
+/// The indices of the two counters that an address has in `BOUND_BY_ADDR` ([`share::counters`]), each below
+/// [`BOUND_COUNTERS`](share::BOUND_COUNTERS). `netns`: inode number. `address`: its two words ([`tracer_common::Addr::words`]).
 #[inline(always)]
 pub(crate) fn counters(netns: u32, address: [u64; 2]) -> [usize; 2] {
     share::counters(key(), netns, address)

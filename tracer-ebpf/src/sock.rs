@@ -176,7 +176,7 @@ impl TcpSock {
         unsafe { Self::field(self.0, &SKC_NET) }
     }
 
-    /// Inode number of the socket's network namespace.
+    /// Inode number of the socket's network namespace; 0: it cannot be read.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
         // SAFETY: as in `port`.
@@ -205,8 +205,9 @@ impl TimeWait {
     }
 
     /// Whether the kernel's port search may reuse this TIME_WAIT under tcp_tw_reuse (`tcp_twsk_unique` in
-    /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN has arrived, and it is old enough, by
-    /// [`Rule::reuse_delay_ms`](tracer_common::Rule::reuse_delay_ms). False if the offsets of the fields are not known.
+    /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN has arrived, and it is older than `delay_ms`
+    /// ([`Rule::reuse_delay_ms`](tracer_common::Rule::reuse_delay_ms)), or before Linux 6.14, the kernel's clock of seconds has
+    /// advanced since. False if the offsets of the fields are not known. Whether tcp_tw_reuse is on is not checked.
     #[inline(always)]
     pub(crate) fn is_reusable(self, delay_ms: u32) -> bool {
         const FIN_WAIT2: u8 = 5;
@@ -299,7 +300,7 @@ impl Sock {
         Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP as u16)
     }
 
-    /// The socket's cookie and local port, each 0 where it has none.
+    /// The socket's cookie and local port (host byte order), each 0 if it has none.
     #[inline(always)]
     pub(crate) fn key(&self) -> ConnKey {
         ConnKey::new(self.cookie(), self.port())
@@ -365,7 +366,8 @@ impl Sock {
         }
     }
 
-    /// Fills in the whole tuple. `Err`: not an IP socket, or its namespace cannot be read.
+    /// Fills in the whole tuple. `Err`: not an IP socket, or its namespace cannot be read, which is a loss; a part of the tuple
+    /// may be filled in then.
     #[inline(always)]
     pub(crate) fn read_tuple(&self, tuple: &mut TupleKey) -> Step {
         tuple.netns = self.netns()?;

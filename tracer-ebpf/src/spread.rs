@@ -42,9 +42,11 @@ fn count(decision: Decision) {
     }
 }
 
-/// Handles a connect(); returns [`ALLOW`] or [`DENY`]. `FAST`: the program may choose ports itself where the kernel would
-/// search long. `SIX`: the socket is AF_INET6. Nothing here depends on `SIX`: it gives each program closures of its own,
-/// which LLVM inlines because they are called once. As functions that two programs call, they would exceed the BPF stack.
+/// Handles a connect(): binds its socket to an address of the pool if the rule applies, and counts and records the decision.
+/// Returns [`ALLOW`], or [`DENY`] if the pool is full and the rule is to fail fast. `FAST`: the program may choose ports itself
+/// where the kernel would search long. `SIX`: the socket is AF_INET6. Nothing here depends on `SIX`: it gives each program
+/// closures of its own, which LLVM inlines because they are called once. As functions that two programs call, they would exceed
+/// the BPF stack.
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule::active() else { return ALLOW };
@@ -216,8 +218,9 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
 }
 
 /// The address that replaces the one of a bind(address, 0); `None`: the address stays, because the rule does not apply to this
-/// call or no address of the pool has room. Chosen by the number of ports bound at each address, because the destination is not
-/// known yet. For the same reason only rules for all destinations replace it.
+/// call or no address of the pool has room. Counts [`Decision::Moved`] or [`Decision::PoolFull`]; records nothing. Chosen by the
+/// number of ports bound at each address, because the destination is not known yet. For the same reason only rules for all
+/// destinations replace it.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule::active()?;

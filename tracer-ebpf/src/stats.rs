@@ -21,7 +21,7 @@ fn add(index: u32) {
     }
 }
 
-/// Adds 1 to this total.
+/// Adds 1 to this total on the current CPU.
 #[inline(always)]
 pub(crate) fn count(stat: Stat) {
     add(stat as u32);

@@ -1,4 +1,4 @@
-//! TIME_WAIT: the part of a port's life of which `tcp_set_state` reports nothing.
+//! Records the begin and the end of TIME_WAIT, of which `tcp_set_state` reports nothing.
 
 pub(crate) mod rearm;
 

@@ -29,9 +29,9 @@ static TOUCHED: HashMap<u64, Touched> = HashMap::with_max_entries(1, 0);
 
 const E2BIG: i32 = -7;
 
-/// Records that bind() or listen() took the port, or counts a loss; nothing on kernels that do not keep such a port from
-/// connect() (BLOCKED_UNTIL_FREE is 0). The functions that are not inlined do not call each other: the caller leaves little of
-/// the BPF stack.
+/// Records that bind() or listen() took the port (host byte order) in the namespace and at the time of `bound`, or counts a loss
+/// if there is no room; nothing on kernels that do not keep such a port from connect() (BLOCKED_UNTIL_FREE is 0). The functions
+/// that are not inlined do not call each other: the caller leaves little of the BPF stack.
 #[inline(always)]
 pub(crate) fn note(bound: &Bound, port: u16) {
     if BLOCKED_UNTIL_FREE.load() == 0 {

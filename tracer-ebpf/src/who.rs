@@ -1,4 +1,4 @@
-//! The current task: its process, thread, cgroup, comm and uid.
+//! Reads who the current task is: its process, thread, cgroup, comm and uid.
 
 use aya_ebpf::{
     TASK_COMM_LEN,

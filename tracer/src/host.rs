@@ -1,4 +1,4 @@
-//! The host: its sockets, processes, network namespaces, cgroups and port ranges. Nothing here needs BPF.
+//! Reads the host: its sockets, processes, network namespaces, cgroups, port ranges, NAT and counters. Nothing here needs BPF.
 
 pub mod callers;
 pub mod capacity;

@@ -1,4 +1,5 @@
-//! Everything that talks to the BPF side in the kernel, and what must be known about the kernel before that.
+//! Everything that talks to the BPF side in the kernel: finds out what the kernel offers, loads and attaches programs, reads and
+//! writes maps, pins a spreader's rule, and gives up privileges.
 
 pub mod attach;
 mod bpffs;

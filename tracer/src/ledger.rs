@@ -1,5 +1,5 @@
-//! The ledger as userspace uses it: which sockets that are older than the tracer are added to it, how its events and
-//! counters become values, and [`trace`]: a running tracer, which compares it with the kernel's own list of sockets.
+//! The ledger as userspace uses it: decodes its events and computes rows from its counters, decides which entries to add, correct
+//! and remove by the kernel's own list of sockets, chooses the sizes of its tables, and has [`trace`], a running tracer.
 
 pub mod bound;
 pub mod decode;

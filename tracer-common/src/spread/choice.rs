@@ -1,4 +1,4 @@
-//! The choice of an address, and whether the spreader or the kernel finds the port.
+//! Chooses an address of the pool, and whether the spreader or the kernel finds the port.
 //!
 //! Names of the first parity have `own` (the kernel's own half), those of the second parity `other`.
 
@@ -37,7 +37,7 @@ impl Usage {
         Self { waiting: Halves(self.waiting.0 & !Self::ON_TRIAL), ..self }
     }
 
-    /// Ports held, plus at least [`super::NO_ROOM`] if the address is left out.
+    /// Ports held, plus at least [`super::NO_ROOM`] if the address is left out; wrapped while the sum is below 0 for a moment.
     #[inline(always)]
     pub const fn in_use(&self) -> u32 {
         self.held.sum()
@@ -111,8 +111,9 @@ const ALL: u32 = 256;
 const _: () = assert!(ALL as usize == POOL_MAX);
 
 /// The address to use, as its index in `side.addresses`, and its usage, which may have [`Usage::ON_TRIAL`]; `None`: no address
-/// has room, or the pool has none. An address has room while fewer than `capacity` ports are live (only the end of a
-/// connection releases them). `random`: 32 random bits; `usage`: reads the ledger.
+/// has room, or the pool has none. `capacity`: how many ports each address can hold towards the destination: it has room while
+/// fewer of its ports are live (only the end of a connection releases them). `random`: 32 random bits; `usage`: reads the usage
+/// of an address from the ledger, and can be called several times for one address.
 ///
 /// It is the emptier of two drawn at random, by weight: as good as the emptiest of all (Mitzenmacher, "The
 /// Power of Two Choices in Randomized Load Balancing", 2001), at a cost that does not depend on
@@ -170,9 +171,9 @@ pub fn choose(
     None
 }
 
-/// As [`choose`], with its searches run by `R`. The verifier follows every path through every round of a loop, and can reach
-/// its limit of a million instructions (on Linux 6.1 it did); it checks a callback once. (Written out again,
-/// because the verifier follows four times as many paths if the two share functions.)
+/// Chooses as [`choose`] does, with its searches run by `R`. The verifier follows every path through every round of a loop, and
+/// can reach its limit of a million instructions (on Linux 6.1 it did); it checks a callback once. (Written out again, because
+/// the verifier follows four times as many paths if the two share functions.)
 #[inline(always)]
 pub fn choose_by<R: Rounds>(
     side: &FamilyPool,
@@ -222,14 +223,14 @@ pub trait Rounds {
     fn run(count: u32, step: impl FnMut(u32) -> bool);
 }
 
-/// Draws a slot by `random`, which must be below 2^16, and returns the index of its address in `side.addresses`. The pool must
-/// have an address.
+/// Draws a slot by `random`, and returns the index of its address in `side.addresses`. Not checked: `random` must be below 2^16,
+/// and the pool must have an address (without one, the index is 0).
 #[inline(always)]
 pub fn draw(side: &FamilyPool, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]
 }
 
-/// The index of the pool's next address; after the last one 0.
+/// The index of the pool's next address after `index`; after the last one 0.
 #[inline(always)]
 fn next(side: &FamilyPool, index: u8) -> u8 {
     if u32::from(index) + 1 < side.count { index + 1 } else { 0 }
@@ -267,8 +268,9 @@ pub struct Search {
     pub last: bool,
 }
 
-/// The search to do before the kernel searches. `half`: ports of each parity in the range, free or not. `fast`: the spreader may
-/// bind ports of the second parity.
+/// The search that the spreader does before it leaves the search to the kernel, for an address with this usage. `half`: ports of
+/// each parity in the range, free or not; if it is 0, no port of the second parity is searched for. `fast`: the spreader may bind
+/// ports of the second parity.
 #[inline(always)]
 pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search {
     let (own_held, other_held) = of(usage.held, room);
@@ -348,8 +350,8 @@ const fn of(ports: Halves, room: &Room) -> (u32, u32) {
     if room.other_is_odd { (ports.even(), ports.odd()) } else { (ports.odd(), ports.even()) }
 }
 
-/// The `number`th candidate of the second parity; after all ports of that parity, the first comes again. `None`: the range has
-/// no such ports.
+/// Candidate `number`, counted from 0, of the second parity, host byte order: bound and reserved ports are among them. After all
+/// ports of that parity, the first comes again. `None`: the range has no such ports.
 #[inline(always)]
 pub fn candidate(rule: &Rule, number: u32) -> Option<u16> {
     let place = (u64::from(number) * u64::from(rule.step) + u64::from(rule.offset))

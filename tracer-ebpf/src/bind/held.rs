@@ -1,5 +1,5 @@
-//! How many ports of the rule's namespace and range were bound or released since the agent last read the bound ports, and how
-//! many the spreader bound.
+//! HELD, BOUND_SINCE: count, for the spreader, how many ports of the rule's namespace and range were bound and released since the
+//! agent last read the bound ports, and how many ports the spreader itself bound.
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::spread::held as index;
@@ -75,8 +75,8 @@ pub(crate) fn fast(change: u64) {
     }
 }
 
-/// Adds `change` (a signed number) to the number of held ports that the spreader bound. False: that number is not `counted` any
-/// more, or no spreader is loaded.
+/// Adds `change` (an i32 as u32) to the number of held ports that the spreader bound, if its lower 32 bits are `counted`, the
+/// number that userspace read. False: they are not, or no spreader is loaded; nothing is added then.
 #[inline(always)]
 pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
     let same = SPREADING.load() != 0 && read_held(index::FAST) == counted;

@@ -1,4 +1,4 @@
-//! A socket changes from one TCP state to another: what that means. And retransmitted SYNs.
+//! Records and reports what it means that a socket changes its TCP state, and that a SYN is sent again.
 
 use tracer_common::{ConnKey, Kind, PortBy, PortState, conn_flag};
 
@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// A socket is about to change to state `new`, and still has its old state and its port: records and reports what that means.
+/// `Err`: the socket cannot be read, or what the change means cannot be recorded or is recorded already.
 #[inline(always)]
 pub(crate) fn changing(sk: Address, new: u8) -> Step {
     if !concerns(new) || new != state::CLOSE && moved(sk, new) {
@@ -30,7 +31,7 @@ pub(crate) fn changing(sk: Address, new: u8) -> Step {
 
 /// A socket has changed from state `old` to `new`: records and reports what that means. At CLOSE, its port is cleared already.
 /// For the backend in which no other hook sees the begin of a port search: that of connect() begins in SYN_SENT, that of
-/// listen() in LISTEN.
+/// listen() in LISTEN. `Err`: as of [`changing`].
 #[inline(always)]
 pub(crate) fn changed(sk: Address, old: u8, new: u8) -> Step {
     // A listener can be without a cookie: listen() runs no hook that requests one.

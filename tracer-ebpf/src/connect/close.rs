@@ -1,4 +1,5 @@
-//! The end of a connection's full socket: what it says about the connect(), and whether it releases the port.
+//! Handles the end of a connection's full socket: reports a failed handshake, and releases the port unless a time-wait socket
+//! holds it.
 
 use tracer_common::{Cause, Conn, ConnKey, Kind, PortState, conn_flag, tuple::GIVEN_UP_NS};
 
@@ -19,7 +20,8 @@ use crate::{
 };
 
 /// A full socket closes: reports the failure if the handshake had not ended, and releases the port. If a time-wait socket took
-/// the port over, the end of that socket releases it instead. `old`: the socket's TCP state before.
+/// the port over, the end of that socket releases it instead. `old`: the socket's TCP state before. `Err`: as of
+/// [`ledger::release`].
 #[inline(always)]
 pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();

@@ -1,4 +1,4 @@
-//! The errno values of connect() that have a cause of their own, or mean that it goes on.
+//! The errno values of connect() that have a cause of their own, or mean that the connect() goes on; and the cause of each.
 
 use tracer_common::Cause;
 

@@ -1,5 +1,5 @@
-//! Events about a connection that the ledger has. Each is written only if its kind is in the event mask and the connection passes
-//! the filter.
+//! Writes the events about a connection that the ledger has. Each is written only if its kind is in the event mask and the
+//! connection passes the filter.
 
 use tracer_common::{Conn, ConnKey, Kind, PortBy, conn_flag, event_flag};
 
@@ -8,7 +8,8 @@ use crate::{
     ledger,
 };
 
-/// Writes `port.allocated`. `search_ns`: duration of the port search, ns, or [`ledger::NOT_SEARCHED`].
+/// Writes `port.allocated`, if such events are wanted and the connection passes the filter. `search_ns`: duration of the port
+/// search, ns, or [`ledger::NOT_SEARCHED`].
 #[inline(always)]
 pub(super) fn emit_allocated(key: &ConnKey, conn: &Conn, search_ns: u64) {
     if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
@@ -27,7 +28,8 @@ pub(super) fn emit_allocated(key: &ConnKey, conn: &Conn, search_ns: u64) {
     }
 }
 
-/// Writes `tcp.state`: a change from TCP state `old` to `new` at `now` (CLOCK_MONOTONIC, ns).
+/// Writes `tcp.state`, if such events are wanted and the connection passes the filter: a change from TCP state `old` to `new` at
+/// `now` (CLOCK_MONOTONIC, ns).
 #[inline(always)]
 pub(super) fn emit_state(key: &ConnKey, conn: &Conn, old: u8, new: u8, now: u64) {
     if events::wanted(Kind::TcpState) && conn.flags & conn_flag::WATCHED != 0 {
@@ -46,8 +48,8 @@ pub(super) fn known_duration(conn: &Conn) -> u8 {
     if conn.begun_ns == 0 { 0 } else { event_flag::DURATION }
 }
 
-/// Writes `port.released` at `now` (CLOCK_MONOTONIC, ns), with the time for which the port was held, or without it for a
-/// socket that is older than the tracer.
+/// Writes `port.released` at `now` (CLOCK_MONOTONIC, ns), if such events are wanted and the connection passes the filter: with
+/// the time for which the port was held, or without it for a socket that is older than the tracer.
 #[inline(always)]
 pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
     if events::wanted(Kind::PortReleased) && conn.flags & conn_flag::WATCHED != 0 {

@@ -1,4 +1,4 @@
-//! The end of a socket that has no entry in the ledger.
+//! Describes a socket that ends without an entry in the ledger, so that its failure can be reported.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tracer_common::{Conn, ConnKey, Loss, Who, conn_flag, share::UNKNOWN_USER};

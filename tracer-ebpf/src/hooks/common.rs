@@ -1,4 +1,5 @@
-//! Hooks that every backend uses.
+//! The two hooks of every backend that are not at a call: the end of a socket, and a segment that is sent again. (Those at the
+//! begin of connect() and bind() are in `cgroup`.)
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 

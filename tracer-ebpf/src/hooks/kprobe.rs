@@ -1,7 +1,7 @@
-//! kprobe backend, for kernels without BTF trampolines. A return probe does not see the arguments, so
-//! it takes the socket from the attempt that the call's first hook recorded. The kernel can miss return
-//! probes (it runs a bounded number at a time): for connect(), the probes on `tcp_connect` and `tcp_set_state` then report
-//! the same.
+//! kprobe backend, for kernels without BTF trampolines. A return probe does not see the arguments, so it takes the socket from
+//! the attempt that the call's first hook recorded. The kernel can miss return probes, as it follows only so many calls at a time
+//! (`maxactive` in `register_kretprobe`, kernel/kprobes.c: one or two for each CPU): for connect(), the probes on `tcp_connect`
+//! and `tcp_set_state` then report the same.
 //!
 //! The signatures of the kernel's functions are in the fexit backend.
 

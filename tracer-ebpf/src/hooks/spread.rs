@@ -23,25 +23,25 @@ fn call6(ctx: &SockAddrContext) -> Call<'_> {
     Call { ctx, form, address, port: port(ctx) }
 }
 
-/// Chooses the source address of an AF_INET socket in connect().
+/// Chooses the source address of an AF_INET socket in connect(), if the rule applies to the call ([`spread::connect`]).
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn spread_connect4(ctx: SockAddrContext) -> i32 {
     spread::connect::<false, false>(&call4(&ctx))
 }
 
-/// Chooses the source address of an AF_INET6 socket in connect().
+/// Chooses the source address of an AF_INET6 socket in connect(), if the rule applies to the call ([`spread::connect`]).
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn spread_connect6(ctx: SockAddrContext) -> i32 {
     spread::connect::<false, true>(&call6(&ctx))
 }
 
-/// As [`spread_connect4`], and chooses the port, too, where the kernel would search long for one.
+/// Does what [`spread_connect4`] does, and binds a port, too, where [`tracer_common::spread::search`] says so and one is found.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn spread_connect4_fast(ctx: SockAddrContext) -> i32 {
     spread::connect::<true, false>(&call4(&ctx))
 }
 
-/// As [`spread_connect6`], and chooses the port, too, where the kernel would search long for one.
+/// Does what [`spread_connect6`] does, and binds a port, too, where [`tracer_common::spread::search`] says so and one is found.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn spread_connect6_fast(ctx: SockAddrContext) -> i32 {
     spread::connect::<true, true>(&call6(&ctx))
@@ -57,7 +57,7 @@ pub(crate) fn spread_bind4(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// As [`spread_bind4`], for an AF_INET6 socket.
+/// Replaces the address that a bind(address, 0) of an AF_INET6 socket asks for, if the rule says so ([`spread::bind`]).
 #[cgroup_sock_addr(bind6)]
 pub(crate) fn spread_bind6(ctx: SockAddrContext) -> i32 {
     if let Some(address) = spread::bind(&call6(&ctx)) {

@@ -67,7 +67,7 @@ pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
     1
 }
 
-/// As [`post_bind4`], for an AF_INET6 socket.
+/// bind() of an AF_INET6 socket took its port (Linux 4.17 and later). The context is the socket itself.
 #[cgroup_sock(post_bind6)]
 pub(crate) fn post_bind6(ctx: SockContext) -> i32 {
     settle(bound(&ctx));

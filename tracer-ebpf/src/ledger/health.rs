@@ -1,5 +1,5 @@
-//! Which connections from a source to a destination have no answer, and which sources are left out: for the spreader
-//! and its agent.
+//! Counts connections that got no answer, by source and destination, and sets which sources are left out: for the spreader and
+//! its agent.
 
 use tracer_common::{Cause, ConnKey, TupleKey, conn_flag, share::UNKNOWN_USER};
 
@@ -21,7 +21,8 @@ fn is_nowhere(cause: u32) -> bool {
 }
 
 /// Counts a connect() that failed before it held a port in [`TupleCount::nowhere`](tracer_common::TupleCount::nowhere), if the
-/// spreader chose its source and it had no answer. `flags`: of its attempt.
+/// spreader chose its source and it had no answer; nothing if the tuple has no entry. `flags`: of its attempt
+/// ([`conn_flag`]).
 #[inline(always)]
 pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
     if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32) {
@@ -33,7 +34,9 @@ pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
     }
 }
 
-/// As [`nowhere`], for a connection that holds a port; returns 1 if it counted, else 0. `cause`: a [`Cause`]. Not inlined, as
+/// Counts the failed connection that holds this port (host byte order) of the socket with this cookie in
+/// [`TupleCount::nowhere`](tracer_common::TupleCount::nowhere), if the spreader chose its source and it had no answer. Returns 1
+/// if it counted; 0: if not, or CONNS or TUPLES has no entry. `cause`: the number of a [`Cause`]. Not inlined, as
 /// [`super::move_on`].
 #[inline(never)]
 pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {

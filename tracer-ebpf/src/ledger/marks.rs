@@ -1,4 +1,4 @@
-//! TOMBSTONES: which sockets ended or changed while userspace reads those that are older than the tracer.
+//! TOMBSTONES: while userspace reads the sockets that are older than the tracer, hooks mark here which of them ended or changed.
 
 use aya_ebpf::{
     macros::map,
@@ -54,8 +54,9 @@ pub(crate) fn mark(key: &ConnKey, mark: Mark) {
 /// The mark of a state ([`tracer_common::PortState`]) is this number plus the state.
 const STATE: u64 = 16;
 
-/// As [`mark`], for a connection's new state ([`tracer_common::PortState`]); returns 1 if it is marked, else 0. Unlike [`mark`],
-/// it takes a port 0, too. Not inlined, as [`super::move_on`].
+/// Marks the port (host byte order) of the socket with this cookie with its connection's new state, the number of a
+/// [`tracer_common::PortState`], so that an [`add_older`](super::add_older) of it gets that state. Returns 1 if it is marked; 0:
+/// the map refuses, which counts as a loss. Unlike [`mark`], it marks port 0, too. Not inlined, as [`super::move_on`].
 #[inline(never)]
 pub(crate) fn mark_state(cookie: u64, port: u16, state: u32) -> u32 {
     let marked = TOMBSTONES.insert(ConnKey::new(cookie, port), STATE + u64::from(state), 0);

@@ -1,4 +1,4 @@
-//! Which of a tuple's ports take room: the counters `held` and `waiting`.
+//! Counts which of a tuple's ports take room: its counters `held` and `waiting`.
 
 use tracer_common::{Conn, ConnKey, Halves, TupleCount, conn_flag};
 

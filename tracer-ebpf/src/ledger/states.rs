@@ -1,4 +1,4 @@
-//! The state of the connection of each held port, and how many ports of a tuple are in each state.
+//! Sets the state of the connection of a held port, and counts how many ports of a tuple are in each state.
 
 use tracer_common::{ConnKey, PortState, States, TupleCount, conn_flag, tuple::PROVEN};
 
@@ -20,8 +20,9 @@ pub(super) unsafe fn add(count: *mut TupleCount, change: u64) {
     }
 }
 
-/// Sets the state ([`PortState`]) of a held port's connection, unless it is in this state, a later one or TIME_WAIT. Returns 1
-/// if the tuple's counters changed, else 0 (also without an entry of CONNS or TUPLES). A number, because the verifier wants one.
+/// Sets the state of the connection that holds this port (host byte order) with a socket of this cookie to the [`PortState`] with
+/// the number `state`, unless it is in this state, a later one or TIME_WAIT. Returns 1 if the tuple's counters changed, else 0
+/// (also without an entry of CONNS or TUPLES). A number, because the verifier wants one.
 ///
 /// Not inlined, so that its stack is not part of the caller's. It takes no references: the verifier of Linux
 /// 6.18 tracks those wrongly ("verifier bug").

@@ -1,4 +1,4 @@
-//! The arguments of a connect() or bind(), as a cgroup hook has them.
+//! Reads the arguments of a connect() or bind() from a cgroup hook's context.
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},

@@ -1,4 +1,4 @@
-//! Which calls are exempt from the rule, and why.
+//! Decides which calls are exempt from the rule, and says why.
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::{
@@ -13,8 +13,9 @@ use crate::{attempt::now, rule, sock::TcpSock};
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Why a call is exempt, and whether the spreader bound its socket for an earlier connect(). `None`: the rule applies.
-/// Apart from the choice, so that the verifier has dropped the states of these checks when the choice begins.
+/// Why a call is exempt, and whether the spreader bound its socket for an earlier connect() (false if that cannot be known: see
+/// [`TcpSock::is_given`]). `None`: the rule applies. Apart from the choice, so that the verifier has dropped the states of these
+/// checks when the choice begins.
 #[inline(always)]
 pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     let bound = call.source() != Addr::UNSPECIFIED;

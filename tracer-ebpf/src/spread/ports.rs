@@ -39,7 +39,8 @@ pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
     bind_once(call.raw(), call.form == SockFamily::V4, address.words(), port)
 }
 
-/// As [`bind`], without a port, and inlined: for the case of nearly every connect().
+/// Binds the socket to this source without a port, as [`bind`] does, but inlined: for the case of nearly every connect(). False:
+/// the kernel refused.
 #[inline(always)]
 pub(crate) fn bind_address(call: &Call<'_>, address: &Addr) -> bool {
     bind_name(call.raw(), call.form == SockFamily::V4, address.words(), 0)

@@ -1,4 +1,4 @@
-//! Loops that the kernel runs for the program.
+//! Runs the rounds of the spreader's choice by `bpf_loop`, so that the verifier checks one round and not all.
 
 use core::ffi::c_void;
 

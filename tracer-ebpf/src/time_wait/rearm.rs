@@ -59,7 +59,8 @@ fn tell(release: &mut Release) {
 }
 
 /// The timer of a time-wait socket is taken off its queue: releases the port. If the timer is due (`expires`, in jiffies), writes
-/// the release's event, too; else that waits until the next timer shows whether this one was moved.
+/// the release's event, too; else that waits until the next timer on this CPU shows whether this one was moved. `Err`: the socket
+/// has no cookie, the ledger has no such port, or the map is busy.
 #[inline(always)]
 pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
     if key.cookie == 0 {
@@ -83,7 +84,8 @@ pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
 }
 
 /// The timer is put on a queue: of a new time-wait socket, whose TIME_WAIT this records, or of one whose timer is moved, whose
-/// release this takes back. `stamp`: [`conn_flag::NO_STAMP`] or 0.
+/// release this takes back. `stamp`: [`conn_flag::NO_STAMP`] or 0; not used for a move. `Err`: as of [`time_wait::begun`], or of
+/// a move as of [`ledger::reopen`].
 #[inline(always)]
 pub(crate) fn started(key: &ConnKey, stamp: u32) -> Step {
     let release = newest()?;

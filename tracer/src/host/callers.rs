@@ -1,4 +1,4 @@
-//! The names of processes that called connect() or bind(), and of their cgroups.
+//! Looks up the names of processes that called connect() or bind(), and of their cgroups.
 
 use tracer_common::{Event, TupleCount, Who, event_flag};
 
@@ -7,23 +7,25 @@ use crate::host::{
     process::{Called, Processes},
 };
 
-/// Names, which are looked up when they are needed, and kept.
+/// Names of processes and of cgroups, which are looked up when they are needed, and kept.
 pub struct Callers {
     pub cgroups: Names,
     pub processes: Processes,
 }
 
 impl Callers {
+    /// `cgroups`: names of cgroups that are known already. None of processes are.
     pub fn new(cgroups: Names) -> Self {
         Self { cgroups, processes: Processes::default() }
     }
 
-    /// Names of the process that connected last, by the counters of a tuple.
+    /// Names of the process that connected last, by the counters of a tuple: all zero if none is known.
+    /// [`NameOf::Unknown`](crate::host::process::NameOf::Unknown): the name can be that of one of its threads.
     pub fn last(&mut self, count: &TupleCount) -> Called {
         self.processes.of_either(&last(count), count.last_ns)
     }
 
-    /// Names of the process that an event is about.
+    /// Names of the process that an event is about, as of the begin of the call; all zero: the caller is not known.
     pub fn of(&mut self, event: &Event) -> Called {
         let &Event { cgroup, pid, tid, comm, .. } = event;
         self.processes.called(&Who { cgroup, pid, tid, comm }, called_ns(event))

@@ -1,4 +1,5 @@
-//! Which source ports connect() can be given in a network namespace, and how many of them a tuple can hold.
+//! Reads which source ports connect() can be given in a network namespace and which TIME_WAITs it may reuse, and computes how
+//! many ports a tuple can hold.
 
 pub mod addresses;
 pub mod apart;

@@ -1,4 +1,5 @@
-//! cgroup v2: the root to attach to, `--cgroup` values, and the names of cgroup ids in events.
+//! cgroup v2: finds the root to attach to, the cgroups of `--cgroup` values and of processes, their members, and the names of
+//! cgroup ids.
 
 mod container;
 mod members;
@@ -54,10 +55,10 @@ pub enum CgroupError {
     Open { path: String, source: io::Error },
 }
 
-/// Opens the root directory of the cgroup2 hierarchy, mounted or not: see [`find`].
+/// Opens the root directory of the cgroup2 hierarchy, mounted or not, as far up as it can be opened: see [`find`].
 ///
 /// # Errors
-/// As [`find`].
+/// There is no mount, and cgroup2 cannot be mounted.
 pub fn root() -> io::Result<OwnedFd> {
     Ok(find()?.directory)
 }

@@ -1,5 +1,5 @@
-//! Connection tracking (conntrack) in the network namespace of the calling thread: how full its table is, what its counters say,
-//! and which ports of which addresses its source NAT uses.
+//! Reads connection tracking (conntrack) in the network namespace of the calling thread: how full its table is, what its counters
+//! say, and which ports of which addresses its source NAT uses.
 //!
 //! The kernel tracks connections only where a rule needs it: without NAT and without `ct` rules the table stays empty.
 
@@ -44,7 +44,8 @@ pub struct Fill {
 }
 
 impl Fill {
-    /// Share of the entries that are in use, 0 to 1 and a little more; 0 if there is no limit.
+    /// Share of the entries that are in use: `count` / `max`, which can be above 1 after the limit was lowered; 0 if `max` is
+    /// `None`.
     pub fn share(&self) -> f64 {
         self.max.map_or(0.0, |max| f64::from(self.count) / f64::from(max))
     }

@@ -1,5 +1,5 @@
-//! The kernel's counters of TCP in a network namespace: `netstat` and `sockstat` of /proc (proc_net(5)). No privilege is needed,
-//! also for the namespaces of other users' processes.
+//! Reads the kernel's counters of TCP in a network namespace: `netstat` and `sockstat` of /proc (proc_net(5)). No privilege is
+//! needed, also for the namespaces of other users' processes.
 
 #[cfg(test)]
 mod tests;
@@ -117,7 +117,7 @@ impl Reading {
     /// Reads the counters of a process's namespace, that of its first thread.
     ///
     /// # Errors
-    /// As [`Self::here`]. `NotFound`: the process has ended, or is hidden.
+    /// A file cannot be read; the text names it. `NotFound`: the process has ended, or is hidden.
     pub fn of_process(pid: u32) -> io::Result<Self> {
         let folder: PathBuf = ["/proc", &pid.to_string(), "net"].iter().collect();
         Self::below(&folder)

@@ -1,5 +1,5 @@
-//! How many descriptors processes have open, of how many, and how many files the host has open. Any user may read this of any
-//! process, except where /proc hides processes, or where a kernel does not report the number (before Linux 6.2).
+//! Reads how many descriptors processes have open, of how many, and how many files the host has open. Any user may read this of
+//! any process, except where /proc hides processes, or where a kernel does not report the number (before Linux 6.2).
 
 #[cfg(test)]
 mod tests;
@@ -55,10 +55,12 @@ pub struct HostFiles {
 /// The descriptors of many processes.
 #[derive(Clone, Debug, Default)]
 pub struct All {
+    /// Those that could be read, in no order.
     pub processes: Vec<Descriptors>,
     /// Processes that could not be read, because this one lacks the right to.
     pub refused: u32,
-    /// Whether some were not read for another reason: there are too many, it took too long, or reading one failed.
+    /// Whether some were not read for another reason: there are more than 100,000, it took longer than 1 s, or reading one
+    /// failed.
     pub cut_short: bool,
     /// Whether /proc hides processes of other users from this one (hidepid): then some are missing.
     pub hidden: bool,
@@ -74,7 +76,7 @@ pub fn all() -> io::Result<All> {
     of(names.filter_map(|name| name.to_str()?.parse().ok()), MOST_PROCESSES, TIME)
 }
 
-/// The descriptors of these processes, within the same limits as [`all`].
+/// The descriptors of these processes, 100,000 of them at most, in 1 s at most. A process that does not exist is left out.
 ///
 /// # Errors
 /// As [`all`].

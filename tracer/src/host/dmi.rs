@@ -1,4 +1,4 @@
-//! The maker of this machine, as its firmware says: a cloud's virtual machines name the cloud.
+//! Reads the maker of this machine, as its firmware says: a cloud's virtual machines name the cloud.
 
 use std::{fs::File, io::Read};
 

@@ -1,4 +1,4 @@
-//! The files of a process, as its own root folder shows them: configurations and logs.
+//! A trait that reads the files of a process as its own root folder shows them: configurations and logs. Also files in memory.
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +10,7 @@ use std::{
 /// What was read of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Contents {
+    /// The part that was asked for.
     pub bytes: Vec<u8>,
     /// Whether these are all bytes of the file; false: the file is longer than what was asked for.
     pub whole: bool,
@@ -18,21 +19,22 @@ pub struct Contents {
 }
 
 /// Reads files of a process. Paths are absolute in the root folder of that process, and no link leads out of it. Only regular
-/// files are opened.
+/// files and folders are opened, and none of file systems whose files are no data, such as /proc.
 pub trait Files {
-    /// The first `most` bytes of a file.
+    /// The first `most` bytes of a file; fewer if it has no more.
     ///
     /// # Errors
     /// It cannot be opened or read, or is no regular file.
     fn head(&self, path: &Path, most: usize) -> io::Result<Contents>;
 
-    /// The last `most` bytes of a file.
+    /// The last `most` bytes of a file; fewer if it has no more.
     ///
     /// # Errors
-    /// As [`Self::head`].
+    /// It cannot be opened or read, or is no regular file.
     fn tail(&self, path: &Path, most: usize) -> io::Result<Contents>;
 
-    /// The names in a folder, sorted, and whether there are more. If there are more than `most`, any `most` of them.
+    /// The names in a folder, sorted, and whether there are more. If there are more than `most`, any `most` of them. Bytes that
+    /// are not UTF-8 are replaced.
     ///
     /// # Errors
     /// It cannot be opened or read, or is no folder.

@@ -1,4 +1,5 @@
-//! Another process: its files, as its own root folder shows them, its command line, its program, and when it began.
+//! Reads another process: its files, as its own root folder shows them, its command line, its program, when it began, and its
+//! parent.
 //!
 //! The process decides what its paths lead to. So a path is resolved inside of its root folder (openat2(2), RESOLVE_IN_ROOT), it
 //! is examined without opening the file (O_PATH), and only a regular file is opened then, through the descriptor that was
@@ -56,7 +57,7 @@ impl Inside {
         self.root.as_fd()
     }
 
-    /// When the process began, by the wall clock.
+    /// When the process began, by the wall clock, to 10 ms.
     ///
     /// # Errors
     /// It has ended, or is hidden.
@@ -64,7 +65,7 @@ impl Inside {
         stat::began_of(&self.read("stat", STAT)?)
     }
 
-    /// The id of the process that started it.
+    /// The id of its parent, which started it or took it over when that ended; 0: it has none.
     ///
     /// # Errors
     /// It has ended, or is hidden.

@@ -1,9 +1,10 @@
-//! Work that may never end, because another process or a server decides whether it does.
+//! Runs work that may never end, because another process or a server decides whether it does, and waits for it for a limited
+//! time.
 
 use std::{sync::mpsc, thread, time::Duration};
 
-/// What `work` returns; `None`: it has not ended within this time, or no thread could be started for it. It is not stopped: its
-/// thread ends with it, or with the program.
+/// What `work` returns; `None`: it has not ended within this time, it panicked, or no thread could be started for it. Work that
+/// takes longer is not stopped: its thread ends with it, or with the program.
 pub fn within<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,

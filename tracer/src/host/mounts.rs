@@ -48,10 +48,10 @@ pub const BPFFS: FileSystem = FileSystem {
 /// The file system of namespaces: each namespace is mounted by itself, so there is no command that mounts all.
 pub const NSFS: FileSystem = FileSystem { name: "nsfs", magic: 0x6e73_6673, mount_command: "" };
 
-/// Opens the root directory of tracefs.
+/// Opens the root directory of tracefs, mounted or not ([`open_root`]).
 ///
 /// # Errors
-/// As [`open_root`].
+/// It is not mounted, and cannot be mounted; the text says what to do.
 pub fn tracefs() -> io::Result<OwnedFd> {
     open_root(TRACEFS)
 }

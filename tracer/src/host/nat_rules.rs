@@ -1,4 +1,4 @@
-//! The source NAT rules of the network namespace of the calling thread: how many ports each of its addresses has.
+//! Reads the source NAT rules of the network namespace of the calling thread, and says how many ports each address has by them.
 //!
 //! Which connections are translated is not decided by these rules, but read from conntrack ([`crate::host::conntrack`]), which
 //! has those of other mechanisms, too.
@@ -111,7 +111,8 @@ impl NatRules {
         }
     }
 
-    /// The fewest ports that a known rule gives an address; [`ALL_PORTS`] if no rule is known.
+    /// The fewest ports that a known rule gives an address; [`ALL_PORTS`] if no rule is known. A rule that takes them from a map
+    /// counts as [`ALL_PORTS`].
     pub fn least(&self) -> u32 {
         self.rules.iter().map(Rule::ports).min().unwrap_or(ALL_PORTS)
     }
@@ -147,7 +148,9 @@ impl Rule {
 /// translated connections: asking loads the module.
 ///
 /// # Errors
-/// The step that failed. `PermissionDenied`: it needs CAP_NET_ADMIN.
+/// The step that failed. `PermissionDenied`: it needs CAP_NET_ADMIN. It is no error if the rules could not be read to their end
+/// within a second, or changed during each of three readings: then those that were read are returned, and
+/// [`NatRules::capacity`] is not exact.
 pub fn read() -> io::Result<NatRules> {
     let begin = Instant::now();
     let mut rules = NatRules::default();

@@ -1,4 +1,4 @@
-//! Netlink (netlink(7)): messages as bytes, and lists that the kernel dumps.
+//! Asks the kernel for lists by netlink (netlink(7)), and parses the messages: their headers and attributes.
 //!
 //! [`crate::host::sockdiag`] and [`crate::spread::addresses`] know the contents of the messages.
 
@@ -64,17 +64,19 @@ impl<T> Query<'_, T> {
     /// process in that namespace can send to a netlink socket there.
     ///
     /// # Errors
-    /// The step that failed. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each time that it was
-    /// tried. `QuotaExceeded`: there are more than `limit` answers.
+    /// The step that failed, with the kind of its errno. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each of
+    /// the five times that it was tried. `QuotaExceeded`: there are more than `limit` answers. `InvalidData`: an answer is
+    /// damaged.
     pub(crate) fn answers(&self) -> io::Result<Vec<T>> {
         self.answers_by(None)
     }
 
-    /// As [`Self::answers`], but if there is a socket `held`, about the network namespace in which it was opened,
-    /// whichever thread calls. No other thread may use the socket meanwhile (not checked).
+    /// All answers, asked for by the socket `held`: about the network namespace in which that was opened, whichever thread calls.
+    /// What it has received before is discarded. No other thread may use the socket meanwhile (not checked). `None`: as
+    /// [`Self::answers`].
     ///
     /// # Errors
-    /// As [`Self::answers`].
+    /// Those of [`Self::answers`].
     pub(crate) fn answers_by(&self, held: Option<&Socket>) -> io::Result<Vec<T>> {
         let mut buffer = vec![0; BUFFER];
         for _ in 0..TRIES {

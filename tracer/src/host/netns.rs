@@ -1,4 +1,5 @@
-//! Network namespaces, by their inode number, which the kernel side and the ledger use.
+//! Network namespaces: finds them, their names, and paths through which they can be entered, and enters them. They are known by
+//! their inode number, as in the kernel side and the ledger.
 
 mod discover;
 mod names;

@@ -1,4 +1,5 @@
-//! Settings of a network namespace that decide how connections fail, other than those of the port range.
+//! Reads the settings of a network namespace that decide how connections fail, other than those of the port range and of reuse
+//! ([`crate::host::capacity`]).
 
 use std::{fs, io, path::Path};
 
@@ -7,20 +8,20 @@ use crate::host::sysctl;
 /// The settings, by the files below /proc/sys/net. `None`: this kernel does not have it, or it cannot be read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct NetworkSettings {
-    /// With as many TIME_WAITs, further connections end without one (net.ipv4.tcp_max_tw_buckets).
+    /// The most TIME_WAITs: while there are as many, further connections end without one (net.ipv4.tcp_max_tw_buckets).
     pub most_time_waits: Option<u64>,
     /// Whether programs may bind IPv4 addresses that this namespace does not have (net.ipv4.ip_nonlocal_bind).
     pub nonlocal_bind: Option<bool>,
     /// The same for IPv6 (net.ipv6.ip_nonlocal_bind).
     pub nonlocal_bind_v6: Option<bool>,
-    /// The strictest reverse path filter of an interface (net.ipv4.conf.*.rp_filter).
+    /// The strictest reverse path filter of an interface (net.ipv4.conf.*.rp_filter), of the first 4,096 interfaces.
     pub reverse_path: Option<ReversePath>,
     /// The most connections that may wait at a listener, whatever its program asks for (net.core.somaxconn).
     pub longest_backlog: Option<u64>,
     /// How long FIN_WAIT2 lasts without the socket's program, in seconds (net.ipv4.tcp_fin_timeout).
     pub fin_wait2_s: Option<u64>,
-    /// The first port that needs no privilege to bind, which the range may not go below
-    /// (net.ipv4.ip_unprivileged_port_start).
+    /// The first port that a program may bind without a privilege (net.ipv4.ip_unprivileged_port_start). The port range cannot be
+    /// set to begin below it.
     pub first_unprivileged_port: Option<u16>,
 }
 

@@ -1,5 +1,5 @@
-//! Which process has a socket open, by /proc/PID/fd: at the start, for the holder of a port, and for the details of a
-//! tuple.
+//! Processes, by /proc: which of them has a socket open (/proc/PID/fd), their names, their children, and one process that stays
+//! the same while it is read.
 
 mod called;
 mod children;
@@ -20,10 +20,11 @@ pub use children::with_children;
 pub use opened::{OpenError, Opened};
 pub use search::Search;
 
-/// The process that was found to have a socket open; of several, for example after a fork, the one with the lowest
-/// id.
+/// The process that was found to have a socket open; of several that were looked at, for example after a fork, the one with the
+/// lowest id.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
+    /// Its id in this process's process namespace.
     pub pid: u32,
     /// Name of its leader: any bytes, NUL-padded.
     pub comm: [u8; 16],

@@ -1,4 +1,4 @@
-//! The kernel's own list of TCP sockets, by netlink sock_diag (sock_diag(7)).
+//! Lists the kernel's TCP sockets, by netlink sock_diag (sock_diag(7)).
 //!
 //! A dump lists the network namespace of the calling thread. It is not a snapshot: the kernel walks its hash table
 //! while sockets come and go.
@@ -58,11 +58,13 @@ pub struct DiagSocket {
     pub family: Family,
     /// One of [`tcp_state`].
     pub state: u8,
+    /// Local address; unspecified (`::` or `::ffff:0.0.0.0`): all addresses.
     pub source: Addr,
     /// Host byte order.
     pub source_port: u16,
+    /// Address of the peer; unspecified (`::` or `::ffff:0.0.0.0`): it is not connected.
     pub destination: Addr,
-    /// Host byte order.
+    /// Host byte order; 0: it is not connected.
     pub destination_port: u16,
     /// Number of the socket, unique and never reused; a time-wait socket keeps it.
     pub cookie: u64,
@@ -118,16 +120,18 @@ impl DiagSocket {
 /// state`) is set in `states`.
 ///
 /// # Errors
-/// The step that failed. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each time that it was tried.
-/// `QuotaExceeded`: there are more than [`MAX_SOCKETS`].
+/// The step that failed. `NotFound`: the kernel lacks tcp_diag, or has no sockets of this family. `Interrupted`: the dump was
+/// inconsistent (`NLM_F_DUMP_INTR`) each of the five times that it was tried. `QuotaExceeded`: there are more than
+/// [`MAX_SOCKETS`].
 pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
     dump_up_to(MAX_SOCKETS, family, states)
 }
 
-/// Lists the TCP sockets of both families that have this local port, in these states (see [`dump`]).
+/// Lists the TCP sockets of both families that have this local port (host byte order, not 0), in these states (see [`dump`]). On
+/// a kernel without IPv6, those of IPv4.
 ///
 /// # Errors
-/// As [`dump`]. `QuotaExceeded`: there are more than `limit` sockets.
+/// As [`dump`]. `QuotaExceeded`: there are more than `limit` sockets of both families together.
 pub fn dump_port(port: u16, limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
     let mut sockets = dump_of(port, limit, Family::V4, states)?;
     match dump_of(port, limit.saturating_sub(sockets.len()), Family::V6, states) {
@@ -165,18 +169,19 @@ fn is_wanted(state: u8, states: u32) -> bool {
     asks(state) || (state == tcp_state::CLOSE && asks(tcp_state::BOUND_INACTIVE))
 }
 
-/// Lists the TCP sockets of both families in these states: see [`dump`].
+/// Lists the TCP sockets of both families in these states (see [`dump`]); on a kernel without IPv6, those of IPv4.
 ///
 /// # Errors
-/// As [`dump`].
+/// As [`dump`]. `QuotaExceeded`: both families together have more than [`MAX_SOCKETS`].
 pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
     dump_all_up_to(MAX_SOCKETS, states)
 }
 
-/// Lists the TCP sockets of both families in these states (see [`dump`]), if there are at most `limit`.
+/// Lists the TCP sockets of both families in these states (see [`dump`]), if there are at most `limit`; on a kernel without IPv6,
+/// those of IPv4.
 ///
 /// # Errors
-/// As [`dump`]. `QuotaExceeded`: there are more than `limit` sockets.
+/// As [`dump`]. `QuotaExceeded`: both families together have more than `limit`.
 pub fn dump_all_up_to(limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
     let mut sockets = dump_up_to(limit, Family::V4, states)?;
     match dump_up_to(limit.saturating_sub(sockets.len()), Family::V6, states) {

@@ -34,7 +34,8 @@ impl SocketCounts {
         Ok(counts)
     }
 
-    /// Adds the numbers in the text of `sockstat` or `sockstat6`; none if it has no line for TCP.
+    /// Adds the numbers in the text of `sockstat` or `sockstat6`; none if it has no line for TCP. A value that is no number
+    /// counts as 0.
     pub(crate) fn add(&mut self, text: &str) {
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();

@@ -47,6 +47,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Begins a run. `parser`: its name, for messages. A parser that does not end within two minutes aborts the process.
     pub(crate) fn of(parser: &'static str) -> Self {
         let count = Arc::new(AtomicU64::new(0));
         let watched = watch(parser, Arc::clone(&count));
@@ -63,7 +64,7 @@ impl Run {
         }
     }
 
-    /// How many inputs the run has.
+    /// How many inputs the run has: TRACER_TEST_MUTATIONS, or 2,000 if that is not set or no number.
     pub(crate) fn inputs() -> u64 {
         variable("TRACER_TEST_MUTATIONS").unwrap_or(USUAL)
     }
@@ -71,7 +72,8 @@ impl Run {
     /// What a parser makes of an input.
     ///
     /// # Panics
-    /// It takes too long, or the run does (TRACER_TEST_LIMIT, in seconds).
+    /// It takes more than 10 ms of CPU time (200 ms without optimization), or the run takes longer than TRACER_TEST_LIMIT, in
+    /// seconds, which is checked once in 1,024 inputs.
     pub(crate) fn parse<T>(&mut self, input: &[u8], parse: impl Fn(&[u8]) -> T) -> T {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let (result, mut took) = timed(input, &parse);
@@ -160,7 +162,7 @@ fn timed<T>(input: &[u8], parse: impl Fn(&[u8]) -> T) -> (T, Duration) {
     (result.unwrap(), took)
 }
 
-/// The number in an environment variable; `None`: it is not set.
+/// The number in an environment variable; `None`: it is not set, or no number.
 fn variable<N: FromStr>(name: &str) -> Option<N> {
     env::var(name).ok().and_then(|it| it.parse().ok())
 }
@@ -190,7 +192,8 @@ fn watch(parser: &'static str, count: Arc<AtomicU64>) -> Sender<()> {
     sender
 }
 
-/// Flips, cuts, repeats, or joins.
+/// Changes an input in one of six ways: cuts its end or a part of it off, repeats a part, appends another input, inserts a byte,
+/// or flips up to eight bits. Cuts it to 64 KiB.
 fn damage(input: &mut Vec<u8>, corpus: &[&[u8]], random: &mut Random) {
     let (from, to) = (random.below(input.len() + 1), random.below(input.len() + 1));
     let part = from.min(to)..from.max(to);
@@ -218,7 +221,8 @@ fn damage(input: &mut Vec<u8>, corpus: &[&[u8]], random: &mut Random) {
     input.truncate(LARGEST);
 }
 
-/// Random numbers that are the same in every run (xorshift64*, Vigna 2016). The first one is not 0.
+/// Random numbers that are the same in every run (xorshift64*, Vigna 2016), from a seed that must not be 0 (not checked): of 0,
+/// all numbers are 0.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -235,6 +239,7 @@ impl Random {
         usize::try_from(number).unwrap()
     }
 
+    /// One of these inputs, of which there must be at least one.
     pub(crate) fn of<'a>(&mut self, corpus: &[&'a [u8]]) -> &'a [u8] {
         corpus[self.below(corpus.len())]
     }

@@ -7,6 +7,9 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Runs `test` in a new thread, in a new network namespace whose loopback is up. The namespace ends with the thread
 /// and with what `test` has opened in it.
+///
+/// # Panics
+/// `test` panics, or the namespace cannot be made (without CAP_SYS_ADMIN) or its loopback not be set up.
 pub(crate) fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let body = || {

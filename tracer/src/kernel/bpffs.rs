@@ -43,7 +43,7 @@ const MAX_UNMOUNTS: usize = 64;
 pub(super) struct Bpffs {
     /// Its root directory, open for reading.
     pub root: Arc<OwnedFd>,
-    /// Where it is mounted.
+    /// Where it is mounted: a path in the mount namespace in which it was found.
     pub path: PathBuf,
     /// Its device number, as `st_dev` of its files: each bpffs has its own.
     pub device: u64,
@@ -80,7 +80,8 @@ pub(super) fn for_rules() -> Result<Bpffs, Error> {
 }
 
 /// Every bpffs that can be opened, in the host's mount namespace and in this process's, also those that another mount
-/// covers. The first is the one in which rules are pinned, if the host's mount namespace can be entered. Mounts none.
+/// covers. The first is the one in which rules are pinned, if the host's mount namespace can be entered. Mounts none. What cannot
+/// be read is logged and left out; empty: no bpffs is found.
 pub(super) fn all() -> Vec<Bpffs> {
     let mut found: Vec<Bpffs> = Vec::new();
     let mut add = |more: io::Result<Vec<Bpffs>>| match more {

@@ -1,4 +1,4 @@
-//! Commands that ask the kernel side to change the ledger: only BPF programs write to the ledger.
+//! Runs commands that change the ledger in the kernel: only BPF programs write to the ledger.
 #![expect(unsafe_code, reason = "a command is passed as the words that the program reads")]
 
 use std::os::fd::AsFd;

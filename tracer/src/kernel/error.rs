@@ -1,4 +1,4 @@
-//! Texts of aya's errors: of a map that cannot be used, and of any error with its sources.
+//! Makes texts of aya's errors: of a map that cannot be used, and of any error with its sources.
 
 use crate::error::Error;
 

@@ -29,7 +29,8 @@ impl Events {
         Ok(Self(ring))
     }
 
-    /// Calls `each` for the records that are in the ring now, at most `limit` of them. Returns how many it read.
+    /// Reads records, oldest first, until the ring is empty or `limit` of them are read: also those that arrive meanwhile. Calls
+    /// `each` with the bytes of each record, and returns how many it read.
     pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
         while count < limit
@@ -41,8 +42,8 @@ impl Events {
         count
     }
 
-    /// Waits until a quarter of the ring is in use, at most for `timeout`; a signal ends the wait, too. Few events do not end it:
-    /// they are read after `timeout`.
+    /// Returns at once if the ring has records. Else waits until records fill a quarter of it, a signal arrives, or `timeout` is
+    /// over (1 s if `timeout` is too long for a timespec). Records that fill less do not end the wait.
     pub fn wait(&self, timeout: std::time::Duration) {
         let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];

@@ -1,4 +1,5 @@
-//! Finds out what this kernel offers. Unknown is not the same as absent: `None` means that it is not known.
+//! Finds out what this kernel offers. Unknown is not the same as absent: `None` means that it is not known, unless the comment of
+//! a field says more.
 #![expect(unsafe_code, reason = "one bpf(2) call, to see whether it is refused")]
 
 use std::{

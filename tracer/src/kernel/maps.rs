@@ -1,4 +1,4 @@
-//! Typed access to the BPF maps.
+//! Reads and writes the ledger's BPF maps as typed values.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -71,7 +71,7 @@ impl Maps {
         Ok(())
     }
 
-    /// How many entries of each table are in use; the index is a [`Table`].
+    /// How many entries of each table are in use; the index is a [`Table`]. A count that is below 0 for a moment is 0.
     ///
     /// # Errors
     /// `SHARES` cannot be read.
@@ -81,7 +81,8 @@ impl Maps {
         Ok(totals.held.map(|held| if held >> 63 == 0 { held } else { 0 }))
     }
 
-    /// Sets which calls have events.
+    /// Sets the filter by which hooks choose the sockets that have events. Hooks read it only if they were loaded with the global
+    /// `FILTERED` set to 1.
     ///
     /// # Errors
     /// `FILTER` cannot be written.
@@ -97,10 +98,10 @@ impl Maps {
         self.control.set(CONTROL_SEEDING, u32::from(seeding), 0).map_err(wrong(map::CONTROL))
     }
 
-    /// Calls `each` for every tuple, in no order.
+    /// Calls `each` for every tuple, in no order. A tuple that is inserted or removed meanwhile may be left out.
     ///
     /// # Errors
-    /// `TUPLES` cannot be read.
+    /// `TUPLES` cannot be read. `each` was called for the tuples that were read until then.
     pub fn tuples(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
         read(&self.tuples, map::TUPLES, &mut self.batch, each)
     }
@@ -111,30 +112,32 @@ impl Maps {
         map.get(key, 0).ok()
     }
 
-    /// Calls `each` for every held port, in no order.
+    /// Calls `each` for every port that connect() took and that is held, in no order, with [`Conn::for_userspace`] of its entry.
+    /// A port that is taken or released meanwhile may be left out.
     ///
     /// # Errors
-    /// `CONNS` cannot be read.
+    /// `CONNS` cannot be read. `each` was called for the ports that were read until then.
     pub fn conns(&mut self, mut each: impl FnMut(ConnKey, Conn)) -> Result<(), Error> {
         read(&self.conns, map::CONNS, &mut self.batch, |key, conn: Conn| {
             each(key, conn.for_userspace());
         })
     }
 
-    /// Calls `each` for every bound port, in no order.
+    /// Calls `each` for every port that bind() or listen() took and that is held, in no order. A port that is taken or released
+    /// meanwhile may be left out.
     ///
     /// # Errors
-    /// `BOUND_PORTS` cannot be read.
+    /// `BOUND_PORTS` cannot be read. `each` was called for the ports that were read until then.
     pub fn binds(&mut self, each: impl FnMut(ConnKey, Bound)) -> Result<(), Error> {
         read(&self.binds, map::BOUND_PORTS, &mut self.batch, each)
     }
 
-    /// Calls `each` for every port in `TOUCHED`: those that bind() or listen() took at some time, by
-    /// [`tracer_common::port_of`]. Empty on kernels that give such a port to connect() although a socket that got it from
-    /// connect() still has it (Linux 6.18 and later).
+    /// Calls `each` for every entry of `TOUCHED`, in no order: the ports that bind() or listen() took at some time. The key is
+    /// that of [`tracer_common::port_of`]. There are none on kernels that give such a port to connect() although a socket that
+    /// got it from connect() still has it (Linux 6.18 and later).
     ///
     /// # Errors
-    /// `TOUCHED` cannot be read.
+    /// `TOUCHED` cannot be read. `each` was called for the entries that were read until then.
     pub fn touched(&mut self, each: impl FnMut(u64, Touched)) -> Result<(), Error> {
         read(&self.touched, map::TOUCHED, &mut self.batch, each)
     }
@@ -211,25 +214,26 @@ impl TupleReader {
         Self { map, batch: Batch::default() }
     }
 
-    /// Calls `each` for every tuple, in no order.
+    /// Calls `each` for every tuple, in no order. A tuple that is inserted or removed meanwhile may be left out.
     ///
     /// # Errors
-    /// `TUPLES` cannot be read.
+    /// `TUPLES` cannot be read, or is not a hash map. `each` was called for the tuples that were read until then.
     pub fn read(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
         read(&self.map, map::TUPLES, &mut self.batch, each)
     }
 }
 
-/// Totals that the kernel side counted since the start; of a rule, whose maps are pinned, since its first start.
+/// Totals that the kernel side counted since the map `STATS` was made: at the start of this process, or at the first start of a
+/// rule, with which the map is pinned.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
     /// Events that the event mask and the filter let through.
     pub seen: u64,
     /// Events of `seen` that were written to the ring buffer.
     pub emitted: u64,
-    /// connect(), bind() and listen() calls that failed, by [`Cause`], also those that the filter leaves out.
+    /// connect(), bind() and listen() calls that failed, also those that the filter leaves out; the index is a [`Cause`].
     pub failed: [u64; Cause::COUNT],
-    /// Losses, by [`Loss`].
+    /// Losses; the index is a [`Loss`].
     pub lost: [u64; Loss::COUNT],
     /// How often the kernel skipped a hook since this process attached it, as far as the kernel counts that.
     pub hook_missed: u64,

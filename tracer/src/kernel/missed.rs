@@ -28,7 +28,7 @@ impl FromIterator<Option<u64>> for Missed {
     }
 }
 
-/// How often the kernel skipped this program; `None`: it does not count that, or /proc cannot be read.
+/// How often the kernel skipped this program since it was loaded; `None`: it does not count that, or /proc cannot be read.
 pub(super) fn of_program(program: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     recursion_misses(&fs::read_to_string(path).ok()?)
@@ -38,8 +38,8 @@ fn recursion_misses(fdinfo: &str) -> Option<u64> {
     field(fdinfo, "recursion_misses:")
 }
 
-/// How long this program ran, in ns (0 while kernel.bpf_stats_enabled is 0); `None`: the kernel does not say, or /proc cannot
-/// be read.
+/// How long this program ran since it was loaded, in ns, without the time in which kernel.bpf_stats_enabled was 0; `None`: the
+/// kernel does not say, or /proc cannot be read.
 pub(super) fn run_time_ns(program: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     field(&fs::read_to_string(path).ok()?, "run_time_ns:")

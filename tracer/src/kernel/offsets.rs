@@ -1,4 +1,4 @@
-//! Offsets of the fields that the BPF programs read, in the running kernel's structures.
+//! Looks up the offsets of the fields that the BPF programs read, in the running kernel's BTF.
 
 use tracer_common::settings::{SOCK_COMMON_LEN, global};
 

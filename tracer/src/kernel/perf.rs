@@ -1,5 +1,5 @@
-//! Programs on perf events. They are attached here and not by aya 0.14: aya needs a mounted tracefs to attach a
-//! tracepoint, and does not give out the descriptor that says how often a kprobe was skipped.
+//! Attaches programs to perf events: tracepoints, kprobes and kretprobes. This is done here and not by aya 0.14: aya needs a
+//! mounted tracefs to attach a tracepoint, and does not give out the descriptor that says how often a kprobe was skipped.
 #![expect(unsafe_code, reason = "raw perf_event_open(2), ioctl(2) and bpf(2)")]
 
 use std::{
@@ -44,7 +44,7 @@ struct PerfEventAttr {
 /// every CPU. Dropping the descriptor detaches it.
 ///
 /// # Errors
-/// As perf_event_open(2) and ioctl(2).
+/// As perf_event_open(2): it may not be opened, or there is no such tracepoint. As ioctl(2): the program is of another kind.
 pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd> {
     let attr = PerfEventAttr { kind: PERF_TYPE_TRACEPOINT, config: id, ..PerfEventAttr::default() };
     let event = open(&attr)?;
@@ -52,7 +52,7 @@ pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<
     Ok(event)
 }
 
-/// Attaches a program to the entry of a kernel function, or to its return. The program then runs on every CPU.
+/// Attaches a program to the entry of a kernel function, or if `at_return`, to its return. The program then runs on every CPU.
 /// Dropping the descriptor detaches it. The descriptor is a link where the kernel has links for perf events (Linux
 /// 5.15), and [`sys::link_missed`] can read it; on older kernels it is the perf event.
 ///

@@ -1,4 +1,4 @@
-//! From the facts about the kernel to the backends worth trying, with the reasons. No I/O.
+//! Chooses by the facts about the kernel which backends are worth trying, and says why the others are not. No I/O.
 
 use std::{fmt, str::FromStr};
 

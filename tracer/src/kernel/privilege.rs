@@ -1,4 +1,4 @@
-//! Capabilities: which ones are needed, which ones are missing, and giving them up after attaching.
+//! Says which capabilities are needed and which ones are missing, and gives them up after attaching.
 //!
 //! Capabilities belong to a thread, so everything here concerns the calling thread and the threads that it starts
 //! afterwards.
@@ -62,7 +62,7 @@ pub fn in_first_users() -> bool {
     !fs::metadata("/proc/self/ns/user").is_ok_and(|it| it.ino() != FIRST_USERS)
 }
 
-/// Names of the needed capabilities.
+/// Names of the capabilities without which nothing can be attached.
 pub fn needed() -> Vec<&'static str> {
     missing(CapabilitySet::empty())
 }
@@ -122,8 +122,8 @@ pub const KEPT_FOR_SANDBOXES: CapabilitySet =
 pub const KEPT_FOR_NAMESPACES: CapabilitySet =
     CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
 
-/// The capabilities that the threads of `tracer doctor` keep which look at the host: the same, and CAP_NET_ADMIN for the
-/// table of tracked connections and the rules of a NAT.
+/// The capabilities that the threads of `tracer doctor` keep which look at the host: [`KEPT_FOR_NAMESPACES`], and CAP_NET_ADMIN
+/// for the table of tracked connections and the rules of a NAT.
 pub const KEPT_FOR_LOOKING: CapabilitySet = KEPT_FOR_NAMESPACES.union(CapabilitySet::NET_ADMIN);
 
 /// Gives up every capability except `keep`, for the calling thread and those that it starts later, and the ways to
@@ -139,8 +139,9 @@ pub fn drop_after_attach(keep: CapabilitySet) -> io::Result<()> {
     keep_only(keep)
 }
 
-/// Makes it impossible to regain capabilities other than `keep`, for the calling thread and those that it starts later;
-/// without CAP_SETPCAP only together with [`keep_only`]. Until then, the thread still has the capabilities that it has now.
+/// Empties the ambient and the bounding set, the latter except for `keep`, for the calling thread and those that it starts
+/// later. Its effective and permitted capabilities stay until [`keep_only`]. Without CAP_SETPCAP the bounding set stays, too:
+/// then only the `no_new_privs` of [`keep_only`] prevents that capabilities are regained.
 ///
 /// # Errors
 /// As capget(2) and prctl(2).

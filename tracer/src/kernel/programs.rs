@@ -2,7 +2,8 @@
 
 use super::plan::Backend;
 
-/// Where a program is attached.
+/// Where a program is attached: at the kernel function or tracepoint of this name, or at the root cgroup. Which call a cgroup
+/// program is for is part of the program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hook {
     FEntry(&'static str),

@@ -1,4 +1,4 @@
-//! bpf(2) calls that aya 0.14 does not offer.
+//! Makes the bpf(2) calls that aya 0.14 does not offer.
 #![expect(unsafe_code, reason = "raw bpf(2)")]
 
 mod ids;
@@ -39,10 +39,12 @@ const CHUNK: u32 = 1024;
 
 /// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), and calls `each` with the bytes of its key
 /// and of its value. An entry that is inserted or removed meanwhile may be read or not; none is read twice unless it
-/// was removed and inserted again.
+/// was removed and inserted again. `key_size` and `value_size`: in bytes; they must be the map's (not checked), because the
+/// kernel writes that much for each entry.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2); ENOSPC: a bucket of the hash has more than 2^20 entries. `each` was called for the entries that were read until
+/// then.
 pub(super) fn read_map(
     map: BorrowedFd<'_>,
     key_size: usize,
@@ -114,10 +116,11 @@ const CONTEXT_SIZE: u32 = 96;
 
 const _: () = assert!(CONTEXT_SIZE as usize == size_of::<[u64; 12]>());
 
-/// Runs a raw tracepoint program with `context` as its arguments (Linux 5.10), and returns its return value.
+/// Runs a raw tracepoint program once, on the current CPU, with `context` as its arguments (Linux 5.10), and returns its return
+/// value.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): the kernel is older, or the descriptor is not that of such a program.
 pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -> io::Result<u32> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -132,7 +135,8 @@ pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -
 /// Opens the object that is pinned at a path of a bpffs (BPF_OBJ_GET).
 ///
 /// # Errors
-/// As bpf(2), or the path has a NUL.
+/// As bpf(2): ENOENT: nothing is there; EPERM or EACCES: it may not be opened, or is no pinned object. `InvalidInput`: the path
+/// has a NUL.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -144,7 +148,8 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// Pins a map or a link at a path of a bpffs (BPF_OBJ_PIN).
 ///
 /// # Errors
-/// As bpf(2): EEXIST: the name is taken; EINVAL: it is neither a map nor a link (but a perf event). The path has a NUL.
+/// As bpf(2): EEXIST: the name is taken; EINVAL: it is neither a map nor a link (but a perf event). `InvalidInput`: the path has
+/// a NUL.
 pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -154,7 +159,7 @@ pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Replaces the program of a cgroup link in one step (BPF_LINK_UPDATE, Linux 5.7).
+/// Replaces the program of a cgroup link in one step, so that each call runs the old or the new one (BPF_LINK_UPDATE, Linux 5.7).
 ///
 /// # Errors
 /// As bpf(2): the cgroup of the link is gone, or the program is of another type.
@@ -166,11 +171,11 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more. Of another kind of link, a
-/// number without meaning.
+/// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more. Of another kind of link, and
+/// of a program or map, a number without meaning.
 ///
 /// # Errors
-/// As bpf(2): the descriptor is not a link.
+/// As bpf(2); EINVAL: the descriptor is not that of a BPF object.
 pub(super) fn cgroup_of(link: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: all-zero is a valid bpf_link_info.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -189,10 +194,11 @@ fn c_path(path: &Path) -> io::Result<CString> {
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// Makes a link of a program to a perf event (Linux 5.15). The link keeps the event open.
+/// Makes a link of a program to a perf event (Linux 5.15), which attaches the program. The link keeps the event open; the program
+/// is detached when the link's last descriptor and pin are gone.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): EINVAL before Linux 5.15.
 pub(super) fn create_perf_link(
     program: BorrowedFd<'_>,
     event: BorrowedFd<'_>,
@@ -212,7 +218,7 @@ fn owned(fd: i64) -> io::Result<OwnedFd> {
 }
 
 /// How often the kernel skipped the kprobe or kretprobe of this link (Linux 6.7). `None`: it does not count that, or
-/// the descriptor is not a link. Of another kind of link, a number without meaning.
+/// the descriptor is a perf event. Of another kind of link, a number without meaning.
 pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
     const MISSED: usize =
         offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed);

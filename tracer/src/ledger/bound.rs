@@ -1,5 +1,5 @@
-//! Ports that bind() and listen() took: which entries of their table, `BOUND_PORTS`, contradict a dump of the kernel's
-//! sockets, and which entries are missing. No I/O: dumps and readings in, commands out.
+//! Decides which entries of `BOUND_PORTS` (the ports that bind() and listen() took) contradict a dump of the kernel's sockets,
+//! and which entries are missing. No I/O: dumps and readings in, commands out.
 //!
 //! A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 

@@ -1,4 +1,4 @@
-//! Which sockets of a dump hold their port because of connect(). No I/O.
+//! Decides which sockets of a dump hold their port because of connect(). No I/O.
 //!
 //! A dump shows both ends of every local connection, and does not say which of them called connect(). Only that one
 //! belongs in the ledger, so states, listeners and ports must decide.
@@ -76,7 +76,8 @@ fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
     }
 }
 
-/// Whether the socket has a connection (TIME_WAIT included), or is making one.
+/// Whether the socket has a connection (TIME_WAIT included), or is making one: any state but LISTEN and CLOSE, and neither of its
+/// ports is 0.
 pub(crate) fn is_connected(socket: &DiagSocket) -> bool {
     let idle = matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE);
     !idle && socket.source_port != 0 && socket.destination_port != 0

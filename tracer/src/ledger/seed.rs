@@ -1,5 +1,5 @@
-//! Sockets that the hooks did not see being opened: which sockets of a dump belong in the ledger, and which entries
-//! of the ledger contradict a dump. No I/O: dumps and readings in, commands out.
+//! Decides which sockets of a dump belong in the ledger although no hook saw them being opened, and which entries of the ledger
+//! contradict a dump. No I/O: dumps and readings in, commands out.
 
 use foldhash::{HashMap, HashSet};
 use tracer_common::{
@@ -20,6 +20,7 @@ use crate::{
 /// The port range of one network namespace, and its TCP sockets as the kernel listed them.
 #[derive(Clone, Debug, Default)]
 pub struct Dump {
+    /// Inode number of the namespace.
     pub netns: u32,
     pub range: PortRange,
     pub sockets: Vec<DiagSocket>,
@@ -34,7 +35,8 @@ pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
     sockets.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
 }
 
-/// Commands that add a dump's outgoing connections, its listeners, and its sockets that are bound and idle to the ledger.
+/// Commands that add a dump's outgoing connections ([`outbound`]), its listeners, and its sockets that are bound and idle to the
+/// ledger. `owners`: the processes of the sockets, as far as they are known.
 pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     conns(dump, owners).chain(bound(dump, owners))
 }
@@ -73,7 +75,8 @@ pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> +
         .map(|socket| (tuple(socket, dump.netns), socket.expires_ms))
 }
 
-/// Commands that add the listeners of a dump, and its sockets that are bound and idle.
+/// Commands that add the listeners of a dump, and its sockets that are bound and idle. `owners`: the processes of the sockets, as
+/// far as they are known.
 pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     dump.sockets.iter().filter_map(|socket| {
         let flags = match socket.state {

@@ -124,7 +124,8 @@ pub struct Chosen {
 }
 
 /// Chooses the sizes: those of tables that a rule has, else those of the command line, else by the host. The last kind
-/// is made smaller if memory is short.
+/// is halved, the largest first, until all tables fit into the least of a 16th of the machine's memory, a quarter of what is
+/// available and a quarter of the cgroup's limit; but not below a smallest size (`LEAST`), even if they do not fit then.
 pub fn choose(requested: &RequestedSizes, kept: &Kept, facts: &Facts) -> Chosen {
     let (wanted, by_host) = conns(facts);
     let conns = kept.conns.or(requested.conns).unwrap_or(wanted);

@@ -23,6 +23,7 @@ pub struct Forecast {
 /// ([`TupleKey::of_bind`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
+    /// The key of the tuple, or of the address.
     pub key: TupleKey,
     /// Name of its network namespace; `None`: it has none, or it is not known.
     pub netns_name: Option<Arc<str>>,
@@ -92,9 +93,9 @@ pub struct Rates {
 }
 
 impl Row {
-    /// Makes the row from a reading and, if there is one, the reading `elapsed` before it. `limits`: those of its
-    /// namespace; `None`: not known. The row has no forecast (see [`Self::with`]), no names of a namespace or container,
-    /// and no note.
+    /// Makes the row from a reading and, if there is one, the reading `elapsed` before it (if that is 0, without rates).
+    /// `limits`: those of its namespace; `None`: not known. The row has no forecast (see [`Self::with`]), no names of a namespace
+    /// or container, and no note.
     pub fn new(
         key: TupleKey,
         now: &TupleCount,
@@ -135,12 +136,13 @@ impl Row {
         Self { eta_s: forecast.eta_s, reusable: forecast.reusable, ..self }
     }
 
-    /// Failed calls, of all causes.
+    /// Failed calls since the tuple was added to the ledger, of all causes.
     pub fn failures(&self) -> u64 {
         self.failed.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// Failed calls by cause, without causes that did not occur.
+    /// Failed calls since the tuple was added to the ledger by cause, in the order of [`Cause::ALL`], without causes that did not
+    /// occur.
     pub fn failures_by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
     }

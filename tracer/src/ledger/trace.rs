@@ -1,5 +1,5 @@
-//! A running tracer: the attached BPF side, the older sockets, and the port ranges of network namespaces. `tracer
-//! record`, `tracer tuples` and all other live commands use it.
+//! A running tracer: has the attached BPF side and what userspace knows about namespaces, reads tuples and ports, and compares
+//! the ledger with the kernel's sockets. `tracer record`, `tracer tuples` and all other live commands use it.
 
 mod agreement;
 mod balance;
@@ -143,7 +143,7 @@ impl Tracer {
     /// Reads all tuples: see [`Self::tuples`].
     ///
     /// # Errors
-    /// The map cannot be read.
+    /// The map cannot be read. [`Self::tuples`] then has only the tuples that were read until then.
     pub fn read_tuples(&mut self) -> Result<(), Error> {
         let mut tuples = std::mem::take(&mut self.tuples);
         tuples.clear();
@@ -152,7 +152,8 @@ impl Tracer {
         result
     }
 
-    /// Calls `each` for every tuple, with the limits of its namespace (`None`: not known). [`Self::tuples`] stays as it is.
+    /// Calls `each` for every tuple, with the limits of its namespace (`None`: not known). [`Self::tuples`] stays as it is, but
+    /// [`Self::lacks_limits`] and [`Self::refresh_ranges`] are about the namespaces of this reading from now on.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -189,7 +190,8 @@ impl Tracer {
         earlier.replace(&mut self.tuples);
     }
 
-    /// Whether the newest reading has a namespace whose [`Self::limits`] are not known.
+    /// Whether a tuple of the newest [`Self::read_tuples`] or [`Self::each_tuple`] is in a namespace whose [`Self::limits`] are
+    /// not known.
     pub fn lacks_limits(&self) -> bool {
         self.namespaces.iter().any(|netns| self.limits(*netns).is_none())
     }
@@ -349,11 +351,12 @@ impl Tracer {
         Ok(counters)
     }
 
-    /// Reconciles if it is time to: 1 to 8 s after the last time if the kernel has skipped a hook since, or may have skipped
-    /// one that it does not count; 3 to 15 s after it if entries lack room in a table; else 5 to 30 s after it.
+    /// Logs a warning for each table that became nearly full. Then reconciles if it is time to: 1 to 8 s after the last time if
+    /// the kernel has skipped a hook since, or may have skipped one that it does not count; 3 to 15 s after it if entries lack
+    /// room in a table; else 5 to 30 s after it. Within these limits, the longer the last comparison took, the later.
     ///
     /// # Errors
-    /// As [`Self::reconcile`].
+    /// A map cannot be read, or a command fails.
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
         self.check_tables()?;
         let missed = self.session.missed_hooks();

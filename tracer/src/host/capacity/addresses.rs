@@ -1,4 +1,4 @@
-//! How many ports bind(address, 0) has left at each address where it is used. No I/O.
+//! Counts how many ports bind(address, 0) has left at each address where it is used. No I/O.
 //!
 //! bind(address, 0) is given any port of the range that is not reserved and that no socket has at this address or at all
 //! addresses. Sockets of connections count, too, whatever their destination, and so do listeners and TIME_WAITs
@@ -27,6 +27,7 @@ type Place = (u32, Addr);
 pub struct AddressUse {
     /// Inode number of its network namespace.
     pub netns: u32,
+    /// The address; unspecified (`::` or `::ffff:0.0.0.0`): all addresses, or all IPv4 addresses.
     pub address: Addr,
     /// Ports of the range that bind(address, 0) cannot be given, without reserved ones.
     pub in_use: u32,
@@ -118,7 +119,8 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// The use of each address, sorted by namespace and address. `binds`: the same as for [`Self::new`].
+    /// The use of each address that [`Self::new`] chose, sorted by namespace and address. `binds`: the same as for [`Self::new`].
+    /// Ports that are bound and whose sockets were not added as connections count as in use, too.
     pub fn end(mut self, binds: &[(ConnKey, Bound)]) -> Vec<AddressUse> {
         for (key, place) in std::mem::take(&mut self.idle) {
             self.insert(place, key.port);
@@ -156,14 +158,16 @@ impl<'a> Addresses<'a> {
     }
 }
 
-/// How many ports were taken and released at each address, as far as readings show it: counters as those of a tuple.
+/// How many ports were taken and released at each address, in the form of a tuple's counters (only `opened` and `released`). A
+/// port that was taken and released between two readings does not count.
 #[derive(Debug, Default)]
 pub struct AddressCounters {
     counts: HashMap<Place, TupleCount>,
 }
 
 impl AddressCounters {
-    /// Adds a reading. Addresses that it does not have are forgotten.
+    /// Adds a reading: the ports in use at an address that was not in the one before count as taken. Addresses that it does not
+    /// have are forgotten.
     pub fn add(&mut self, uses: &[AddressUse]) {
         let mut before = std::mem::take(&mut self.counts);
         for one in uses {

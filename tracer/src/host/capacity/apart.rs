@@ -1,4 +1,4 @@
-//! Which held ports take no room, because connect() cannot be given them. No I/O.
+//! Finds the held ports that take no room, because connect() cannot be given them. No I/O.
 //!
 //! connect() can be given a port that another connection has towards another destination. bind() can take it as well,
 //! at another address: from then on, connect() is not given it. Then it counts as a bound port, and must not count

@@ -1,4 +1,4 @@
-//! Bound ports of all network namespaces.
+//! A list of the bound ports of all network namespaces.
 
 /// Ports by network namespace (its inode number), without duplicates; 8 bytes each.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

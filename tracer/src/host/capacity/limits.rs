@@ -1,5 +1,5 @@
-//! How many ports of a network namespace connect() can be given: the namespace's range, without reserved ports and without
-//! ports that connect() is not given because of bind() or listen().
+//! Computes how many ports of a network namespace connect() can be given: the namespace's range, without reserved ports and
+//! without ports that connect() is not given because of bind() or listen().
 
 use std::ops::RangeInclusive;
 
@@ -23,23 +23,23 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How many ports the range has, reserved and bound ones included.
+    /// How many ports the range has, reserved and bound ones included; 0 if `low` is above `high`.
     pub fn all(&self) -> u32 {
         (u32::from(self.high) + 1).saturating_sub(u32::from(self.low))
     }
 
-    /// Ports that connect() can be given for a tuple which holds none.
+    /// How many ports connect() can be given for a tuple which holds none.
     pub fn usable(&self) -> u32 {
         self.all().saturating_sub(self.reserved).saturating_sub(self.bound)
     }
 
-    /// Ports that bind(address, 0) can be given at an address where none is taken: the range without reserved ports.
+    /// How many ports bind(address, 0) can be given at an address where none is taken: the range without reserved ports.
     pub fn unreserved(&self) -> u32 {
         self.all().saturating_sub(self.reserved)
     }
 
-    /// Ports that this tuple can hold: those that it holds, and those that connect() can still be given. For a
-    /// [`TupleKey::of_bind`]: those that bind(address, 0) can be given in all.
+    /// How many ports this tuple can hold: those that it holds, and those that connect() can still be given. For a
+    /// [`TupleKey::of_bind`]: those that bind(address, 0) can be given in all, [`Self::unreserved`].
     pub fn capacity_of(&self, key: &TupleKey, count: &TupleCount) -> u32 {
         if key.is_of_bind() { self.unreserved() } else { count.capacity(self.usable()) }
     }
@@ -53,7 +53,7 @@ impl Limits {
         }
     }
 
-    /// Which kinds of ports are missing from the range, in words; empty: none.
+    /// Which kinds of ports connect() is not given in the range: `reserved`, `bound`, or both; empty: none.
     pub fn taken_by(&self) -> &'static str {
         match (self.reserved, self.bound) {
             (0, 0) => "",
@@ -99,6 +99,7 @@ impl Usable {
         true
     }
 
+    /// The range, and how many of its ports are reserved or blocked.
     pub fn limits(&self) -> Limits {
         self.limits
     }

@@ -1,4 +1,4 @@
-//! Sets of ports that are kept for long, in little memory: a host can have thousands of namespaces, and the users who
+//! Sets of ports in little memory, for those that are kept for long: a host can have thousands of namespaces, and the users who
 //! make the namespaces choose the port ranges.
 
 use std::ops::RangeInclusive;

@@ -23,6 +23,7 @@ impl PortSet {
         self.0[usize::from(port >> 6)] |= 1 << (port & 63);
     }
 
+    /// Removes a port, if it is there.
     pub fn remove_one(&mut self, port: u16) {
         self.0[usize::from(port >> 6)] &= !(1 << (port & 63));
     }

@@ -1,4 +1,4 @@
-//! The processes in a cgroup and below it; and the cgroup of a process.
+//! Finds the processes in a cgroup and below it, and the cgroup of a process.
 
 use std::{
     collections::BTreeSet,
@@ -33,12 +33,12 @@ pub struct Opened {
 /// What is in a cgroup.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Members {
-    /// The ids of the cgroup and of those below it.
+    /// The ids of the cgroup and of those at most 129 levels below it.
     pub cgroups: BTreeSet<u64>,
     /// The processes in these. Processes that this process cannot see, because they are in another process namespace, are
-    /// missing.
+    /// missing, and so are those after the first 4 MiB of a cgroup's list (half a million).
     pub pids: BTreeSet<u32>,
-    /// Whether there are too many cgroups, or there was no time for all of them.
+    /// Whether there are more than 100,000 cgroups, or there was no time for all of them: then some are missing.
     pub cut_short: bool,
 }
 
@@ -46,7 +46,8 @@ impl Opened {
     /// Opens the cgroup of a `--cgroup` value: see [`super::resolve_arg`].
     ///
     /// # Errors
-    /// As [`super::resolve_arg`].
+    /// There is no such cgroup; the path is not in cgroup2; it or the root of the hierarchy cannot be opened, or the cgroup is
+    /// not below that root.
     pub fn open(value: &str) -> Result<Self, CgroupError> {
         let root = super::root().map_err(CgroupError::NoHierarchy)?;
         let failed = |source| CgroupError::Open { path: value.to_owned(), source };

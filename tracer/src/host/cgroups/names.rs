@@ -1,4 +1,4 @@
-//! Names of cgroup ids, kept after their cgroup is removed.
+//! Keeps the names of cgroup ids, also after their cgroup is removed.
 
 use std::{
     ffi::OsStr,
@@ -87,7 +87,7 @@ impl Names {
 
     /// The name of a cgroup. If the id is not known, the hierarchy is read again: by `now` at most once a second, less
     /// often if that takes long, and for the same id once in five minutes. `None`: the id is 0, or no reading has
-    /// found it: none is due yet, the cgroup existed only between two readings, or there are too many cgroups.
+    /// found it: none is due yet, the cgroup existed only between two readings, or there are more than 100,000 cgroups.
     pub fn get(&mut self, id: u64, now: Instant) -> Option<&Name> {
         if id != 0 && !self.by_id.contains_key(&id) && self.may_walk(id, now) {
             let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The counters of conntrack: what happened to packets that were to get an entry.
+//! Reads the counters of conntrack: what happened to packets that were to get an entry.
 
 use std::io;
 
@@ -58,7 +58,8 @@ impl Counters {
 }
 
 /// The number of entries, and the counters, in the text of `/proc/net/stat/nf_conntrack`: a line of names, then one row for each
-/// CPU, with hexadecimal numbers. `entries` is the same in each row. `None`: it is no such text.
+/// CPU, with hexadecimal numbers. The counters are added up over the CPUs; `entries` is the same in each row. `None`: a needed
+/// column or all rows are missing, or a row is damaged. (`chainlength` may be missing: it counts as 0.)
 pub(super) fn parse(text: &str) -> Option<(u32, Counters)> {
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next()?.split_ascii_whitespace().collect();

@@ -1,4 +1,4 @@
-//! An entry of conntrack as bytes (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+//! Parses an entry of conntrack as netlink returns it (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -59,7 +59,7 @@ pub struct Snat {
 /// How far a connection is, as conntrack saw it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum State {
-    /// Any other state: it is open, or being opened or closed; or its protocol is not TCP.
+    /// Neither of the two below: it is open, or being opened or closed; or its protocol is not TCP.
     Live,
     /// Both ends have closed the connection, in order.
     TimeWait,

@@ -1,4 +1,4 @@
-//! The list of entries, by netlink. It is counted while it is read: see [`Mappings`].
+//! Reads the list of conntrack's entries by netlink. It is counted while it is read: see [`Mappings`].
 
 use std::{
     io,
@@ -52,11 +52,11 @@ pub fn mappings(bounds: Bounds) -> io::Result<Mappings> {
     Ok(found)
 }
 
-/// Adds the connections that use an address of NAT and its ports though NAT has not changed them: those of programs on this host,
-/// for example. It reads all entries.
+/// Adds to `found` the connections that use an address of NAT and its ports though NAT has not changed them: those of programs on
+/// this host, for example. Reads all entries of the table, within `bounds`; adds their number to [`Mappings::read`].
 ///
 /// # Errors
-/// As [`mappings`].
+/// The step that failed. `PermissionDenied`: it needs CAP_NET_ADMIN. Some connections may be added by then.
 pub fn count_untranslated(found: &mut Mappings, bounds: Bounds) -> io::Result<()> {
     let (read, part) = each(&[], bounds, |entry| {
         if !entry.translated {

@@ -1,4 +1,4 @@
-//! How many ports source NAT uses of each address towards each destination, in bounded memory.
+//! Counts how many ports source NAT uses of each address towards each destination, in memory for at most 16,384 such pairs.
 
 use foldhash::HashMap;
 
@@ -64,7 +64,7 @@ impl Ports {
     }
 }
 
-/// The ports that source NAT uses.
+/// The ports that source NAT uses of each address towards each destination, as far as its entries were read and counted.
 #[derive(Clone, Debug, Default)]
 pub struct Mappings {
     by: HashMap<Snat, Ports>,
@@ -90,7 +90,8 @@ impl Mappings {
         self.by.is_empty()
     }
 
-    /// Counts an entry whose source was translated.
+    /// Counts an entry whose source was translated. If it would be the 16,385th pair, first removes those with the fewest ports,
+    /// and adds to `left_out`.
     pub(super) fn add(&mut self, entry: &Entry) {
         if let Some(ports) = self.by.get_mut(&entry.snat) {
             ports.add(entry);

@@ -1,4 +1,4 @@
-//! Values of /proc/PID/stat.
+//! Reads from /proc/PID/stat when a process began, and its parent.
 
 use std::{
     fs, io,

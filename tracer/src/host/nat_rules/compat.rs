@@ -1,4 +1,4 @@
-//! Targets of iptables in rules of nftables, as bytes (`include/uapi/linux/netfilter/nf_nat.h`).
+//! Parses targets of iptables in rules of nftables (`include/uapi/linux/netfilter/nf_nat.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Rules of nftables as bytes (`include/uapi/linux/netfilter/nf_tables.h`).
+//! Parses rules of nftables as netlink returns them (`include/uapi/linux/netfilter/nf_tables.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -54,7 +54,8 @@ const TARGET_INFO: u16 = 3;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`
 pub(super) const FULLY_RANDOM: u32 = 0x10;
 
-/// Calls `found` with each rule of source NAT in an answer. What it cannot read is skipped: it is no such rule.
+/// Calls `found` with what each expression of source NAT does in an answer (`struct nfgenmsg`, then the attributes of one rule of
+/// nftables). Expressions of another kind, damaged ones, and tables of other families than INET, IPv4 and IPv6 are skipped.
 pub(super) fn rules(message: &[u8], mut found: impl FnMut(Rule)) {
     let Some((family, body)) = message.first().copied().zip(message.get(HEADER..)) else { return };
     if ![INET, IPV4, IPV6].contains(&family) {

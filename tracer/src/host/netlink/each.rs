@@ -1,4 +1,4 @@
-//! Lists that are too long to keep: each entry is seen once, while it is read.
+//! Reads lists that are too long to keep: each entry is seen once, while it is read.
 
 use std::{io, ops::ControlFlow};
 
@@ -30,7 +30,7 @@ pub(crate) enum Ended {
     Whole,
     /// All of it was read, and the kernel marks it as inconsistent, because it changed meanwhile.
     Changed,
-    /// Whoever looked at the entries wanted no more of them.
+    /// `visit` returned [`ControlFlow::Break`]: what followed was not read.
     Stopped,
 }
 
@@ -39,7 +39,8 @@ impl Each<'_> {
     /// until there are no more, or `visit` returns [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// The step that failed.
+    /// The step that failed, with the kind of its errno. `InvalidData`: a message is damaged, or longer than 128 KiB. `visit` was
+    /// called for the answers before that.
     pub(crate) fn visit(
         &self,
         mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,

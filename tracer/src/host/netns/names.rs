@@ -1,4 +1,4 @@
-//! Names of network namespaces, from the folder of ip-netns(8).
+//! Keeps the names of network namespaces, from the folder of ip-netns(8).
 
 use std::{
     fs,

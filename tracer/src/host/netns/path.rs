@@ -26,10 +26,10 @@ pub(super) struct OpenNetns {
     pub(super) inum: u32,
 }
 
-/// Opens the network namespace at a path. `None`: something else is there.
+/// Opens the network namespace at a path. `None`: something else is there, which is not opened.
 ///
 /// # Errors
-/// As openat(2), statx(2) and ioctl(2).
+/// As openat(2), statx(2) and ioctl(2): `NotFound` if there is nothing.
 pub(super) fn open(path: &Path) -> io::Result<Option<OpenNetns>> {
     let end = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let (device, inode) = identity(&end)?;

@@ -56,7 +56,7 @@ enum Sent<T, J> {
     NotTaken(J),
 }
 
-/// A handle to the threads.
+/// The three threads that enter other network namespaces. They end when this is dropped, except those whose visit does not end.
 pub struct Worker {
     threads: Mutex<Threads>,
     patience: Duration,
@@ -112,15 +112,17 @@ impl Worker {
         self.submit(Some(netns), move |own| own.visit(&target, visit))
     }
 
-    /// Runs [`discover()`] with the privileges of these threads.
+    /// Searches for network namespaces ([`discover()`]) with the privileges of these threads.
     ///
     /// # Errors
-    /// As [`discover()`] and [`Self::run`].
+    /// This process's own namespace cannot be read. `TimedOut`: the search does not end, or the program was asked to stop.
+    /// `BrokenPipe`: no thread is left.
     pub fn discover(&self) -> io::Result<Discovery> {
         self.run(discover)
     }
 
-    /// Whether these threads can enter other namespaces, and return. Each namespace can refuse them still.
+    /// Whether these threads can enter other namespaces, and return. Each namespace can refuse them still. False also if no
+    /// thread answers, or the program was asked to stop.
     pub fn enters(&self) -> bool {
         self.submit(None, |own| (Ok(own.can_be_entered()), Left::InOwn)).unwrap_or(false)
     }

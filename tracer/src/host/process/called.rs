@@ -1,5 +1,5 @@
-//! Names of processes. A process has the name of its leader, the thread that it began with. Every thread has its own
-//! name, and the kernel side knows only that of the thread that called.
+//! Looks up names of processes, when they began and whether they have ended. A process has the name of its leader, the thread
+//! that it began with. Every thread has its own name, and the kernel side knows only that of the thread that called.
 
 use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt};
 
@@ -90,14 +90,15 @@ pub fn in_first_pids() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == FIRST_PIDS)
 }
 
-/// Name of the process that had this id at `at_ns` (CLOCK_MONOTONIC); `None`: it has ended, is hidden, or has another id
-/// in this process's process namespace.
+/// Name of the process that had this id at `at_ns` (CLOCK_MONOTONIC); `None`: it has ended (so that the id is another process's,
+/// or none's), is hidden, or has another id in this process's process namespace.
 pub fn leader_name(pid: u32, at_ns: u64) -> Option<[u8; 16]> {
     let process = in_first_pids().then(|| stat(pid).ok())??;
     (process.began_ns <= at_ns.saturating_add(TICK_NS)).then_some(process.name)
 }
 
-/// When this process began, ns by CLOCK_MONOTONIC; `None`: it has ended, or is hidden.
+/// When the process that has this id here began, ns by CLOCK_MONOTONIC, to 10 ms; too early if the host has been suspended since.
+/// `None`: there is no such process, or it is hidden.
 pub fn began_ns(pid: u32) -> Option<u64> {
     stat(pid).ok().map(|process| process.began_ns)
 }
@@ -140,7 +141,8 @@ const MOST: usize = 4096;
 /// Resolution of the time at which a process began, ns (USER_HZ).
 const TICK_NS: u64 = 10_000_000;
 
-/// Names of processes, read from /proc when a thread that is not the leader calls.
+/// Names of processes, read from /proc when they are asked for and kept for 1 s: at most 2,000 processes are read in a second,
+/// and fewer for one cgroup.
 #[derive(Debug)]
 pub struct Processes {
     /// By id, processes that were used since [`MOST`] of them last moved to `earlier`.
@@ -226,8 +228,10 @@ impl Processes {
                 || process.began_ns > at_ns.saturating_add(TICK_NS))
     }
 
-    /// As [`Self::called`], for the caller in a tuple's counters, which do not say whether it is the leader, nor
-    /// whether `comm` was read from the process. The thread's name is known if it differs from the process's.
+    /// Names of the caller in a tuple's counters at `at_ns` (CLOCK_MONOTONIC). The counters do not say whether it is the leader,
+    /// nor whether `comm` was read from the process: so the thread's name is known only if it differs from the process's. If the
+    /// process's own name is not known (as for [`Self::called`]), the name is `comm`, of [`NameOf::Unknown`]. With pid 0, no
+    /// process is looked up.
     pub fn of_either(&mut self, who: &Who, at_ns: u64) -> Called {
         if who.pid == 0 {
             return Called::of(0, 0, who.comm);

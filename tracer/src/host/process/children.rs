@@ -1,4 +1,4 @@
-//! The processes that a process has started: a server's workers.
+//! Finds the processes that a process has started, such as a server's workers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +8,8 @@ use std::{
 
 use crate::host::inside::parent_of;
 
-/// These processes, their children, and so on; and whether all processes could be looked at before `until`. Hidden ones are
-/// missing.
+/// These processes (also those of them that do not exist), their children, and so on; and whether all processes could be looked
+/// at before `until`: if not, some may be missing. Hidden ones are missing in any case.
 ///
 /// # Errors
 /// /proc cannot be read.

@@ -1,4 +1,4 @@
-//! One process, which stays the same one: its folder in /proc is opened once, and everything is read through that. Once the
+//! Reads one process that stays the same one: its folder in /proc is opened once, and everything is read through that. Once the
 //! process has ended, nothing is found there, even if another process has the same id then.
 
 use std::{
@@ -20,6 +20,7 @@ const STATUS: u64 = 1 << 20;
 /// A process whose folder in /proc is open.
 #[derive(Debug)]
 pub struct Opened {
+    /// Its id in this process's process namespace; another process can have it once this one has ended.
     pub pid: u32,
     folder: OwnedFd,
 }
@@ -61,7 +62,8 @@ impl Opened {
         }
     }
 
-    /// Whether it has not ended. A process that has ended and that its parent has not waited for has no files any more.
+    /// Whether it has not ended; false also for a process that has ended and that its parent has not waited for (a zombie), which
+    /// has no files any more, and if its status cannot be read.
     pub fn runs(&self) -> bool {
         self.status().is_ok_and(|status| !status.ended)
     }

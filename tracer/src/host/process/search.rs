@@ -41,7 +41,8 @@ enum Extent {
 }
 
 impl Search {
-    /// The processes that were found to have these sockets open, by inode; of several, the one with the lowest id.
+    /// The processes that were found to have these sockets open, by inode; of several that were looked at, the one with the
+    /// lowest id.
     pub fn owners(&self) -> &HashMap<u32, Owner> {
         &self.owners
     }
@@ -51,14 +52,14 @@ impl Search {
         Self { owners: owners.into_iter().collect(), ..Self::default() }
     }
 
-    /// As [`Self::owners`], by value, when no further search is needed.
+    /// The map of [`Self::owners`], by value, when no further search is needed.
     pub fn into_owners(self) -> HashMap<u32, Owner> {
         self.owners
     }
 
     /// Searches for at most `time` for the processes that have the sockets with these inodes open; what was found earlier for
-    /// other inodes is forgotten. Returns false if files were left that another search must read. Processes that this thread
-    /// may not read count as having no files.
+    /// other inodes is forgotten. Returns false if files were left that another search must read. Ends, with true, as soon as
+    /// each socket has a process. Processes that this thread may not read count as having no files.
     ///
     /// # Errors
     /// /proc cannot be read.

@@ -1,4 +1,4 @@
-//! Netlink messages of sock_diag as bytes (`include/uapi/linux/inet_diag.h`, netlink(7)).
+//! Makes the requests of sock_diag, and parses its answers (`include/uapi/linux/inet_diag.h`, netlink(7)).
 
 use tracer_common::Addr;
 

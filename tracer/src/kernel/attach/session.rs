@@ -1,4 +1,4 @@
-//! An attached backend, and detaching it.
+//! A session: an attached backend, its maps and counts, and how it is detached.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,7 +26,7 @@ use crate::{
     runtime::beat::{Detaching, beat},
 };
 
-/// An attached backend.
+/// An attached backend, and the spreader if there is one. Dropping it detaches what is not pinned ([`Self::detach`]).
 pub struct Session {
     pub backend: Backend,
     /// What is not seen or does not work on this kernel, and why, one text each; empty: nothing.
@@ -74,7 +74,7 @@ impl Session {
         (sum > 0).then_some(sum)
     }
 
-    /// The totals that the kernel side counted.
+    /// The totals that the kernel side counted, with the count of [`Self::missed_hooks`].
     ///
     /// # Errors
     /// The map of the totals cannot be read.
@@ -94,7 +94,8 @@ impl Session {
         spreader.sync_cgroups(&mut running.ebpf, pins, targets)
     }
 
-    /// Detaches the spreader from cgroups that do not belong to the rule any more. Does nothing without a spreader.
+    /// Removes pinned links to cgroups that the spreader is not attached to, such as those of an earlier process. Does nothing
+    /// without a spreader.
     ///
     /// # Errors
     /// The reason, as a text for people: a link cannot be removed.
@@ -108,7 +109,7 @@ impl Session {
     }
 
     /// Detaches every program whose link is not pinned, and closes this process's descriptors of the others. The maps can
-    /// still be read.
+    /// still be read. Does nothing the second time.
     pub fn detach(&mut self) {
         self.missed_before = self.missed_hooks();
         let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };

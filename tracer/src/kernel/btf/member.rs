@@ -17,7 +17,7 @@ pub struct Member {
     pub bit_offset: u32,
     /// Width of a bitfield in bits; `None` for any other field.
     pub bit_size: Option<u32>,
-    /// Offset of the byte that holds the field's first bit.
+    /// Offset of the byte that holds the field's first bit, from the start of the structure.
     pub byte_offset: u32,
     /// Size of the field's type in bytes; 0 if BTF does not say.
     pub size: u32,
@@ -40,11 +40,13 @@ impl Budget {
 }
 
 impl Btf {
-    /// Finds the field at a dotted path (`__sk_common.skc_daddr`) in a structure (`sock`). Members of
-    /// anonymous structures and unions are found as if they were the structure's own.
+    /// Finds the field at a dotted path (`__sk_common.skc_daddr`) in a structure (`sock`). Members of anonymous structures and
+    /// unions are found as if they were the structure's own. If several structures have the name, the first that has the field
+    /// counts.
     ///
     /// # Errors
-    /// There is no such structure, it has no such field, or it is nested too deeply.
+    /// [`BtfError::NoStruct`]: there is no such structure. [`BtfError::NoMember`]: it has no such field, or its BTF is damaged.
+    /// [`BtfError::TooDeep`]: the search needs more than 20,000 steps, or types are nested more than 32 deep.
     pub fn member(&self, strukt: &str, path: &str) -> Result<Member, BtfError> {
         let mut budget = Budget(MAX_STEPS);
         let mut known = false;

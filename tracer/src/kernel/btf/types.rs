@@ -7,7 +7,7 @@ pub(super) const MEMBER_LEN: usize = 12;
 /// Size of `struct btf_enum` in bytes.
 pub(super) const ENUMERATOR_LEN: usize = 8;
 
-/// The little-endian u32 at `at`; `None` past the end.
+/// The little-endian u32 at byte `at`; `None`: fewer than four bytes are left there.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..)?.first_chunk::<4>()?;
     Some(u32::from_le_bytes(*word))
@@ -101,7 +101,7 @@ impl Type {
         Kind::from_raw(self.kind())
     }
 
-    /// For a structure: whether each member says if it is a bitfield.
+    /// Of a structure or union: whether the offset of each member has the width of a bitfield (0: none) in its upper 8 bits.
     pub(super) fn kind_flag(&self) -> bool {
         self.info >> 31 == 1
     }

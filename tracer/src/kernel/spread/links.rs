@@ -1,4 +1,4 @@
-//! Links of the spreader's programs to cgroups, pinned by the name of the hook and the cgroup's id.
+//! Makes and takes over links of the spreader's programs to cgroups. Each is pinned by the name of the hook and the cgroup's id.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 

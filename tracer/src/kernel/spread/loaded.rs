@@ -59,7 +59,7 @@ impl Mark {
     /// not.
     ///
     /// # Errors
-    /// A table is not pinned or cannot be opened, or as bpf(2).
+    /// A table is not pinned or cannot be opened, or as bpf(2); EINVAL before Linux 5.10.
     pub(crate) fn put_tables_on(program: BorrowedFd<'_>, pins: &Pins) -> io::Result<()> {
         PINNED_MAPS.iter().try_for_each(|name| sys::bind_map(program, pins.open_map(name)?.as_fd()))
     }
@@ -94,7 +94,8 @@ pub struct Loaded {
     maps: HashMap<String, u32>,
 }
 
-/// Checks that this process may list loaded programs. If it may not, finding no rule does not mean that there is none.
+/// Checks that this process may list loaded programs, and read the folders of rules. If it may not, finding no rule does not mean
+/// that there is none.
 ///
 /// # Errors
 /// Capabilities are missing or cannot be read, or the process is in a user namespace of its own.
@@ -116,7 +117,8 @@ pub fn check_rights() -> Result<(), Error> {
 }
 
 impl Loaded {
-    /// Every rule that has links, sorted by name and layout.
+    /// Every rule that has links, sorted by name and layout. Links, programs and maps that end meanwhile or cannot be opened are
+    /// left out, and so are links whose cgroup was removed.
     ///
     /// # Errors
     /// As bpf(2): EPERM without CAP_SYS_ADMIN.

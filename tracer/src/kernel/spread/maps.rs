@@ -1,4 +1,5 @@
-//! The spreader's maps: the rule that the hooks read, what they count and record, and the pinned maps of any rule.
+//! Reads and writes the spreader's maps: the rule that the hooks read, its lease, what they count and record. Also opens the
+//! pinned maps of any rule.
 
 use std::os::fd::OwnedFd;
 
@@ -44,10 +45,11 @@ impl RuleMaps {
         Ok(Self { rules: Rules::new(take)?, lease, bound_since })
     }
 
-    /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole.
+    /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole. If the earlier rule was in another network
+    /// namespace, what the hooks know about its bound ports is forgotten.
     ///
     /// # Errors
-    /// A map cannot be read or written, or waiting for running hooks fails.
+    /// A map cannot be read or written, or waiting for running hooks fails. The new rule can be in force then.
     pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
         let namespace = |rule: &Rule| (rule.netns, rule.netns_cookie);
         let earlier = self.rules.get();
@@ -68,7 +70,7 @@ impl RuleMaps {
         Ok(())
     }
 
-    /// Removes the rule: until one is set again, every connect() is exempt.
+    /// Removes the rule: until one is set again, every connect() and bind() is exempt.
     ///
     /// # Errors
     /// The map cannot be written.
@@ -81,7 +83,7 @@ impl RuleMaps {
         self.rules.get()
     }
 
-    /// Sets until when a leased rule is in force: CLOCK_MONOTONIC, ns.
+    /// Sets until when a rule with [`LEASED`](tracer_common::spread::rule_flag::LEASED) is in force: CLOCK_MONOTONIC, ns.
     ///
     /// # Errors
     /// The map cannot be written.
@@ -154,7 +156,7 @@ impl SpreadMaps {
         Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
     }
 
-    /// How many fast ports the spreader's sockets hold now.
+    /// How many fast ports (ports that the spreader bound) are held now, as the hooks count them; modulo 2^32.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -162,7 +164,7 @@ impl SpreadMaps {
         self.held(held::FAST)
     }
 
-    /// How often the hooks took each decision since the first start of the rule, by [`Decision`], summed over CPUs.
+    /// How often the hooks took each decision since the first start of the rule, summed over CPUs; the index is a [`Decision`].
     ///
     /// # Errors
     /// The map cannot be read.

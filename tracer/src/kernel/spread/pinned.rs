@@ -1,4 +1,4 @@
-//! Where a rule's maps and links are pinned, so that they outlive the process: in a bpffs that is mounted in the mount
+//! Pins a rule's maps and links, so that they outlive the process, and removes the pins: in a bpffs that is mounted in the mount
 //! namespace that the host began with.
 
 mod all;
@@ -108,7 +108,7 @@ impl Pins {
         &self.rule
     }
 
-    /// Whether the rule's folder exists and can be used.
+    /// Whether the rule's folder exists and can be used; false also if it cannot be opened, or other users can change it.
     pub fn exists(&self) -> bool {
         self.folder().is_ok_and(|folder| folder.is_some())
     }
@@ -195,7 +195,8 @@ impl Pins {
     /// Opens a pinned map.
     ///
     /// # Errors
-    /// `NotFound`: there is none of this name. `InvalidData`: something else has the name. Else it cannot be opened.
+    /// `NotFound`: there is none of this name. `InvalidData`: something else has the name. Else the rule's folder cannot be used,
+    /// or the map cannot be opened.
     pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
         self.existing_part(MAPS)?.open(OsStr::new(name), Kind::Map)
     }
@@ -203,7 +204,8 @@ impl Pins {
     /// Opens a pinned link.
     ///
     /// # Errors
-    /// As [`Self::open_map`].
+    /// `NotFound`: there is none of this name. `InvalidData`: something else has the name. Else the rule's folder cannot be used,
+    /// or the link cannot be opened.
     pub(crate) fn open_link(&self, name: &str) -> io::Result<OwnedFd> {
         self.existing_part(LINKS)?.open(OsStr::new(name), Kind::Link)
     }
@@ -219,7 +221,8 @@ impl Pins {
     /// Pins a link as `name`. The rule's folders must exist.
     ///
     /// # Errors
-    /// As [`Self::pin_map`], or the rule has ended.
+    /// The rule has ended ([`Self::remove`] or [`Self::remove_links_but`] was called). `AlreadyExists`: the name is taken. Else
+    /// there are no such folders, or the link cannot be pinned (`EINVAL`: it is a perf event).
     pub(crate) fn pin_link(&self, link: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
@@ -230,7 +233,7 @@ impl Pins {
     /// Renames a pinned link; one that has the name `to` is replaced.
     ///
     /// # Errors
-    /// There is no such link, or as renameat(2).
+    /// `NotFound`: there is no such link, or the rule has no folder. Else the folder cannot be used, or as renameat(2).
     pub(crate) fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
         self.existing_part(LINKS)?.rename(from, to)
     }
@@ -247,17 +250,18 @@ impl Pins {
         }
     }
 
-    /// Names of the pinned links; empty also if they cannot be read.
+    /// Names of the pinned links, in no order; empty also if they cannot be read.
     pub fn links(&self) -> Vec<String> {
         let names = self.part(LINKS).ok().flatten().and_then(|links| links.names().ok());
         let names = names.unwrap_or_default().into_iter();
         names.map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
-    /// Removes the links with names that are not in `kept`. From here on, this value and its copies refuse to pin a link.
+    /// Removes the links with names that are not in `kept`. From here on, this value and its copies refuse to pin a link. If the
+    /// links cannot be listed, removes none and returns `Ok`.
     ///
     /// # Errors
-    /// A link cannot be removed.
+    /// A link cannot be removed, or something else has its name. Others may be removed by then.
     pub fn remove_links_but(&self, kept: &[String]) -> Result<(), Error> {
         let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);

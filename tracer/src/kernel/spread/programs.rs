@@ -1,5 +1,5 @@
-//! The spreader's own programs and maps, loaded with a backend's: attached to the cgroups of a rule, and pinned, so
-//! that they outlive the process.
+//! Loads the spreader's programs and maps, together with those of a backend, attaches the programs to the cgroups of a rule, and
+//! pins their links, so that they outlive the process.
 
 use std::{
     collections::HashSet,
@@ -98,8 +98,9 @@ pub struct Spreader {
 }
 
 impl Spreader {
-    /// Loads the best program for each hook and attaches it to each cgroup. A link that an earlier process pinned is
-    /// taken over, and runs the new program from now on. Links to other cgroups stay: see [`Self::remove_other_links`].
+    /// Loads the best program for each hook, attaches it to each cgroup, and pins the links. A link that an earlier process
+    /// pinned is taken over, and runs the new program from now on. Links to other cgroups stay: see [`Self::remove_other_links`].
+    /// `mark` is put on each program; that this failed is in `degraded`.
     ///
     /// # Errors
     /// The reason, as a text for people: a map is missing, a program for IPv4 cannot be loaded, a program cannot be

@@ -1,4 +1,4 @@
-//! The rule that the spreader's hooks read, stored so that each call sees one rule as a whole.
+//! Writes and reads the rule that the spreader's hooks read, so that each call sees one rule as a whole.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -53,7 +53,8 @@ impl Rules {
     /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole.
     ///
     /// # Errors
-    /// A map cannot be read or written, or waiting for running hooks fails.
+    /// A map cannot be read or written, or waiting for running hooks fails. If the wait at the end fails, the new rule is in
+    /// force.
     pub(crate) fn set(&mut self, rule: &Rule) -> Result<(), Error> {
         // Put back only after success, so that the call after a failed one waits first.
         let running = if let Some(running) = self.running.take() {
@@ -74,7 +75,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Removes the rule: until one is set again, every connect() is exempt.
+    /// Removes the rule: until one is set again, every connect() and bind() is exempt.
     ///
     /// # Errors
     /// The map cannot be written.

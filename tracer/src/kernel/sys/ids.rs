@@ -1,5 +1,5 @@
-//! Loaded links, programs and maps by the ids that the kernel gives them, and marks on programs. To list ids and to
-//! open by id takes CAP_SYS_ADMIN.
+//! Lists links, opens links, programs and maps by the ids that the kernel gives them, reads their properties, and marks programs.
+//! To list ids and to open by id takes CAP_SYS_ADMIN.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ pub(in super::super) enum Listed {
     Map,
 }
 
-/// The smallest id of a link that is greater than `after`; `None`: there is none.
+/// The smallest id of a link that is greater than `after` (0: the smallest of all); `None`: there is none.
 ///
 /// # Errors
 /// As bpf(2): EPERM without CAP_SYS_ADMIN.
@@ -75,10 +75,11 @@ pub(in super::super) struct LinkInfo {
     pub hook: Option<&'static str>,
 }
 
-/// The properties of a link.
+/// The properties of a link. The descriptor must be that of a link (not checked): those of a program or map give numbers
+/// without meaning.
 ///
 /// # Errors
-/// As bpf(2): the descriptor is not a link.
+/// As bpf(2).
 pub(in super::super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: all-zero is a valid bpf_link_info, and asks for no text.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -102,7 +103,8 @@ const HOOKS: [(bpf_attach_type, &str); 4] = [
     (bpf_attach_type::BPF_CGROUP_INET6_BIND, "bind6"),
 ];
 
-/// Name of a program, cut after 15 bytes, and the ids of its maps (of the first [`MOST_MAPS`]).
+/// Name of a program, cut after 15 bytes, and the ids of its maps (of the first [`MOST_MAPS`]). The descriptor must be that of a
+/// program (not checked).
 ///
 /// # Errors
 /// As bpf(2).
@@ -116,7 +118,7 @@ pub(in super::super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(Str
     Ok((text(&info.name), ids.into_iter().take(info.nr_map_ids as usize).collect()))
 }
 
-/// Name of a map, cut after 15 bytes.
+/// Name of a map, cut after 15 bytes; empty: it has none. The descriptor must be that of a map (not checked).
 ///
 /// # Errors
 /// As bpf(2).
@@ -143,10 +145,11 @@ fn text(name: &[std::ffi::c_char]) -> String {
     String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
 }
 
-/// Makes a map of one value, which user space cannot change afterwards. The map's name is cut after 15 bytes.
+/// Makes a map of one value, which user space cannot change afterwards. The map's name is cut after 15 bytes. The map exists
+/// until its last descriptor and the last program that it is bound to ([`bind_map`]) are gone.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): EPERM without CAP_BPF; EINVAL: the name has other bytes than letters, digits, `_` and `.`.
 pub(in super::super) fn create_mark(name: &str, value: &[u8; MARK_SIZE]) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -200,7 +203,7 @@ pub(in super::super) fn read_mark(map: BorrowedFd<'_>) -> io::Result<[u8; MARK_S
 /// Adds the map to the program's maps, so that it exists as long as the program (Linux 5.10). Does nothing if it is among them.
 ///
 /// # Errors
-/// As bpf(2).
+/// As bpf(2): EINVAL before Linux 5.10.
 pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -209,7 +212,8 @@ pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -
     bpf(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr).map(drop)
 }
 
-/// Detaches a cgroup link, even if other processes have it open or pinned (BPF_LINK_DETACH, Linux 5.9).
+/// Detaches a cgroup link, even if other processes have it open or pinned (BPF_LINK_DETACH, Linux 5.9). The link still exists
+/// then, without effect, as long as it is open or pinned.
 ///
 /// # Errors
 /// As bpf(2).

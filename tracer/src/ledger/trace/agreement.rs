@@ -21,8 +21,9 @@ pub(super) struct Agreement {
 }
 
 impl Agreement {
-    /// The commands to carry out: those that two comparisons gave, one right after the other. A difference of numbers
-    /// that change all the time must also have been found by both comparisons of the previous call, some seconds ago:
+    /// The commands to carry out: those of `second` that `first`, the comparison right before it, gave, too, in the order of
+    /// `second`. A difference of numbers that change all the time (`CorrectFast`, and a `CorrectTuple` that is
+    /// [`Correction::ALWAYS`]) must also have been found by both comparisons of the previous call, some seconds ago:
     /// counters that are equal before and after the entries were read can have changed in between, and then the
     /// entries match neither reading.
     pub(super) fn agreed(&mut self, first: &[Command], second: Vec<Command>) -> Vec<Command> {

@@ -1,5 +1,6 @@
-//! Which ports connect() can be given, by network namespace: its port range, without reserved and bound ports, and
-//! without those that stay blocked after the socket that bound them is gone.
+//! Knows, by network namespace, which ports connect() can be given: the namespace's port range, without reserved and bound ports,
+//! and without those that stay blocked after the socket that bound them is gone. Also finds the namespaces and reads their
+//! settings.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -65,11 +66,12 @@ pub struct Capacities {
 /// What a refresh read, and what it could not read.
 #[derive(Debug, Default)]
 pub struct Refreshed {
-    /// Namespaces whose range was read.
+    /// Namespaces whose settings were read: the port range, and those of reuse.
     pub read: Vec<u32>,
     /// Namespaces that did not answer, or whose settings could not be read; without those that are gone.
     pub failed: Vec<(Netns, io::Error)>,
-    /// The refresh's newest search for namespaces, and whether it was cut short; `None`: there was none.
+    /// The result of the refresh's newest search for namespaces. `Ok(true)`: it was cut short, and did not see all; `None`: there
+    /// was no search.
     pub search: Option<io::Result<bool>>,
     /// Wanted namespaces that were not found; `None`: not known, because no search was allowed, or it failed or was cut
     /// short.
@@ -102,14 +104,15 @@ impl Capacities {
         std::mem::take(&mut self.changed)
     }
 
-    /// Adds a namespace that was found, with its range. If it reserves ports in many pieces and 1,000 others (`MOST_LARGE`)
-    /// do, its ports stay unknown.
+    /// Adds a namespace that was found, with its range, in place of what was known about it. If it reserves ports in more than
+    /// about 128 pieces and 1,000 others (`MOST_LARGE`) do, its ports are not known from then on ([`Self::reason`]).
     pub fn know(&mut self, place: Netns, range: &PortRange) {
         self.set_range(place.inum, range);
         self.places.insert(place.inum, place);
     }
 
-    /// As [`Self::know`], for the namespace of a spreader's rule: it is known from now on whatever it reserves.
+    /// Adds the namespace of a spreader's rule, with its range, as [`Self::know`] does, but without a limit: it is known whatever
+    /// it reserves. Only one namespace is the rule's: the newest that this was called for.
     pub fn know_of_rule(&mut self, place: Netns, range: &PortRange) {
         self.of_rule = Some(place.inum);
         self.know(place, range);
@@ -180,8 +183,9 @@ impl Capacities {
         (known, unknown)
     }
 
-    /// As [`Self::get`]. A namespace that is not known is read through the thread `tid` of the process `pid`, which was just
-    /// seen in it; if that fails, it is not tried again before the next refresh.
+    /// The limits of this namespace. If they are not known, its port range is read: `worker` enters it through the process `pid`,
+    /// or else its thread `tid`, which was just seen in it. `None`: that fails, or has failed since the last [`Self::keep`] or
+    /// [`Self::refresh`], or the ports stay unknown as in [`Self::know`].
     pub fn learn(&mut self, worker: &Worker, netns: u32, pid: u32, tid: u32) -> Option<Limits> {
         if let Some(known) = self.get(netns) {
             return Some(known);
@@ -238,8 +242,9 @@ impl Capacities {
         }
     }
 
-    /// Searches for the wanted namespaces that are not known, and reads the settings of all that are; if that takes
-    /// long, only of some of them, in turns. First forgets what [`Self::keep`] removes.
+    /// Forgets what [`Self::keep`] removes, searches for the wanted namespaces that are not known, and reads the settings of
+    /// all that are. Searches and readings take at most 1/50 of the time each, a reading at most 100 ms (but it reads at least 8
+    /// namespaces): if that is not enough, settings are read in turns, and namespaces are searched for by a later call.
     pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Refreshed {
         let mut refreshed = Refreshed::default();
         self.keep(wanted);

@@ -64,7 +64,8 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Adds a tuple. If it holds no port and has been idle for long enough, it can be chosen. `now_ns`: CLOCK_MONOTONIC.
+    /// Adds a tuple. If it holds no port, it can be chosen: as old if it has been idle for more than 10 minutes, or to make room
+    /// if it has been for more than 3, 15 or 60 s, by the worth of its history. `now_ns`: CLOCK_MONOTONIC.
     pub(super) fn add(&mut self, key: &TupleKey, count: &TupleCount, now_ns: u64) {
         self.all += 1;
         let (all, candidates) = self.owners.entry(count.owner).or_default();

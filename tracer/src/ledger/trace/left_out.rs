@@ -1,4 +1,4 @@
-//! Namespaces that could not be read, and why.
+//! Notes which namespaces cannot be read, and why, for the list of what is degraded.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -73,7 +73,8 @@ impl LeftOut {
         self.unfound.remove(&inum);
     }
 
-    /// Notes that a namespace was read this far: it is no longer left out, unless what failed lies deeper.
+    /// Notes that a namespace was read this far: it is no longer left out, unless what failed lies deeper. (Of one beyond the
+    /// first [`MOST`], it is not known what failed: it is no longer left out.)
     pub(super) fn read(&mut self, inum: u32, depth: Depth) {
         if self.by_inum.get(&inum).is_none_or(|(failed, _)| *failed <= depth) {
             self.forget(inum);
@@ -103,12 +104,13 @@ impl LeftOut {
         }
     }
 
-    /// Notes that a search for namespaces ended. `cut_short`: it did not see all.
+    /// Notes that a search for namespaces ended, so that [`Self::reasons`] no longer has the failure of an earlier one.
+    /// `cut_short`: it did not see all.
     pub(super) fn searched(&mut self, cut_short: bool) {
         (self.cut_short, self.unlisted) = (cut_short, None);
     }
 
-    /// Notes that a search for these namespaces failed. Returns true if the search before it did not fail.
+    /// Notes that a search for these namespaces failed: each is left out. Returns true if the search before it did not fail.
     pub(super) fn not_searched(&mut self, wanted: &HashSet<u32>, error: &io::Error) -> bool {
         for inum in wanted {
             self.insert(*inum, Depth::Range, || {

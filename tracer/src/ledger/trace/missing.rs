@@ -1,4 +1,4 @@
-//! When entries that found no room in a table are retried: once an eighth of each table is free.
+//! Decides when entries that found no room in a table are retried: once an eighth of each table is free.
 
 use tracer_common::Loss;
 
@@ -43,8 +43,8 @@ pub(super) fn for_lack_of_room(totals: &Totals) -> u64 {
     for_lack.map(|(_, count)| count).sum()
 }
 
-/// Whether a table has room to retry lost entries: an eighth of it is free. A retry reads all sockets of all
-/// namespaces, which is not worth it for a table that stays full.
+/// Whether a table with `used` of at most `max` entries has room to retry lost entries: at least an eighth of it is free. A retry
+/// reads all sockets of all namespaces, which is not worth it for a table that stays full.
 pub(super) const fn has_room(used: usize, max: u32) -> bool {
     used <= max as usize - max as usize / 8
 }

@@ -17,7 +17,8 @@ use crate::{
 impl Tracer {
     /// Reads all TCP sockets of these namespaces; only of the first ones if the program is asked to stop meanwhile. A
     /// namespace that exists and cannot be read is in the log, and in [`Self::degraded`] until it can be read (for lack
-    /// of a privilege, only in the log: the start reports that once for all).
+    /// of a privilege, only in the log: the start reports that once for all). One that has more sockets than half of what the
+    /// namespaces before it left of [`sockdiag::MAX_SOCKETS`] cannot be read.
     pub(super) fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
         let mut dumps = Vec::new();
         let gone = self.dump_each(namespaces, &mut dumps);
@@ -115,7 +116,7 @@ impl Tracer {
         }
     }
 
-    /// Reads the port ranges of the namespaces in the newest reading; if that takes long, only of some, in turns.
+    /// Reads the port ranges of the namespaces in the newest reading, within the time that [`super::Capacities::refresh`] allows.
     /// [`Self::refresh_ports`] must follow: it corrects which held ports take room in the new ranges.
     pub fn refresh_ranges(&mut self) {
         let refreshed = self.capacities.refresh(&self.worker, &self.namespaces);

@@ -1,4 +1,4 @@
-//! When the TIME_WAITs end that are older than the tracer.
+//! Keeps when the TIME_WAITs end that are older than the tracer.
 
 use foldhash::HashMap;
 use tracer_common::TupleKey;
@@ -33,7 +33,7 @@ impl OlderEnds {
         Self { by_tuple, at_ms: crate::view::tuple_history::milliseconds(mono_ns) }
     }
 
-    /// When the older TIME_WAITs of a tuple end; `None`: it had none.
+    /// How many of the older TIME_WAITs of a tuple end in each second after the dump, and when that was; `None`: it had none.
     pub fn get(&self, key: &TupleKey) -> Option<Older<'_>> {
         self.by_tuple.get(key).map(|left| Older { left, at_ms: self.at_ms })
     }

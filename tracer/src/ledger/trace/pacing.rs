@@ -1,4 +1,4 @@
-//! How often the ledger is compared with the kernel's sockets.
+//! Decides how often the ledger is compared with the kernel's sockets.
 
 use std::time::Duration;
 

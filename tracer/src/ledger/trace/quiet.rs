@@ -1,5 +1,5 @@
-//! Namespaces of which the ledger has nothing. If every hook in one was missed, only the kernel's counters of the
-//! namespace (`/proc/net/sockstat`) show that it has sockets.
+//! Finds namespaces that have sockets although the ledger has nothing of them. If every hook in one was missed, only the kernel's
+//! counters of the namespace (`/proc/net/sockstat`) show that.
 
 use std::{
     collections::HashSet,
@@ -40,7 +40,8 @@ impl Quiet {
 
 impl Tracer {
     /// The namespaces that have TCP sockets, TIME_WAITs included, and are not among `known`; empty while no reading of
-    /// the counters is due. One whose counters cannot be read is noted as left out.
+    /// the counters is due (30 s to 5 min after the one before), and if the namespaces cannot be searched for. One whose counters
+    /// cannot be read is noted as left out.
     pub(super) fn quiet_namespaces(&mut self, known: &HashSet<u32>) -> Vec<Netns> {
         let began = Instant::now();
         if !self.quiet.is_due(began) {

@@ -1,4 +1,4 @@
-//! Which rows pass the filter of the command line, and the losses by name.
+//! Decides which rows and ports pass the filter of the command line, and gives losses their names.
 
 use std::time::Instant;
 
@@ -10,7 +10,8 @@ use crate::{
     kernel::maps::Totals,
 };
 
-/// The kernel side's losses by name: those that the BPF programs counted, and the hooks that the kernel skipped.
+/// Name and number of each of the kernel side's losses, also of those that are 0: those that the BPF programs counted
+/// ([`Loss::name`]), and last `hook_missed`, the hooks that the kernel skipped.
 pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
     let counted = Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count));
     counted.chain([("hook_missed", totals.hook_missed)])
@@ -29,7 +30,8 @@ pub fn visible(
     passes(filter, key, (&callers::last(count), name), callers, now)
 }
 
-/// As [`visible`], for a port: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns).
+/// Whether a port passes the filter: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns). `now` as for
+/// [`visible`].
 pub fn visible_to(
     filter: &Filter,
     key: &TupleKey,

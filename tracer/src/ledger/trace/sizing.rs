@@ -1,4 +1,4 @@
-//! Facts about the host that decide how large the tables are: read once, at the start.
+//! Reads the facts about the host that decide how large the tables are: once, at the start.
 
 use std::{
     collections::HashSet,

@@ -154,7 +154,8 @@ pub(crate) fn enter_to_read(keep: CapabilitySet, user: User) -> Result<(), Error
     sandbox::enter(Role::Reads, user, keep).map_err(cannot_enter)
 }
 
-/// Puts the calling thread, which attaches the spreader to cgroups that are made again, into its sandbox.
+/// Puts the calling thread, which attaches the spreader to cgroups that are made again, into its sandbox: from then on it has no
+/// capability but [`privilege::KEPT_FOR_CGROUPS`], and opens files as the user of this process.
 ///
 /// # Errors
 /// The kernel refuses a step.

@@ -1,5 +1,4 @@
-//! Ports that bind() took at some time: which entries their table does not need any more, and the warning if it has
-//! no room.
+//! Chooses which entries the table of ports that bind() took at some time does not need any more, and warns if it has no room.
 
 use std::time::Duration;
 

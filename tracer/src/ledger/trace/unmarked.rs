@@ -1,4 +1,4 @@
-//! Sockets that ended while the older ones were being read, and whose marks found no room in TOMBSTONES.
+//! Corrects the entries of sockets that ended while the older ones were being read, and whose marks found no room in TOMBSTONES.
 
 use std::collections::HashSet;
 

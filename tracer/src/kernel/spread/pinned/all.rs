@@ -25,6 +25,7 @@ pub struct Foreign {
     pub rule: String,
     /// Version of its maps, in decimal: other than [`LAYOUT`].
     pub layout: String,
+    /// Where it is pinned: to remove it. Its maps cannot be read.
     pub pins: Pins,
 }
 

@@ -1,5 +1,5 @@
-//! Folders of a bpffs that only root can change, opened by descriptor. Whoever else could rename or link something in
-//! one of them could choose what root opens and removes.
+//! Opens folders of a bpffs by descriptor, and refuses those that others than root can change. Whoever else could rename or link
+//! something in one of them could choose what root opens and removes.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -28,10 +28,11 @@ const PRIVATE: Mode = Mode::RWXU;
 #[error("{} {why}", path.display())]
 pub struct Refused {
     pub path: PathBuf,
+    /// The end of the sentence, for people.
     pub why: String,
 }
 
-/// An open folder of a bpffs.
+/// An open folder of a bpffs that only root can change (in a sticky root folder, others can make files).
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     fd: Arc<OwnedFd>,
@@ -108,7 +109,8 @@ impl Folder {
     /// Opens the folder `name` in this one, or makes it with mode 0700, whatever the umask.
     ///
     /// # Errors
-    /// As [`Self::folder`], or it cannot be made or given that mode.
+    /// It cannot be made or given that mode; or what has the name is not a folder, cannot be opened or examined, is on another
+    /// file system, does not belong to root, or can be changed by other users.
     pub(super) fn make(&self, name: &str) -> Result<Self, Refused> {
         let path = self.path.join(name);
         let made = match mkdirat(&self.fd, name, PRIVATE) {
@@ -189,7 +191,7 @@ impl Folder {
     /// Removes a pin of this kind.
     ///
     /// # Errors
-    /// As [`Self::open`], or as unlinkat(2).
+    /// There is no such pin, it cannot be opened, or it is not of this kind (`InvalidData`); else as unlinkat(2).
     pub(super) fn remove(&self, name: &OsStr, kind: Kind) -> io::Result<()> {
         drop(self.open(name, kind)?);
         Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
