@@ -51,7 +51,6 @@ pub struct Settings {
     pub ring_size: u32,
     /// Sizes of the ledger's tables. The tables that a rule already has keep their sizes.
     pub sizes: Sizes,
-    /// Which sockets have events.
     pub filter: Filter,
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.
@@ -76,13 +75,12 @@ pub struct AttachTargets {
     pub tracepoint_id: fn(&str, &str) -> io::Result<u64>,
 }
 
-/// Tries the backends in order, and returns a session of the first that can be attached. Its hooks write tombstones until
+/// Returns a session of the first backend, in order, that can be attached. Its hooks write tombstones until
 /// [`Maps::set_seeding`] is called with false.
 ///
 /// # Errors
-/// [`Error::NoBackend`] with each backend's reason (none if `backends` is empty); the object, its maps or its program for
-/// commands cannot be loaded or used; the rule's folders for pins cannot be made or used; a signal asked the program to stop.
-/// What a spreader has pinned by then stays pinned.
+/// [`Error::NoBackend`] with each backend's reason; the object, its maps or its program for commands cannot be loaded or
+/// used; the rule's folders for pins cannot be made or used; a signal asked to stop. Pins made by then stay.
 pub fn attach(
     settings: &Settings,
     backends: &[Backend],

@@ -1,5 +1,5 @@
-//! A running tracer: has the attached BPF side and what userspace knows about namespaces, reads tuples and ports, and compares
-//! the ledger with the kernel's sockets. `tracer record`, `tracer tuples` and all other live commands use it.
+//! A running tracer, for all live commands: has the attached BPF side and what userspace knows about namespaces, reads tuples and
+//! ports, and compares the ledger with the kernel's sockets.
 
 mod agreement;
 mod balance;
@@ -69,9 +69,8 @@ pub struct Tracer {
     pub seeded: u64,
     /// When the TIME_WAITs among the older sockets end.
     older: OlderEnds,
-    /// How many wrong entries and counters reconciliations have corrected: hooks were missed, or there is a bug.
-    /// Without entries that were added because they had found no room in a table before, or because their namespace
-    /// could not be read.
+    /// How many wrong entries and counters reconciliations have corrected: hooks were missed, or there is a bug. Without entries
+    /// that were added because they had found no room in a table before, or because their namespace could not be read.
     pub drift: u64,
     worker: Worker,
     agreement: Agreement,
@@ -134,8 +133,7 @@ impl Tracer {
         lasting.chain(nearly_full).collect()
     }
 
-    /// The session, the namespaces' ranges, the worker and the holders, to be used together: turning events into
-    /// lines needs all four.
+    /// The session, the namespaces' ranges, the worker and the holders together: turning events into lines needs all four.
     pub fn split(&mut self) -> (&mut Session, &mut Capacities, &Worker, &mut Holders) {
         (&mut self.session, &mut self.capacities, &self.worker, &mut self.holders)
     }
@@ -143,7 +141,7 @@ impl Tracer {
     /// Reads all tuples: see [`Self::tuples`].
     ///
     /// # Errors
-    /// The map cannot be read. [`Self::tuples`] then has only the tuples that were read until then.
+    /// The map cannot be read. [`Self::tuples`] then has those read until then.
     pub fn read_tuples(&mut self) -> Result<(), Error> {
         let mut tuples = std::mem::take(&mut self.tuples);
         tuples.clear();
@@ -152,8 +150,8 @@ impl Tracer {
         result
     }
 
-    /// Calls `each` for every tuple, with the limits of its namespace (`None`: not known). [`Self::tuples`] stays as it is, but
-    /// [`Self::lacks_limits`] and [`Self::refresh_ranges`] are about the namespaces of this reading from now on.
+    /// Calls `each` for every tuple, with its namespace's limits (`None`: not known). [`Self::tuples`] stays as it is; namespaces
+    /// ([`Self::lacks_limits`], [`Self::refresh_ranges`]) are those of this reading from now on.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -190,8 +188,7 @@ impl Tracer {
         earlier.replace(&mut self.tuples);
     }
 
-    /// Whether a tuple of the newest [`Self::read_tuples`] or [`Self::each_tuple`] is in a namespace whose [`Self::limits`] are
-    /// not known.
+    /// Whether the newest [`Self::read_tuples`] or [`Self::each_tuple`] had a namespace whose [`Self::limits`] are not known.
     pub fn lacks_limits(&self) -> bool {
         self.namespaces.iter().any(|netns| self.limits(*netns).is_none())
     }
@@ -351,12 +348,12 @@ impl Tracer {
         Ok(counters)
     }
 
-    /// Logs a warning for each table that became nearly full. Then reconciles if it is time to: 1 to 8 s after the last time if
-    /// the kernel has skipped a hook since, or may have skipped one that it does not count; 3 to 15 s after it if entries lack
-    /// room in a table; else 5 to 30 s after it. Within these limits, the longer the last comparison took, the later.
+    /// Warns of tables that became nearly full. Reconciles if it is time to: 1 to 8 s after the last time if the kernel has skipped
+    /// a hook since, or may have skipped one that it does not count; 3 to 15 s after it if entries lack room in a table; else 5 to
+    /// 30 s after it; within these limits, the longer the last comparison took, the later.
     ///
     /// # Errors
-    /// A map cannot be read, or a command fails.
+    /// As [`Self::reconcile`].
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
         self.check_tables()?;
         let missed = self.session.missed_hooks();
