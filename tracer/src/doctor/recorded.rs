@@ -1,6 +1,6 @@
 //! [`Recorded`]: judges a recording, line by line, as far as it knows: each finding by its worst reading, with the time of that.
 //!
-//! The readings of a run are put together to windows as long as the live doctor's (the module [`window`]), and the same judges
+//! The readings of a run are put together to windows as long as the live doctor's (the module `window`), and the same judges
 //! see each of them.
 
 mod cases;
@@ -36,7 +36,7 @@ use crate::{
 pub const MOST_TUPLES: usize = 50_000;
 
 /// Keeps what the windows of a recording show; called by [`Recorded`] with each namespace of a window that has ended, if
-/// something in it is worse than before, or if the window is due (see [`Window`]).
+/// something in it is worse than before, or if the window is due (see `Window`).
 pub trait Keep {
     /// Adds the tuples of a namespace in a window that has ended. `knows_reuse`: whether the recording says which TIME_WAITs connect()
     /// takes over there; `at`: when a finding was, ns since 1970.

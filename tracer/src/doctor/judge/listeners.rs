@@ -1,5 +1,5 @@
-//! `listeners_in_range`: services listen on ports of the range. The module [`poisoned`] has ports that bind() takes there,
-//! [`loops`] connections of a socket to itself.
+//! `listeners_in_range`: services listen on ports of the range. The module `poisoned` has ports that bind() takes there,
+//! `loops` connections of a socket to itself.
 
 mod loops;
 mod poisoned;

@@ -56,7 +56,7 @@ pub struct Level {
     pub headers: Arc<Headers>,
     /// Whether `fastcgi_keep_conn` is on; `None`: the default, off.
     pub keep_conn: Option<Set<bool>>,
-    /// `proxy_bind` and those of other protocols, by the first part of their names ([`PROTOCOLS`], such as `proxy`): the address
+    /// `proxy_bind` and those of other protocols, by the first part of their names (`PROTOCOLS`, such as `proxy`): the address
     /// as it is written, or `off`.
     pub bind: BTreeMap<&'static str, Set<Arc<str>>>,
     /// `proxy_connect_timeout` and those of other protocols, in ms, by the first part of their names, such as `proxy`. One that
