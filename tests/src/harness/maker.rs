@@ -86,9 +86,10 @@ impl Maker {
     }
 }
 
-/// The helper's side. Its stdin is a Unix socket: for each two bytes (the [`Kind`] as a number; 0 for IPv4, 1 for IPv6), it makes
-/// a socket. It answers with the errno in four bytes (0: none) and, if there is none, with the socket's descriptor; then,
-/// once its own copy is closed, with one byte more. Returns when stdin is closed.
+/// The helper process of [`Maker`]: makes sockets until stdin, a Unix socket, is closed. A request is two bytes: the [`Kind`] as a
+/// number, and 0 for IPv4 or another number for IPv6. The answer is the errno in four bytes, native byte order (0: none), with
+/// the socket's descriptor if there is none; then, once the helper's own copy is closed, one byte more. An error if an answer
+/// cannot be sent.
 pub fn serve() -> Result<()> {
     let mut line = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut wanted = [0; 2];

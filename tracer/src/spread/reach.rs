@@ -55,14 +55,15 @@ pub enum RouteType {
     Unreachable,
 }
 
-/// A range of addresses, both ends included, that are all reached by the same route.
+/// Neighbouring addresses of one family, both ends included, that the kernel is taken to reach in the same way. It was asked for
+/// one of them only; the others may have other routes with the same type and interface, or none has a route.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RouteRange {
     pub first: IpAddr,
     pub last: IpAddr,
     pub route_type: RouteType,
-    /// The network of that route; `None`: there is no route, the kernel did not answer, or it was not asked, because the
-    /// addresses are not unicast.
+    /// The network of the route to the address that the kernel was asked for; of merged ranges, that of the first. `None`: there
+    /// is no route, the kernel did not answer, or it was not asked, because the addresses are not unicast.
     pub route: Option<IpNet>,
 }
 

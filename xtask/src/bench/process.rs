@@ -18,8 +18,9 @@ pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// CPU time of the process in the kernel, in clock ticks of 10 ms: precise enough for long work only. Fails if the process has
-/// ended and was reaped.
+/// CPU time of the process in the kernel since it began, threads that have ended included, in clock ticks of 10 ms (stime of
+/// /proc/PID/stat, proc_pid_stat(5)): precise enough for long work only. Fails if the process has ended and was reaped, or the
+/// file is not understood.
 pub(crate) fn system_ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;

@@ -140,8 +140,8 @@ pub(super) fn snat_exhausted() -> Result<()> {
     expect(&gateway.look()?, 0, "snat_with_more_ports")
 }
 
-/// The gateway's own five connections, which keep their ports, count as untranslated, and a neighbour's fill the 50 ports of the
-/// rule.
+/// The gateway's own five connections, which keep their ports, hold five of the rule's 50, and a neighbour's connections the
+/// other 45. Doctor finds `snat_exhausted`: 50 ports live, five of them untranslated.
 pub(super) fn snat_shared_with_own_connections() -> Result<()> {
     let gateway = Gateway::new()?;
     let own = |port: u16| -> Result<Sock> {

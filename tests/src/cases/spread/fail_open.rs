@@ -42,7 +42,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The tests that guests run: few, because guests are slow.
+/// The tests of [`cases`], under the same names, that run in emulated guests ([`Place::Vm`]), too: few, because guests are slow.
 pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     plan.group("spread::fail_open")
         .once(&[("killed_and_started_again", killed_and_started_again)])

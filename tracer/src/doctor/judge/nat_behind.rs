@@ -39,7 +39,7 @@ pub struct Syns {
     pub connections: u32,
 }
 
-/// What was seen in a network namespace.
+/// What was seen of one network namespace, and of the host around it.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     pub place: Place,
@@ -47,7 +47,8 @@ pub struct Outgoing {
     pub syns: BTreeMap<(IpAddr, SocketAddr), Syns>,
     /// By how much `insert_failed` of conntrack grew in the window, in all namespaces together; `None`: not known.
     pub insert_failed: Option<u32>,
-    /// Destinations towards which this host itself translates the source to a global address.
+    /// Destinations towards which a namespace of this host translates the source, to whatever address. Lacks those of tables with
+    /// few entries.
     pub translated_here: BTreeSet<SocketAddr>,
     /// The cloud that this host is in.
     pub vendor: Vendor,

@@ -128,8 +128,9 @@ impl Lines {
         self.all.push((part, safe::line(text).into_owned()));
     }
 
-    /// Adds a text, broken between words into lines of at most `room` columns; a wider word has a wider line. `first` begins the
-    /// first line, `rest` the others.
+    /// Adds a text, broken at spaces into lines of at most `room` columns (one for each character), prefixes included; a word that
+    /// does not fit behind the prefix has a wider line. `first` begins the first line, `rest` the others. Harmful characters,
+    /// newlines too, become U+FFFD. An empty text is one line.
     pub(super) fn wrapped(&mut self, first: &str, rest: &str, text: &str) {
         self.wrapped_as(Part::Text, first, rest, text);
     }

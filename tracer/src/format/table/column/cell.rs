@@ -26,8 +26,9 @@ pub(super) fn full(row: &Row) -> String {
     if words.is_empty() { "full".to_owned() } else { format!("full ({words})") }
 }
 
-/// The state that most ports of a row are in, and their share of all, in per cent. If several states have that many
-/// ports, the one that needs attention most. `None`: there is no port, or the states are not known.
+/// The state that most ports of a row are in, and its share of the ports in use in whole per cent, rounded down: `time_wait 75%`.
+/// If several states have that many, the last of: time_wait, estab, connecting (no SYN sent again), closing, no answer,
+/// close_wait. `None`: the states are not known, or there are no ports.
 pub(super) fn state(row: &Row) -> Option<String> {
     let ports = row.states?;
     let states = [
