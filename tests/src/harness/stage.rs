@@ -105,16 +105,30 @@ impl Stage {
         Ok(())
     }
 
-    /// Has this stage watched by the tracers that the whole run shares, and starts those that do not run. An error if one does
-    /// not start.
+    /// Has this stage watched by the tracers that the whole run shares, and starts those that do not run. To be called before
+    /// anything is done in the namespace: it may be replaced by another one. The kernel gives a new namespace the inode number of
+    /// one that has ended, and a tracer keeps the tuples of that one for minutes (`trace/idle.rs`).
+    ///
+    /// # Errors
+    /// A tracer does not start, or gives no reading within 10 s; or another namespace cannot be made.
     pub fn watch_shared(&mut self) -> Result<()> {
-        self.netns.keep()?;
         for backend in &self.backends {
             let watch = shared::watch(backend).with_context(|| format!("backend {backend}"))?;
-            let missed = watch.missed();
-            self.watches.push((backend.clone(), watch, missed));
+            self.watches.push((backend.clone(), watch, 0));
         }
-        Ok(())
+        loop {
+            self.netns.keep()?;
+            let readings = self.readings()?;
+            let inum = self.netns.inum();
+            if readings.iter().all(|(_, reading)| reading.of(inum).is_empty()) {
+                for ((.., missed), (_, reading)) in self.watches.iter_mut().zip(&readings) {
+                    *missed = reading.missed();
+                }
+                return Ok(());
+            }
+            let watches = std::mem::take(&mut self.watches);
+            *self = Self { watches, ..Self::new(&self.backends)? };
+        }
     }
 
     /// Starts the tracers and waits until they have attached, but the stage compares them with the kernel only after

@@ -240,7 +240,7 @@ impl Tracer {
         self.session.totals()
     }
 
-    /// Compares the ledger with the kernel's sockets, corrects it, removes tuples that are old or whose room others
+    /// Compares the ledger with the kernel's sockets, corrects what the previous call has found, too, removes tuples that are old or whose room others
     /// need, and forgets namespaces of which the ledger has nothing any more. Returns how many entries and counters
     /// were wrong, without entries that were added because they had found no room in a table before, or because their
     /// namespace could not be read; 0 if the program is asked to stop during the first comparison.
@@ -262,19 +262,23 @@ impl Tracer {
         }
         let (mut corrected, mut found, mut refused) = (0, 0, 0);
         if first.is_empty() {
-            self.agreement.agreed(&[], Vec::new());
+            self.agreement.agreed(&[], Vec::new(), |_| false);
         } else {
             // A dump is not a snapshot: it can show a socket in the middle of a change.
             let second = self.differences(before_ns, namespaces)?;
-            for command in self.agreement.agreed(&first, second) {
+            let adds =
+                |command: &Command| [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
+            // No hook will report these any more.
+            let is_new = |command: &Command| {
+                adds(command) && (lacking || unread.contains(&command.tuple.netns))
+            };
+            for command in self.agreement.agreed(&first, second, is_new) {
                 if shutdown::stop_signal().is_some() {
                     break;
                 }
                 let changed = u64::from(self.session.commands.run(&command)?);
-                let adds = [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
-                let new = adds && (lacking || unread.contains(&command.tuple.netns));
-                *if new { &mut found } else { &mut corrected } += changed;
-                refused += u64::from(adds && changed == 0);
+                *if is_new(&command) { &mut found } else { &mut corrected } += changed;
+                refused += u64::from(adds(&command) && changed == 0);
             }
         }
         if found > 0 {
@@ -349,7 +353,7 @@ impl Tracer {
     }
 
     /// Warns of tables that became nearly full. Reconciles if it is time to: 1 to 8 s after the last time if the kernel has skipped
-    /// a hook since, or may have skipped one that it does not count; 3 to 15 s after it if entries lack room in a table; else 5 to
+    /// a hook since, or may have skipped one that it does not count, or a difference that was found then is to be confirmed; 3 to 15 s after it if entries lack room in a table; else 5 to
     /// 30 s after it; within these limits, the longer the last comparison took, the later.
     ///
     /// # Errors
@@ -357,7 +361,9 @@ impl Tracer {
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
         self.check_tables()?;
         let missed = self.session.missed_hooks();
-        let alert = missed.partial || missed.counted > self.misses_seen;
+        let alert = missed.partial
+            || missed.counted > self.misses_seen
+            || self.agreement.lacks_confirmation();
         let lacking = self.missing.is_any(for_lack_of_room(&self.totals()?));
         let pacing = match (alert, lacking) {
             (true, _) => &ALERT,

@@ -32,7 +32,8 @@ fn nobody_is_expelled() -> Result<()> {
     };
     let mut made = BTreeMap::new();
     let mut held = Vec::new();
-    // The attack goes on until it has made so many connections fail that all addresses would be left out if these counted.
+    // The attack goes on until it has made so many connections fail that all addresses would be left out if these counted. The
+    // outsider does not count those of its last 2 s, which are some 120 of them.
     wait_for("the attack", Duration::from_secs(50), || {
         held.drain(..held.len().saturating_sub(400));
         for _ in 0..20 {
@@ -44,7 +45,7 @@ fn nobody_is_expelled() -> Result<()> {
         let status = host.rule.status()?;
         let out = (&status.left_out, &status.left_out_towards);
         ensure!(out.0.is_empty() && out.1.is_empty(), "left out: {out:?}");
-        Ok((failures()? > 100).then_some(()))
+        Ok((failures()? > 250).then_some(()))
     })?;
     outsider.begin("close")?;
     let timed_out = outsider.end()?;

@@ -15,46 +15,58 @@ type Identity = (u32, ConnKey, Option<Command>);
 /// What earlier comparisons found.
 #[derive(Debug, Default)]
 pub(super) struct Agreement {
-    /// Differences of numbers that change all the time, which both comparisons of the previous call found: carried out
-    /// if they are found again.
+    /// Differences that both comparisons of the previous call found, and that were not corrected: they are if they are found
+    /// again.
     unconfirmed: HashSet<Identity>,
 }
 
 impl Agreement {
     /// The commands to carry out: those of `second` that `first`, the comparison right before it, gave, too, in the order of
-    /// `second`. A difference of numbers that change all the time (`CorrectFast`, and a `CorrectTuple` that is
-    /// [`Correction::ALWAYS`]) must also have been found by both comparisons of the previous call, some seconds ago:
-    /// counters that are equal before and after the entries were read can have changed in between, and then the
-    /// entries match neither reading.
-    pub(super) fn agreed(&mut self, first: &[Command], second: Vec<Command>) -> Vec<Command> {
+    /// `second`. Unless `at_once` holds for it, a command must also have been given by both comparisons of the previous call,
+    /// 1 s ago or longer: a thread can lose its CPU after the kernel has given it a port and before the hook that reports this
+    /// has run, and both comparisons of one call then find what no hook has missed.
+    pub(super) fn agreed(
+        &mut self,
+        first: &[Command],
+        second: Vec<Command>,
+        at_once: impl Fn(&Command) -> bool,
+    ) -> Vec<Command> {
         let first: HashSet<_> = first.iter().map(identity).collect();
-        let unconfirmed = std::mem::take(&mut self.unconfirmed);
+        let earlier = std::mem::take(&mut self.unconfirmed);
         let is_agreed = |command: &Command| {
-            let identity = identity(command);
-            if !first.contains(&identity) {
+            if !first.contains(&identity(command)) {
                 return false;
             }
-            let agreed = !is_of_moving_numbers(command) || unconfirmed.contains(&identity);
+            let lasting = lasting(command);
+            let agreed = at_once(command) || earlier.contains(&lasting);
             if !agreed {
-                self.unconfirmed.insert(identity);
+                self.unconfirmed.insert(lasting);
             }
             agreed
         };
         second.into_iter().filter(is_agreed).collect()
     }
+
+    /// Whether the newest call found differences that the next one has to confirm.
+    pub(super) fn lacks_confirmation(&self) -> bool {
+        !self.unconfirmed.is_empty()
+    }
 }
 
+/// What two comparisons of one call must agree on.
 fn identity(command: &Command) -> Identity {
     const OF_VALUES: [Op; 3] = [Op::CorrectTuple, Op::SetState, Op::CorrectFast];
     let of_values = OF_VALUES.iter().any(|op| *op as u32 == command.op);
     (command.op, command.key, of_values.then_some(*command))
 }
 
-/// Whether a correction is of numbers that may change while they are read.
-fn is_of_moving_numbers(command: &Command) -> bool {
-    let of_busy =
-        command.op == Op::CorrectTuple as u32 && command.correction().opened == Correction::ALWAYS;
-    of_busy || command.op == Op::CorrectFast as u32
+/// What two calls must agree on: of a `CorrectTuple` the differences alone, because ports are opened and released meanwhile.
+fn lasting(command: &Command) -> Identity {
+    if command.op != Op::CorrectTuple as u32 {
+        return identity(command);
+    }
+    let differences = Correction { opened: 0, released: 0, ..command.correction() };
+    identity(&Command::correcting(command.tuple, &differences))
 }
 
 #[cfg(test)]
@@ -75,22 +87,38 @@ mod tests {
     #[test]
     fn two_comparisons_must_say_the_same() {
         let mut agreement = Agreement::default();
+        let mut agreed = |first: &[Command], second: &[Command]| {
+            agreement.agreed(first, second.to_vec(), |_| true)
+        };
         let first = [removes(1), removes(2), of_tuple(5, 1)];
-        let second = vec![removes(2), removes(3), of_tuple(5, 2)];
-        assert_eq!(agreement.agreed(&first, second), [removes(2)]);
+        assert_eq!(agreed(&first, &[removes(2), removes(3), of_tuple(5, 2)]), [removes(2)]);
+        assert_eq!(agreed(&[of_tuple(5, 1)], &[of_tuple(6, 1)]), []);
         let same = [of_tuple(5, 1)];
-        assert_eq!(agreement.agreed(&same, same.to_vec()), same);
+        assert_eq!(agreed(&same, &same), same);
     }
 
     #[test]
-    fn numbers_that_change_all_the_time_must_differ_in_the_same_way_again() {
-        let mut agreement = Agreement::default();
-        for moving in [Command::correcting_fast(5, 4), of_tuple(Correction::ALWAYS, 1)] {
-            let mut compare = |commands: &[Command]| agreement.agreed(commands, commands.to_vec());
-            assert_eq!(compare(&[moving]), []);
-            assert_eq!(compare(&[]), []);
-            assert_eq!(compare(&[moving]), []);
-            assert_eq!(compare(&[moving]), [moving]);
+    fn the_next_call_must_find_the_same_difference_again() {
+        let of_busy = of_tuple(Correction::ALWAYS, 1);
+        for command in [removes(1), Command::correcting_fast(5, 4), of_busy, of_tuple(5, 1)] {
+            let mut agreement = Agreement::default();
+            let mut compare = |commands: &[Command]| {
+                let agreed = agreement.agreed(commands, commands.to_vec(), |_| false);
+                (agreed, agreement.lacks_confirmation())
+            };
+            assert_eq!(compare(&[command]), (vec![], true));
+            assert_eq!(compare(&[]), (vec![], false));
+            assert_eq!(compare(&[command]), (vec![], true));
+            assert_eq!(compare(&[command]), (vec![command], false));
         }
+    }
+
+    #[test]
+    fn ports_may_come_and_go_between_two_calls() {
+        let mut agreement = Agreement::default();
+        let mut compare = |command: Command| agreement.agreed(&[command], vec![command], |_| false);
+        assert_eq!(compare(of_tuple(5, 1)), []);
+        assert_eq!(compare(of_tuple(5, 2)), []);
+        assert_eq!(compare(of_tuple(7, 2)), [of_tuple(7, 2)]);
     }
 }

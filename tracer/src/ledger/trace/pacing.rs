@@ -16,7 +16,8 @@ pub(super) const CALM: ReconcilePacing = ReconcilePacing {
     soonest: Duration::from_secs(5),
     latest: Duration::from_secs(30),
 };
-/// While hooks are missed, or could be missed unnoticed because the kernel does not count all hooks that it skips.
+/// While hooks are missed, or could be missed unnoticed because the kernel does not count all hooks that it skips, and while
+/// differences are to be confirmed.
 pub(super) const ALERT: ReconcilePacing =
     ReconcilePacing { share: 20, soonest: Duration::from_secs(1), latest: Duration::from_secs(8) };
 /// While entries are missing that found no room: idle tuples are removed, and the missing entries are retried.
