@@ -9,6 +9,8 @@ use anyhow::{Result, bail};
 pub enum Depth {
     /// Of the tests that [`Self::Whole`] runs, those in the list `PART`.
     Part,
+    /// Of the tests that [`Self::Whole`] runs, those that the list `OLDEST` does not have.
+    Most,
     /// In a guest: the tests whose result depends on the kernel, without those that only the host runs; tests that have the same
     /// result with every backend run with the default backend only. On the host: as [`Self::Thorough`].
     Whole,
@@ -52,25 +54,42 @@ const PART: &[&str] = &[
     "spread::rebind::ipv6_bound_with_a_port_of_the_kernel",
 ];
 
+/// The tests that in `cargo xtask test` only the oldest guest and the host run: what they check needs something that old kernels
+/// lack, and nothing that changes from one new kernel to the next. Each entry is the beginning of a test's name, or of several.
+const OLDEST: &[&str] = &[
+    "attach::sandbox_of_record",
+    "attach::sandbox_of_top",
+    "attach::sandbox_of_tuples",
+    "attach::sandbox_with_few_capabilities",
+    "errors::",
+    "filters::",
+    "sizes::",
+    "who::",
+];
+
 impl Depth {
-    /// The value of `TRACER_DEPTH`, by default [`Self::Thorough`]; an error if the value is none of `part`, `whole` and
+    /// The value of `TRACER_DEPTH`, by default [`Self::Thorough`]; an error if the value is none of `part`, `most`, `whole` and
     /// `thorough`.
     pub(super) fn find() -> Result<Self> {
         Ok(match env::var("TRACER_DEPTH").as_deref() {
             Ok("part") => Self::Part,
+            Ok("most") => Self::Most,
             Ok("whole") => Self::Whole,
             Ok("thorough") | Err(env::VarError::NotPresent) => Self::Thorough,
-            other => bail!("TRACER_DEPTH is {other:?}, and not part, whole or thorough"),
+            other => bail!("TRACER_DEPTH is {other:?}, and not part, most, whole or thorough"),
         })
     }
 
-    /// The reason to skip a test of this full name at [`Self::Part`]; `None`: the list [`PART`] has the beginning of the name, or
-    /// the depth is another one.
+    /// The reason to skip a test of this full name: at [`Self::Part`], the list [`PART`] does not have the beginning of the name; at
+    /// [`Self::Most`], the list [`OLDEST`] has it. `None`: neither.
     pub(super) fn leaves_out(self, name: &str) -> Option<String> {
-        let left_out = self == Self::Part && !PART.iter().any(|begin| name.starts_with(begin));
-        left_out.then(|| {
-            "a kernel between the oldest and the newest: `cargo xtask ci` runs it".to_owned()
-        })
+        let is_of = |list: &[&str]| list.iter().any(|begin| name.starts_with(begin));
+        let why = match self {
+            Self::Part if !is_of(PART) => "a kernel between the oldest and the newest",
+            Self::Most if is_of(OLDEST) => "the oldest kernel and the host run it",
+            _ => return None,
+        };
+        Some(format!("{why}: `cargo xtask ci` runs it"))
     }
 }
 
@@ -99,6 +118,16 @@ mod tests {
             assert!(run.iter().any(|name| name.starts_with(begin)), "{begin} names no test");
         }
         assert!(left_out.len() > run.len(), "{} of {}", run.len(), left_out.len());
+    }
+
+    #[test]
+    fn most_are_more_than_a_part_and_each_line_of_the_other_list_names_one() {
+        let (run, left_out) = names(Depth::Most);
+        for begin in OLDEST {
+            assert!(left_out.iter().any(|name| name.starts_with(begin)), "{begin} names no test");
+        }
+        let part = names(Depth::Part).0;
+        assert!(part.iter().all(|name| run.contains(name)));
     }
 
     #[test]

@@ -133,11 +133,13 @@ impl Translation {
         Some(sum)
     }
 
-    /// Where the connections lead whose source this host translates.
+    /// Where the connections lead whose source this host translates to a global address.
     fn destinations(&self) -> BTreeSet<SocketAddr> {
         let looks = self.looks.iter().filter_map(|(_, look, _)| look.as_ref().ok()?.as_ref());
         let translated = looks.filter_map(|look| look.translated.as_ref().ok());
-        translated.flat_map(|it| &it.mappings).map(|it| it.snat.destination).collect()
+        let snats = translated.flat_map(|it| &it.mappings).map(|it| it.snat);
+        let last = snats.filter(|snat| nat_behind::is_global(snat.address));
+        last.map(|snat| snat.destination).collect()
     }
 }
 
@@ -168,7 +170,11 @@ mod tests {
     use super::*;
     use crate::{
         doctor::finding::Id,
-        host::{conntrack::Fill, netns},
+        host::{
+            conntrack::{Fill, Ports, Snat, protocol},
+            nat_rules::Capacity,
+            netns,
+        },
     };
 
     fn place() -> Place {
@@ -216,6 +222,29 @@ mod tests {
         let judged = crate::doctor::judge::test_seen::seen(Tuple::default());
         let judged = Seen { place: self::place(), ..judged };
         assert_eq!(all.insert_failed(&[judged]), None, "it may have grown in this one");
+    }
+
+    #[test]
+    fn a_translation_to_a_private_address_is_not_the_last_one() {
+        let mapping = |address: &str, destination: &str| nat::Mapping {
+            snat: Snat {
+                address: address.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                protocol: protocol::TCP,
+                zone: 0,
+            },
+            ports: Ports::default(),
+            capacity: Capacity::DEFAULT,
+        };
+        let (place, look) = tracked(0, 0);
+        let mut look = look.unwrap().unwrap();
+        // The second one is that of a container engine on a host whose own address is private.
+        look.translated.as_mut().unwrap().mappings = vec![
+            mapping("198.51.100.7", "203.0.113.1:443"),
+            mapping("10.0.0.8", "203.0.113.2:443"),
+        ];
+        let all = Translation { looks: vec![(place, Ok(Some(look)), None)], at: Instant::now() };
+        assert_eq!(all.destinations(), ["203.0.113.1:443".parse().unwrap()].into());
     }
 
     #[test]

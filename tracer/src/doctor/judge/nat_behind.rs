@@ -13,11 +13,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+pub use addresses::is_global;
 pub use vendor::Vendor;
 
 use super::text::{netns_option, number};
 use crate::doctor::finding::{Advice, Certainty, Finding, Id, Place, Severity, Subject};
-use addresses::{is_global, is_private};
+use addresses::is_private;
 
 /// So many SYNs must have been sent again, and so many connections established.
 const LEAST: u32 = 5;
@@ -47,8 +48,8 @@ pub struct Outgoing {
     pub syns: BTreeMap<(IpAddr, SocketAddr), Syns>,
     /// By how much `insert_failed` of conntrack grew in the window, in all namespaces together; `None`: not known.
     pub insert_failed: Option<u32>,
-    /// Destinations towards which a namespace of this host translates the source, to whatever address. Lacks those of tables with
-    /// few entries.
+    /// Destinations towards which a namespace of this host translates the source to a global address: no other NAT follows. Lacks
+    /// those of tables with few entries.
     pub translated_here: BTreeSet<SocketAddr>,
     /// The cloud that this host is in.
     pub vendor: Vendor,

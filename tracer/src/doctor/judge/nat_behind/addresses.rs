@@ -13,7 +13,7 @@ pub(super) fn is_private(address: IpAddr) -> bool {
 
 /// Whether the address is one of the internet: of IPv4 (v4-mapped ones included), none that is private, shared (100.64.0.0/10),
 /// loopback, link-local, multicast or reserved; of IPv6, 2000::/3 and the addresses of a NAT64.
-pub(super) fn is_global(address: IpAddr) -> bool {
+pub fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_global_v4(address),
         IpAddr::V6(address) => is_global_v6(address),
@@ -28,10 +28,10 @@ fn is_global_v4(address: Ipv4Addr) -> bool {
     !(reserved || local || address.is_private() || is_shared(address))
 }
 
-/// 2000::/3, and 64:ff9b::/32, in which the addresses of IPv4 behind a NAT64 are (64:ff9b::/96).
+/// 2000::/3, and 64:ff9b::/96, which has the IPv4 addresses behind a NAT64 (RFC 6052).
 fn is_global_v6(address: Ipv6Addr) -> bool {
-    let [first, second, ..] = address.segments();
-    first & 0xe000 == 0x2000 || (first == 0x64 && second == 0xff9b)
+    let segments = address.segments();
+    segments[0] & 0xe000 == 0x2000 || segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0]
 }
 
 fn is_shared(address: Ipv4Addr) -> bool {
@@ -81,6 +81,7 @@ mod tests {
             "ff02::1",
             "::",
             "64:ff9c::1",
+            "64:ff9b:1::808:808",
         ];
         let kind = |address: &str| {
             let address: IpAddr = address.parse().unwrap();
