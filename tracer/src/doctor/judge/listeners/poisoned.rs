@@ -1,7 +1,7 @@
 //! `poisoned_ports`: programs take ports of the range by bind(), which connect() is then not given towards any destination.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     hash::BuildHasher,
 };
 
@@ -66,8 +66,10 @@ pub fn poisoned_ports(
     fast: &BTreeMap<Ends, u32>,
 ) -> Vec<Finding> {
     let all = size(&settings.range);
-    let mut found: Vec<Finding> =
-        bound.iter().filter_map(|it| finding(place, settings, it, Certainty::Measured)).collect();
+    let mut found: Vec<Finding> = by_program(bound)
+        .iter()
+        .filter_map(|it| finding(place, settings, it, Certainty::Measured))
+        .collect();
     let known = bound.iter().map(|it| it.ports).fold(0_u32, u32::saturating_add);
     let PortRange { low, high, reserved: _ } = settings.range;
     let has_first = (low..=high).step_by(2).any(|port| !is_reserved(&settings.range, port));
@@ -79,15 +81,40 @@ pub fn poisoned_ports(
     // What the hooks know has those of connections, too.
     if inferred > known {
         let rest = BoundBy { process: None, ports: inferred - known };
-        found.extend(finding(place, settings, &rest, Certainty::Inferred));
+        found.extend(finding(place, settings, &(rest, 1), Certainty::Inferred));
     }
     found
+}
+
+/// The same by program, each with its number of processes: processes that have one name, and are in one container or unit, are one
+/// program, such as the workers of a proxy. It has the lowest of their process ids.
+fn by_program(bound: &[BoundBy]) -> Vec<(BoundBy, u32)> {
+    let program = |process: &Process| {
+        let Process { pid, name, container } = process;
+        let unnamed = name.is_empty().then_some(*pid);
+        (name.clone(), container.clone(), unnamed)
+    };
+    let mut all: BTreeMap<_, (BoundBy, u32)> = BTreeMap::new();
+    for one in bound {
+        match all.entry(one.process.as_ref().map(program)) {
+            Entry::Vacant(entry) => {
+                entry.insert((one.clone(), 1));
+            }
+            Entry::Occupied(entry) => {
+                let (known, processes) = entry.into_mut();
+                known.ports = known.ports.saturating_add(one.ports);
+                known.process = known.process.take().min(one.process.clone());
+                *processes += 1;
+            }
+        }
+    }
+    all.into_values().collect()
 }
 
 fn finding(
     place: &Place,
     settings: &Settings,
-    bound: &BoundBy,
+    (bound, processes): &(BoundBy, u32),
     certainty: Certainty,
 ) -> Option<Finding> {
     let all = size(&settings.range);
@@ -99,7 +126,11 @@ fn finding(
     let ports = format!("{} ports of the range ({})", number(bound.ports.into()), percent(share));
     let (subject, what) = match (&bound.process, certainty) {
         (Some(process), _) => {
-            (Subject::Process(process.clone()), format!("holds {ports} by bind()"))
+            let what = match processes {
+                1 => format!("holds {ports} by bind()"),
+                _ => format!("holds {ports} by bind(), in {processes} processes"),
+            };
+            (Subject::Process(process.clone()), what)
         }
         (None, Certainty::Measured) => {
             (Subject::Netns(place.clone()), format!("programs hold {ports} by bind()"))

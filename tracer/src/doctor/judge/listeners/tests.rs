@@ -100,6 +100,27 @@ fn a_program_that_binds_many_ports_is_found() {
 }
 
 #[test]
+fn the_workers_of_a_program_are_counted_together() {
+    let worker = |pid: u32, container: Option<&str>, ports: u32| {
+        let container = container.map(str::to_owned);
+        let process = Process { pid, name: "nginx".to_owned(), container };
+        BoundBy { process: Some(process), ports }
+    };
+    let workers = [worker(8, None, 40), worker(7, None, 40), by("squid", 99), worker(9, None, 40)];
+    let found = poisoned(&[], &workers, 0);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].what, "holds 120 ports of the range (1 %) by bind(), in 3 processes");
+    assert!(matches!(&found[0].subject, Subject::Process(process) if process.pid == 7));
+    let apart = [worker(7, Some("a"), 60), worker(8, Some("b"), 60)];
+    assert_eq!(poisoned(&[], &apart, 0), [], "of two containers");
+    let unnamed = |pid| {
+        let process = Process { pid, name: String::new(), container: None };
+        BoundBy { process: Some(process), ports: 60 }
+    };
+    assert_eq!(poisoned(&[], &[unnamed(3), unnamed(4)], 0), [], "no name says that they are one");
+}
+
+#[test]
 fn without_hooks_the_parity_of_the_ports_tells() {
     // The range begins with an odd port, so bind() takes even ones.
     let open = |from: u16, count: usize| {
