@@ -11,6 +11,7 @@ pub mod older;
 pub mod random;
 pub mod states;
 pub mod time_wait;
+pub mod uses;
 pub mod variant;
 
 use anyhow::Result;
@@ -64,6 +65,7 @@ pub const ALL: &[Workload] = &[
     workload("reset_by_client", close::reset_by_client),
     workload("reset_by_server", close::reset_by_server),
     workload("half_closed", close::half_closed),
+    workload("requests_and_closers", uses::requests_and_closers),
     workload("every_state", states::every_state),
     workload("refused", failure::refused),
     workload("timed_out", failure::timed_out),

@@ -104,6 +104,8 @@ pub mod global {
     pub const TW_ENTRY_STAMP: &str = "TW_ENTRY_STAMP";
     /// u32: offset of `struct tcp_sock.rx_opt.ts_recent_stamp`; 0: not known.
     pub const TP_RECENT_STAMP: &str = "TP_RECENT_STAMP";
+    /// u32: offset of `struct tcp_sock.data_segs_out`; 0: not known, and then no end of a connection is counted.
+    pub const DATA_SEGS_OUT: &str = "DATA_SEGS_OUT";
     /// u64: address of `tw_timer_handler`; 0: not known.
     pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
     /// u32: offset of `struct task_struct.group_leader`; 0: not known.
@@ -148,7 +150,7 @@ pub mod global {
 pub const MAX_TOUCHED: u32 = 65_536;
 
 /// Version of the pinned maps: changes whenever the key or the value of one does.
-pub const LAYOUT: u32 = 14;
+pub const LAYOUT: u32 = 15;
 
 /// How many bytes of `struct sock_common` hooks read at once; every `SKC_*` field must lie within them.
 pub const SOCK_COMMON_LEN: usize = 96;

@@ -4,6 +4,7 @@
 use crate::{
     Addr,
     cause::Cause,
+    ends::Ends,
     halves::Halves,
     states::{Ports, States},
 };
@@ -76,6 +77,8 @@ pub struct TupleCount {
     pub failed: [u64; Cause::COUNT],
     /// Port searches of connect() that found a port, by duration ([`search_bucket`]). Each counter wraps at 2^32.
     pub search: [u32; SEARCH_BUCKETS],
+    /// The established connections that ended: which end closed first, how much they sent, and how long they lasted.
+    pub ends: Ends,
     /// CLOCK_MONOTONIC of the newest change, ns: a port was taken, released or entered TIME_WAIT, a connect() failed, or a
     /// command corrected the counters or set `left_out`.
     pub last_ns: u64,
@@ -115,11 +118,13 @@ pub struct TupleCount {
     pub life: u32,
     /// How often the entry was used since its removal was announced: by hooks, and once by the removal itself.
     pub pins: u32,
-    /// Padding, always 0.
-    pub zero: u32,
+    /// How often a SYN was sent again; one connect() can count several times. It wraps at 2^32.
+    pub syns_again: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 4 * SEARCH_BUCKETS + 88);
+const _: () = assert!(
+    size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 4 * SEARCH_BUCKETS + size_of::<Ends>() + 88
+);
 
 /// Value of [`TupleCount::proven`]: the highest bit, because the spreader's hook uses it as a mask for a sign bit, in place of
 /// a branch.
@@ -158,6 +163,13 @@ impl TupleCount {
     /// Ports that the tuple can hold: those that it holds now, and [`Self::room`].
     pub fn capacity(&self, usable: u32) -> u32 {
         u32::try_from(self.in_use()).unwrap_or(u32::MAX).saturating_add(self.room(usable))
+    }
+
+    /// connect() calls whose SYN had no answer: they timed out, or the application gave up. At most `u64::MAX`.
+    pub fn unanswered(&self) -> u64 {
+        let [timed_out, no_answer] = [Cause::TimedOut, Cause::NoAnswer]
+            .map(|cause| self.failed.get(cause as usize).copied());
+        timed_out.unwrap_or(0).saturating_add(no_answer.unwrap_or(0))
     }
 
     /// Failed connect() calls of all causes.

@@ -6,6 +6,7 @@
 //! corrects differences ([`correct`]): when a hook and a command of userspace change one entry at the same time, one of
 //! them can count it by flags that have just changed.
 
+mod ends;
 mod health;
 mod life;
 mod marks;
@@ -13,6 +14,7 @@ mod room;
 mod states;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+pub(crate) use ends::{End, ended, syn_sent_again};
 pub(crate) use health::{conn_nowhere, forgive, leave_out, nowhere};
 pub(crate) use life::{doom, forget};
 use life::{known, tuple};
@@ -238,11 +240,17 @@ pub(crate) fn release(key: &ConnKey, now: u64) -> Step {
 /// `Err`.
 #[inline(always)]
 pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Step {
+    release_ended(key, conn, End::NONE, now)
+}
+
+/// As [`release_known`], for a full socket that closes: counts `end`, too, if the port is released.
+#[inline(always)]
+pub(crate) fn release_ended(key: &ConnKey, conn: Option<&Conn>, end: End, now: u64) -> Step {
     if seeding() {
         mark(key, Mark::Released);
     }
     let conn = conn.ok_or(Skip::NotOurs)?;
-    let owner = conn.owner;
+    let (owner, acquired_ns) = (conn.owner, conn.acquired_ns);
     let flags = Conn::flags_of(conn.flags, owner);
     let count = known(&conn.tuple);
     match CONNS.remove(key) {
@@ -265,6 +273,7 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
             if ended_before_established(flags) {
                 atomic::add32(&raw mut (*count).settled, 1);
             }
+            ends::add(count, flags, acquired_ns, end, now);
             (*count).last_ns = now;
         }
     }

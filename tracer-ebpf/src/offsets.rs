@@ -43,6 +43,7 @@ globals! {
     TW_RECENT_STAMP: u32 = 0,
     TW_ENTRY_STAMP: u32 = 0,
     TP_RECENT_STAMP: u32 = 0,
+    DATA_SEGS_OUT: u32 = 0,
     SK_KERN_SOCK: u32 = 0,
     SK_KERN_SOCK_MASK: u32 = 0,
     TRANSPARENT: u32 = 0,

@@ -3,6 +3,8 @@
 //! Both start with `struct sock_common`, so one read serves for both. Reads go through `bpf_probe_read_kernel`, which fails
 //! instead of faulting. Only the fields of a [`TcpSock`] and of a [`TimeWait`] are read directly: the verifier knows their types.
 
+pub(crate) mod state;
+
 use aya_ebpf::{
     Global,
     bindings::bpf_sock,
@@ -13,11 +15,11 @@ use tracer_common::{Addr, ConnKey, Loss, TupleKey, conn_flag, settings::SOCK_COM
 use crate::{
     abi::{AF_INET, AF_INET6, IPPROTO_TCP},
     offsets::{
-        DEFERRED, DEFERRED_MASK, INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR,
-        SK_KERN_SOCK, SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE,
-        SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
-        SKC_V6_RCV_SADDR, TP_RECENT_STAMP, TRANSPARENT, TRANSPARENT_MASK, TW_ENTRY_STAMP,
-        TW_RECENT_STAMP, TW_SUBSTATE,
+        DATA_SEGS_OUT, DEFERRED, DEFERRED_MASK, INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT,
+        NO_PORT_MASK, SK_ERR, SK_KERN_SOCK, SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS,
+        SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM,
+        SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR, SKC_V6_RCV_SADDR, TP_RECENT_STAMP, TRANSPARENT,
+        TRANSPARENT_MASK, TW_ENTRY_STAMP, TW_RECENT_STAMP, TW_SUBSTATE,
     },
     skip::{Skip, Step},
     words,
@@ -27,18 +29,6 @@ use crate::{
 pub(crate) type Address = *const u8;
 
 const SOCK_BINDPORT_LOCK: u8 = 8;
-
-/// TCP states (include/net/tcp_states.h).
-pub(crate) mod state {
-    pub(crate) const ESTABLISHED: u8 = 1;
-    pub(crate) const SYN_SENT: u8 = 2;
-    pub(crate) const SYN_RECV: u8 = 3;
-    pub(crate) const FIN_WAIT1: u8 = 4;
-    pub(crate) const CLOSE: u8 = 7;
-    pub(crate) const CLOSE_WAIT: u8 = 8;
-    pub(crate) const LAST_ACK: u8 = 9;
-    pub(crate) const LISTEN: u8 = 10;
-}
 
 /// The socket's cookie; 0: none, or it cannot be read. Read alone, because most state changes are of sockets without one.
 #[inline(always)]
@@ -329,6 +319,16 @@ impl Sock {
     pub(crate) fn error(&self) -> Step<u16> {
         let error: i32 = self.far_field(&SK_ERR)?;
         Ok(error as u16)
+    }
+
+    /// How many segments with data the socket sent, those sent again included; `None`: the offset of that field is not known.
+    /// `Err`: it cannot be read, which is a loss.
+    #[inline(always)]
+    pub(crate) fn segments_sent(&self) -> Step<Option<u32>> {
+        if DATA_SEGS_OUT.load() == 0 {
+            return Ok(None);
+        }
+        self.far_field(&DATA_SEGS_OUT).map(Some)
     }
 
     /// Whether the SYN is still unsent because it waits for the first write (TCP_FASTOPEN_CONNECT). False if the flag's offset is

@@ -8,3 +8,4 @@ pub mod seed;
 pub mod sizes;
 pub mod stats;
 pub mod trace;
+pub mod uses;

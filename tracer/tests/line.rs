@@ -26,7 +26,8 @@ use tracer::{
     ledger::{decode::decode, stats::Row},
 };
 use tracer_common::{
-    Addr, Cause, Event, Kind, Loss, TupleCount, TupleKey, spread::Decision, tuple::SEARCH_BUCKETS,
+    Addr, Cause, Ends, Event, Kind, Loss, TupleCount, TupleKey, ends::LIFETIMES, spread::Decision,
+    tuple::SEARCH_BUCKETS,
 };
 
 static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
@@ -101,12 +102,17 @@ proptest! {
         source in any_address(), destination in any_address(), port: u16,
         now in any::<[u64; 4]>(), before in any::<[u64; 4]>(), nanos: u64,
         search in any::<[u32; SEARCH_BUCKETS]>(), limits in any::<Option<(u16, u16, u32, u32)>>(), held: u64,
-        failed in any::<[bool; Cause::COUNT]>(), pid in 0_u32..3, comm: [u8; 16],
+        failed in any::<[bool; Cause::COUNT]>(), pid in 0_u32..3, comm: [u8; 16], ends in any::<[u64; 4]>(),
+        lifetimes in any::<[u32; LIFETIMES]>(), syns_again: u32,
         cgroup in prop::option::of(any::<String>()),
     ) {
         let fill = |[opened, released, time_wait_begun, time_wait_ended]: [u64; 4]| TupleCount {
             opened, released, time_wait_begun, time_wait_ended, held, search, pid, comm,
-            failed: failed.map(u64::from), ..TupleCount::default()
+            failed: failed.map(u64::from), syns_again,
+            ends: Ends {
+                closed_here: ends[0], closed_by_peer: ends[1], aborted: ends[2], segments: ends[3], lifetimes
+            },
+            ..TupleCount::default()
         };
         let key = TupleKey { source, destination, destination_port: port, ..TupleKey::default() };
         let elapsed = std::time::Duration::from_nanos(nanos);
@@ -123,6 +129,10 @@ proptest! {
         prop_assert_eq!(&line["ports.time_wait_begun"], &json!(now.time_wait_begun));
         let path = name.map(|name| Value::from(&*name.path));
         prop_assert_eq!(line.get("process.linux.cgroup").cloned(), path);
+        prop_assert_eq!(&line["syns.sent_again"], &json!(syns_again));
+        let of = |count: u64| (ends[..3] != [0; 3]).then(|| Value::from(count));
+        prop_assert_eq!(line.get("connections.closed_here").cloned(), of(ends[0]));
+        prop_assert_eq!(line.get("connections.segments").cloned(), of(ends[3]));
         let failures = failed.iter().filter(|failed| **failed).count();
         prop_assert_eq!(line["connect.failures"].as_object().map(serde_json::Map::len), Some(failures));
         prop_assert_eq!(&line["ports.in_use"], &json!(row.in_use));

@@ -1,4 +1,4 @@
-//! `proxies::*`: real proxies that run out of ports, and log that.
+//! `proxies::*`: real proxies that run out of ports, or use their connections more or less often, and log that.
 //!
 //! The proxy is in one namespace, wrk and the upstream are in another, joined by a veth pair. The proxy's port range is narrow,
 //! and its upstream connections are not kept alive. The proxy must log exactly as many failures as there are `connect.failed`
@@ -6,6 +6,7 @@
 
 mod haproxy;
 mod nginx;
+mod uses;
 
 use std::{
     fs,
@@ -37,6 +38,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         .needs(&["nginx", "wrk"])
         .once(&[("haproxy", haproxy::runs_out)])
         .needs(&["nginx", "haproxy", "wrk"])
+        .once(&[("nginx_keepalive", uses::counts_requests)])
+        .needs(&["nginx", "wrk"])
         .cases()
 }
 

@@ -192,18 +192,41 @@ impl Sock {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
     }
 
+    /// What the kernel says that the socket sent (TCP_INFO), also after its connection has ended. 0 where the kernel does not
+    /// know the field; an error if getsockopt() fails.
+    pub fn sent(&self) -> Result<Sent> {
+        // struct tcp_info: 8 bytes, then fields of 4 and 8 bytes.
+        const TOTAL_RETRANS: usize = 100;
+        const DATA_SEGS_OUT: usize = 156;
+        let mut info = [0_u8; DATA_SEGS_OUT + 4];
+        let mut size = libc::socklen_t::try_from(info.len()).map_err(|_| Errno::INVAL)?;
+        // SAFETY: the pointer and the size describe `info`, which outlives the call.
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        let field = |at: usize| {
+            let bytes = info.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u32::from_ne_bytes).map(u64::from).ok_or(Errno::INVAL)
+        };
+        match result {
+            0 => Ok(Sent { data: field(DATA_SEGS_OUT)?, again: field(TOTAL_RETRANS)? }),
+            _ => Err(last_error()),
+        }
+    }
+
     fn set_option(&self, level: i32, name: i32, value: i32) -> Result<()> {
         let size = libc::socklen_t::try_from(size_of::<i32>()).map_err(|_| Errno::INVAL)?;
         // SAFETY: the pointer and the size describe `value`, which outlives the call.
         let result = unsafe {
             libc::setsockopt(self.0.as_raw_fd(), level, name, (&raw const value).cast(), size)
         };
-        if result == 0 {
-            return Ok(());
-        }
-        Err(std::io::Error::last_os_error()
-            .raw_os_error()
-            .map_or(Errno::IO, Errno::from_raw_os_error))
+        if result == 0 { Ok(()) } else { Err(last_error()) }
     }
 
     /// Waits until a non-blocking connect() has ended, and returns its result; ETIME if it has not within `limit` (see
@@ -216,6 +239,20 @@ impl Sock {
         }
         sockopt::socket_error(&self.0)?
     }
+}
+
+/// How many segments a socket sent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sent {
+    /// With data, those sent again included.
+    pub data: u64,
+    /// Sent again: data, SYN or FIN.
+    pub again: u64,
+}
+
+/// The error of the system call that failed last in this thread.
+fn last_error() -> Errno {
+    std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
 impl From<OwnedFd> for Sock {

@@ -24,7 +24,7 @@ use crate::harness::{
     sock::Sock,
     tracer::{
         shared,
-        watch::{Reading, Watch},
+        watch::{Reading, Uses, Watch},
     },
     tuple::Tuple,
 };
@@ -46,6 +46,8 @@ pub struct Expected {
     pub opened: Option<u64>,
     /// Failed connect() calls by the name of the cause; a cause that is absent must not occur.
     pub failures: BTreeMap<String, u64>,
+    /// How the tuple's connections ended, and its SYNs without an answer; `None` if the workload does not check it.
+    pub uses: Option<Uses>,
 }
 
 impl Expected {
@@ -58,6 +60,12 @@ impl Expected {
     #[must_use]
     pub fn opened(self, opened: u64) -> Self {
         Self { opened: Some(opened), ..self }
+    }
+
+    /// The same, with connections that ended like this.
+    #[must_use]
+    pub fn used(self, uses: Uses) -> Self {
+        Self { uses: Some(uses), ..self }
     }
 
     /// The same, with this number of failed calls of this cause (a key of tracer's `connect.failures`, such as `refused`).

@@ -12,6 +12,7 @@ use crate::harness::{
     probe::Place,
     sock::Sock,
     stage::{CLIENT, Expected, SERVER, Stage},
+    tracer::watch::Uses,
     tuple::Tuple,
 };
 
@@ -56,7 +57,10 @@ pub fn timed_out(stage: &mut Stage) -> Result<()> {
     stage.check(&[(hole.tuple(), Expected::ports(1, 0).opened(1)), filled.clone()])?;
     let limit = Place::get().limit(Duration::from_secs(20));
     expect_error(sock.wait_connected(limit), Errno::TIMEDOUT)?;
-    let failed = Expected::ports(0, 0).opened(1).failed("timed_out", 1);
+    let syns_again = sock.sent()?.again;
+    ensure!(syns_again > 0, "no SYN was sent again");
+    let uses = Uses { syns_again, unanswered: 1, ..Uses::default() };
+    let failed = Expected::ports(0, 0).opened(1).failed("timed_out", 1).used(uses);
     stage.check(&[(hole.tuple(), failed), filled])
 }
 

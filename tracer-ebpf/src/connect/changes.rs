@@ -99,10 +99,16 @@ fn moved(sk: Address, new: u8) -> bool {
 #[inline(always)]
 fn move_on(sk: Address, cookie: u64, state: PortState) {
     let port = port_of(sk);
+    mark_moved(cookie, port, state);
+    ledger::move_on(cookie, port, state as u32);
+}
+
+/// While older sockets are being read, leaves a mark of this state: the connection's entry may not be made yet.
+#[inline(always)]
+fn mark_moved(cookie: u64, port: u16, state: PortState) {
     if ledger::seeding() {
         ledger::mark_state(cookie, port, state as u32);
     }
-    ledger::move_on(cookie, port, state as u32);
 }
 
 /// Records a port whose acquire hook was missed, when its socket closes from SYN_SENT inside the connect() of the current
@@ -173,13 +179,15 @@ fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     Ok(())
 }
 
-/// A segment of socket `sk` is retransmitted. In SYN_SENT it is the SYN: records that no answer has come.
+/// A segment of socket `sk` is retransmitted. In SYN_SENT it is the SYN: counts that, and records that no answer has come.
 #[inline(always)]
 pub(crate) fn sent_again(sk: Address) {
     if state_of(sk) == state::SYN_SENT {
         let cookie = cookie_of(sk);
         if cookie != 0 {
-            move_on(sk, cookie, PortState::Unanswered);
+            let port = port_of(sk);
+            mark_moved(cookie, port, PortState::Unanswered);
+            ledger::syn_sent_again(&ConnKey::new(cookie, port));
         }
     }
 }

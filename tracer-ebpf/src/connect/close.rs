@@ -1,7 +1,9 @@
 //! Handles the end of a connection's full socket: reports a failed handshake, and releases the port unless a time-wait socket
 //! holds it.
 
-use tracer_common::{Cause, Conn, ConnKey, Kind, PortState, conn_flag, tuple::GIVEN_UP_NS};
+use tracer_common::{
+    Cause, Conn, ConnKey, Kind, PortState, conn_flag, ends::closer, tuple::GIVEN_UP_NS,
+};
 
 use super::{
     errno,
@@ -12,24 +14,27 @@ use crate::{
     attempt::now,
     bind,
     events::{self, Detail},
-    ledger::{self, Mark},
+    ledger::{self, End, Mark},
     offsets::SPREADING,
     skip::{Step, settle},
     sock::{Sock, state},
     stats,
 };
 
-/// A full socket closes: reports the failure if the handshake had not ended, and releases the port. If a time-wait socket took
-/// the port over, the end of that socket releases it instead. `old`: the socket's TCP state before. `Err`: as of
-/// [`ledger::release`].
+/// A full socket closes: reports the failure if the handshake had not ended, else counts how the connection ended, and releases
+/// the port. If a time-wait socket took the port over, the end of that socket releases it instead. `old`: the socket's TCP state
+/// before. `Err`: as of [`ledger::release`].
 #[inline(always)]
 pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();
     let known = ledger::get(key);
+    let mut end = End::NONE;
     let failed = match known {
         Some(conn) => {
             emit_state(key, conn, old, state::CLOSE, now);
+            end = end_of(sock, old);
             if conn.flags & conn_flag::TIME_WAIT != 0 {
+                ledger::ended(conn, end, now);
                 return Ok(());
             }
             known.filter(|_| old == state::SYN_SENT || old == state::SYN_RECV)
@@ -55,7 +60,24 @@ pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     if ledger::seeding() && ledger::is_marked(key, Mark::TimeWait) {
         return Ok(());
     }
-    ledger::release_known(key, known, now)
+    ledger::release_ended(key, known, end, now)
+}
+
+/// The end of this socket, which closes from state `old`; [`End::NONE`] if its connection was not established, or what it sent
+/// is not known.
+#[inline(always)]
+fn end_of(sock: &Sock, old: u8) -> End {
+    if closer(old).is_none() {
+        return End::NONE;
+    }
+    match sock.segments_sent() {
+        Ok(Some(segments)) => End { old_state: old, segments },
+        Ok(None) => End::NONE,
+        Err(skip) => {
+            settle(Err(skip));
+            End::NONE
+        }
+    }
 }
 
 /// Whether the application closed the socket after it had waited for an answer: the SYN was sent again, or [`GIVEN_UP_NS`] went

@@ -16,7 +16,7 @@
 //!   a life, looks it up again and finds the same: it is this key's, because an entry is not doomed before it has a life.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
-use tracer_common::{Cause, Loss, TupleCount, TupleKey, share::Table};
+use tracer_common::{Cause, Ends, Loss, TupleCount, TupleKey, share::Table};
 
 use super::failed_insert;
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 #[map]
 static TUPLES: HashMap<TupleKey, TupleCount> = HashMap::with_max_entries(65_536, 0);
 
-/// The value of a new entry. A static, because 300 bytes are too many for the BPF stack.
+/// The value of a new entry. A static, because 400 bytes are too many for the BPF stack.
 static EMPTY: TupleCount = TupleCount {
     opened: 0,
     released: 0,
@@ -42,6 +42,7 @@ static EMPTY: TupleCount = TupleCount {
     states: 0,
     failed: [0; Cause::COUNT],
     search: [0; tracer_common::tuple::SEARCH_BUCKETS],
+    ends: Ends::NONE,
     last_ns: 0,
     cgroup: 0,
     pid: 0,
@@ -58,7 +59,7 @@ static EMPTY: TupleCount = TupleCount {
     owner: 0,
     life: 0,
     pins: 0,
-    zero: 0,
+    syns_again: 0,
 };
 
 const DOOMED: u32 = 1;

@@ -1,6 +1,7 @@
 //! `tracer top`: shows the ledger on a terminal, or prints readings as text.
 
 mod batch;
+mod failure;
 mod groups;
 mod holders;
 mod holding;

@@ -9,6 +9,7 @@ use tracer_common::{
 };
 
 use super::{finding::Process, flow::Flow};
+use crate::ledger::uses::Closed;
 
 /// What happened while it was watched: to a tuple, or to an address at which bind(address, 0) or listen() takes ports.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +23,9 @@ pub struct Activity {
     pub ended: u64,
     /// Of `ended`: those that this host closed first, so that their port went into TIME_WAIT.
     pub closed_first: u64,
+    /// Connections that were established and ended: how many each end closed first, and what they sent. All 0: none ended, or
+    /// that is not known.
+    pub closed: Closed,
     /// How many ports were held outside of TIME_WAIT: the mean of the numbers at the beginning and at the end.
     pub open: f64,
     /// By how many per second the ports in use grew, those in TIME_WAIT included; negative: they became fewer.
@@ -68,6 +72,7 @@ impl Activity {
             opened: now.opened.saturating_sub(before.opened),
             ended: closed_first.saturating_add(given_back),
             closed_first,
+            closed: Closed::of(&now.ends).since(&Closed::of(&before.ends)),
             open: f64::midpoint(open(before), open(now)),
             growth: (float(now.in_use()) - float(before.in_use())) / seconds,
             failed,

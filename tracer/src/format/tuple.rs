@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
-use tracer_common::{Addr, TupleCount, tuple::SEARCH_BUCKETS};
+use tracer_common::{Addr, TupleCount};
 
 use crate::{
     format::text::until_nul,
@@ -108,6 +108,33 @@ pub struct Tuple<'a> {
     /// Failed calls by the cause's name, without causes that did not occur.
     #[serde(rename = "connect.failures")]
     pub failures: BTreeMap<&'static str, u64>,
+    /// Established connections that ended so far and that this host closed first. Absent, as the next four keys: none ended, or
+    /// that is not known.
+    #[serde(rename = "connections.closed_here", skip_serializing_if = "Option::is_none")]
+    pub closed_here: Option<u64>,
+    /// Established connections that ended so far and that the peer closed first.
+    #[serde(rename = "connections.closed_by_peer", skip_serializing_if = "Option::is_none")]
+    pub closed_by_peer: Option<u64>,
+    /// Established connections that ended so far without a FIN: reset, or timed out.
+    #[serde(rename = "connections.aborted", skip_serializing_if = "Option::is_none")]
+    pub aborted: Option<u64>,
+    /// Segments with data that these three kinds of connections sent, those sent again included.
+    #[serde(rename = "connections.segments", skip_serializing_if = "Option::is_none")]
+    pub segments: Option<u64>,
+    /// Segments with data for each connection that ended since the reading before, or of all so far, if none ended since; rounded
+    /// to two decimals.
+    #[serde(rename = "connections.requests", skip_serializing_if = "Option::is_none")]
+    pub requests: Option<f64>,
+    /// Connections that ended so far by how long they lasted (the index is a [`tracer_common::ends::lifetime_bucket`]), without
+    /// those that are older than the tracer, and without the zeros at the end; absent: none, or outside of recordings.
+    #[serde(rename = "connections.lifetimes", skip_serializing_if = "<[u32]>::is_empty")]
+    pub lifetimes: &'a [u32],
+    /// How often a SYN was sent again, so far; absent: not known.
+    #[serde(rename = "syns.sent_again", skip_serializing_if = "Option::is_none")]
+    pub syns_again: Option<u64>,
+    /// connect() calls whose SYN had no answer, so far; absent: not known.
+    #[serde(rename = "syns.unanswered", skip_serializing_if = "Option::is_none")]
+    pub syns_unanswered: Option<u64>,
     /// errno of the newest failure; absent: no call failed, or the newest failure had no errno (the application gave up).
     #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
     pub errno: Option<u32>,
@@ -145,6 +172,8 @@ impl<'a> From<&'a Row> for Tuple<'a> {
         let text = |name: &[u8; 16]| String::from_utf8_lossy(until_nul(name)).into_owned();
         let (comm, thread) = (text(&row.called.name), text(&row.called.thread));
         let known = row.pid != 0;
+        let closed = row.uses.map(|uses| uses.closed).filter(|closed| closed.all() > 0);
+        let requests = row.uses.and_then(|uses| uses.recent.per_connection());
         Self {
             transport: "tcp",
             family: if v4 { "ipv4" } else { "ipv6" },
@@ -179,6 +208,14 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             time_wait_begun: None,
             ends: Vec::new(),
             failures: row.failures_by_cause().map(|(cause, count)| (cause.name(), count)).collect(),
+            closed_here: closed.map(|closed| closed.here),
+            closed_by_peer: closed.map(|closed| closed.by_peer),
+            aborted: closed.map(|closed| closed.aborted),
+            segments: closed.map(|closed| closed.segments),
+            requests: requests.map(|requests| rounded(requests, 1e2)),
+            lifetimes: &[],
+            syns_again: row.uses.map(|uses| uses.syns_again),
+            syns_unanswered: row.uses.map(|uses| uses.unanswered),
             errno: (row.last_errno != 0).then_some(row.last_errno),
             pid: known.then_some(row.pid),
             comm: (known || !comm.is_empty()).then_some(comm),
@@ -254,16 +291,22 @@ impl<'a> Tuple<'a> {
     /// `ports.time_wait_ends`. `count`: the counters that `row` was made from. `name`: of the cgroup of the process that
     /// connected last; `None`: not known, so that cgroup, container and unit are absent.
     pub fn recorded(row: &'a Row, count: &'a TupleCount, name: Option<&'a Name>) -> Self {
-        let zeros = count.search.iter().rev().take_while(|count| **count == 0).count();
         Self {
             time_wait_begun: Some(count.time_wait_begun),
             cgroup: name.map(|name| &*name.path),
             container: name.and_then(|name| name.container.as_deref()),
             unit: name.and_then(|name| name.unit.as_deref()),
-            search: &count.search[..SEARCH_BUCKETS - zeros],
+            lifetimes: without_zeros(&count.ends.lifetimes),
+            search: without_zeros(&count.search),
             ..Self::from(row)
         }
     }
+}
+
+/// The counts without the zeros at the end.
+fn without_zeros(counts: &[u32]) -> &[u32] {
+    let end = counts.iter().rposition(|count| *count != 0).map_or(0, |last| last + 1);
+    counts.get(..end).unwrap_or_default()
 }
 
 /// The value rounded to multiples of 1 / `factor`: further digits say nothing. A value that is too large for that stays as it

@@ -88,6 +88,9 @@ impl Offsets {
         // Without this, a TIME_WAIT counts as reusable if the namespace uses timestamps.
         let stamp = field(global::TP_RECENT_STAMP, "tcp_sock", "rx_opt.ts_recent_stamp");
         values.extend(stamp.offset(btf).ok().map(|stamp| (global::TP_RECENT_STAMP, stamp)));
+        // Without this, no end of a connection is counted.
+        let segments = field(global::DATA_SEGS_OUT, "tcp_sock", "data_segs_out");
+        values.extend(segments.offset(btf).ok().map(|at| (global::DATA_SEGS_OUT, at)));
         // Without these, `--comm` compares the thread's name only.
         let leader = field(global::TASK_LEADER, "task_struct", "group_leader").offset(btf);
         let comm = field(global::TASK_COMM, "task_struct", "comm").offset(btf);
@@ -190,8 +193,10 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert!((33..=34).contains(&offsets.iter().count()));
-        for name in [global::TP_RECENT_STAMP, global::TASK_LEADER, global::TASK_COMM] {
+        assert!((34..=35).contains(&offsets.iter().count()));
+        for name in
+            [global::TP_RECENT_STAMP, global::DATA_SEGS_OUT, global::TASK_LEADER, global::TASK_COMM]
+        {
             assert!(offsets.get(name).is_some_and(|offset| offset > 0), "{name}");
         }
     }

@@ -49,7 +49,8 @@ const fn optional(name: &'static str, hook: Hook, unseen: &'static str) -> Progr
 
 const NO_IPV6: &str = "IPv6 connections";
 const NO_EARLY: &str = "failures before the port search (no route, denied)";
-const NO_SYN_AGAIN: &str = "connections whose SYN was sent again, before a comparison";
+const NO_SYN_AGAIN: &str =
+    "SYNs that are sent again, and before a comparison, which connections wait for an answer";
 const NO_BIND: &str = "bind() failures for other reasons than a taken port";
 
 /// Programs of every backend, attached before the backend's own: those of connect() and bind() give each socket the

@@ -8,6 +8,7 @@ use tracer_common::{
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
+use super::uses::Uses;
 use crate::host::{capacity::Limits, process::Called};
 
 /// Values of a tuple that need more than two readings.
@@ -49,6 +50,9 @@ pub struct Row {
     /// 99th percentile of how long port searches took: the searches since the reading before, or all if there were none
     /// since. `None`: not measured, or there were none at all.
     pub search_p99: Option<P99>,
+    /// How the connections that ended were used, and SYNs without an answer; `None`: not known (an old recording, and the row of
+    /// an address in `top`, do not have it).
+    pub uses: Option<Uses>,
     /// Ports taken since the tuple was added to the ledger, those of older sockets included.
     pub opened: u64,
     /// Ports released since then.
@@ -117,6 +121,7 @@ impl Row {
             rates,
             eta_s: None,
             search_p99: search_p99(now, before.map(|(before, _)| before)),
+            uses: Some(Uses::new(now, before.map(|(before, _)| before))),
             opened: now.opened,
             released: now.released,
             failed: now.failed,

@@ -3,17 +3,20 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use serde::Deserialize;
-use tracer_common::{Addr, Cause, PortState, States, TupleCount, TupleKey};
+use tracer_common::{Addr, Cause, Ends, PortState, States, TupleCount, TupleKey};
 
+mod address;
 mod settings;
 mod start;
+#[cfg(test)]
+mod tests;
 mod totals;
 
 pub use settings::Settings;
 pub use start::{Degraded, Start};
 pub use totals::Totals;
 
-use super::value::{Counts, Ends, Histogram, addr, comm};
+use super::value::{Counts, Histogram, Lifetimes, WaitEnds, addr, comm};
 use crate::{
     host::{
         capacity::Limits,
@@ -36,6 +39,9 @@ pub struct Tuple<'a> {
     pub count: TupleCount,
     /// Whether `count` says in which states the ports are. Lines `address.stats`, and lines of older versions, do not say it.
     pub has_states: bool,
+    /// Whether `count` says how connections ended, and how often SYNs were sent again. Lines `address.stats`, and lines of older
+    /// versions, do not say it.
+    pub has_uses: bool,
     /// Number of ports that the tuple can hold; `None`: the line does not say it.
     pub capacity: Option<u32>,
     /// The port range, and how many of its ports are reserved and bound; `None`: the line has no valid range.
@@ -108,7 +114,7 @@ struct TupleLine<'a> {
     #[serde(rename = "ports.reusable")]
     reusable: Option<u64>,
     #[serde(rename = "ports.time_wait_ends")]
-    ends: Option<Ends>,
+    ends: Option<WaitEnds>,
     #[serde(rename = "search.p99_ns")]
     search_p99_ns: Option<u64>,
     #[serde(rename = "search.p99_at_least", default)]
@@ -121,6 +127,18 @@ struct TupleLine<'a> {
     time_wait_begun: Option<u64>,
     #[serde(rename = "connect.failures", default)]
     failures: Counts,
+    #[serde(rename = "connections.closed_here", default)]
+    closed_here: u64,
+    #[serde(rename = "connections.closed_by_peer", default)]
+    closed_by_peer: u64,
+    #[serde(rename = "connections.aborted", default)]
+    aborted: u64,
+    #[serde(rename = "connections.segments", default)]
+    segments: u64,
+    #[serde(rename = "connections.lifetimes")]
+    lifetimes: Option<Lifetimes>,
+    #[serde(rename = "syns.sent_again")]
+    syns_again: Option<u64>,
     #[serde(default)]
     errno: u32,
     #[serde(rename = "process.pid", default)]
@@ -195,9 +213,18 @@ impl<'a> Tuple<'a> {
                 last_errno: line.errno,
                 pid: line.pid,
                 search: line.search.map_or_else(Default::default, |search| search.0),
+                ends: Ends {
+                    closed_here: line.closed_here,
+                    closed_by_peer: line.closed_by_peer,
+                    aborted: line.aborted,
+                    segments: line.segments,
+                    lifetimes: line.lifetimes.map_or_else(Default::default, |it| it.0),
+                },
+                syns_again: line.syns_again.map_or(0, |it| u32::try_from(it).unwrap_or(u32::MAX)),
                 ..TupleCount::default()
             },
             has_states: states.is_some(),
+            has_uses: line.syns_again.is_some(),
             capacity: line.capacity,
             limits: limits(&line.range, line.reserved, line.bound),
             reusable: line.reusable,
@@ -207,55 +234,6 @@ impl<'a> Tuple<'a> {
             called: called(&line.comm, &line.comm_source, &line.thread),
             cgroup: line.cgroup,
             container: container_or_unit(line.container, line.unit),
-            netns_name: line.netns_name,
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct AddressLine<'a> {
-    #[serde(rename = "network.local.address")]
-    local: IpAddr,
-    netns: u32,
-    #[serde(rename = "ports.in_use")]
-    in_use: u64,
-    #[serde(rename = "ports.capacity")]
-    capacity: Option<u32>,
-    #[serde(rename = "ports.range", borrow, default)]
-    range: Cow<'a, str>,
-    #[serde(rename = "ports.reserved", default)]
-    reserved: u32,
-    #[serde(rename = "ports.bound", default)]
-    bound: u32,
-    #[serde(rename = "ports.opened")]
-    opened: Option<u64>,
-    #[serde(rename = "netns.name", borrow, default)]
-    netns_name: Cow<'a, str>,
-}
-
-impl<'a> Tuple<'a> {
-    /// Parses a line `address.stats` (the ports that bind(address, 0) holds at one address), as a tuple without a destination
-    /// ([`TupleKey::of_bind`]). The line has no states, TIME_WAITs, failures, searches or process: these are 0 or empty here.
-    ///
-    /// # Errors
-    /// It is no JSON object; it lacks `network.local.address`, `netns` or `ports.in_use`; or a value has another type than the
-    /// format's.
-    pub(super) fn of_address(line: &'a [u8]) -> serde_json::Result<Self> {
-        let line: AddressLine<'_> = serde_json::from_slice(line)?;
-        let opened = line.opened.unwrap_or(line.in_use).max(line.in_use);
-        Ok(Self {
-            key: TupleKey::of_bind(line.netns, addr(line.local)),
-            ends: None,
-            has_states: false,
-            count: TupleCount { opened, released: opened - line.in_use, ..TupleCount::default() },
-            capacity: line.capacity,
-            limits: limits(&line.range, line.reserved, line.bound),
-            reusable: None,
-            search_p99: None,
-            line_p99: None,
-            called: Called::default(),
-            cgroup: Cow::Borrowed(""),
-            container: Cow::Borrowed(""),
             netns_name: line.netns_name,
         })
     }

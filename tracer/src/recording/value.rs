@@ -9,7 +9,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use tracer_common::{Addr, Cause, tuple::SEARCH_BUCKETS};
+use tracer_common::{Addr, Cause, ends::LIFETIMES, tuple::SEARCH_BUCKETS};
 
 use crate::view::forecast::TIME_WAIT_S;
 
@@ -73,8 +73,12 @@ impl<'de> Deserialize<'de> for Counts {
 /// Numbers of port searches, by duration ([`tracer_common::tuple::search_bucket`]); zeros at the end may be left out.
 pub(super) type Histogram = AtMost<u32, SEARCH_BUCKETS>;
 
+/// Numbers of connections that ended, by how long they lasted ([`tracer_common::ends::lifetime_bucket`]); zeros at the end may be
+/// left out.
+pub(super) type Lifetimes = AtMost<u32, LIFETIMES>;
+
 /// Numbers of TIME_WAITs that end in the first, second, … second after the reading; zeros at the end may be left out.
-pub(super) type Ends = AtMost<u16, TIME_WAIT_S>;
+pub(super) type WaitEnds = AtMost<u16, TIME_WAIT_S>;
 
 /// A list of at most `N` counts; missing ones at the end are 0. A longer list is an error.
 #[derive(Clone, Copy, Debug)]

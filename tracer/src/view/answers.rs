@@ -251,6 +251,7 @@ fn counted(tuple: &Judged, past: &Past, binds: &Binds) -> Counted {
             opened: since.opened.into(),
             ended: u64::from(since.begun) + u64::from(since.closed),
             closed_first: since.begun.into(),
+            closed: past.closed(tuple),
             open: since.open,
             growth: since.more / since.seconds,
             constant: None,

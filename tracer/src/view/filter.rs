@@ -293,6 +293,8 @@ fn value_of(column: Column, row: &Row) -> Option<f64> {
         Column::Failed => row.rates.map(|rates| rates.failed),
         Column::Search => row.search_p99.map(|p99| p99.ns as f64 / 1000.0),
         Column::Eta => row.eta_s,
+        Column::Requests => row.uses?.recent.per_connection(),
+        Column::SynsAgain => row.uses.map(|uses| uses.syns_again as f64),
         _ => None,
     }
 }

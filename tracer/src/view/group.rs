@@ -124,6 +124,10 @@ fn join(group: &mut Row, row: &Row) {
     group.saturation = combine(group.saturation, row.saturation, f64::max);
     group.eta_s = combine(group.eta_s, row.eta_s, f64::min);
     group.search_p99 = group.search_p99.max(row.search_p99);
+    group.uses = match (group.uses, row.uses) {
+        (Some(one), Some(other)) => Some(one.and(&other)),
+        (one, other) => one.or(other),
+    };
     group.rates = match (group.rates, row.rates) {
         (Some(one), Some(other)) => Some(Rates {
             opened: one.opened + other.opened,

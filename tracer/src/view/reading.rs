@@ -50,6 +50,9 @@ pub struct TupleSample<'a> {
     /// Whether `count` says in which states the ports are. The counts of an address (bind), and those of older recordings,
     /// do not say it.
     pub has_states: bool,
+    /// Whether `count` says how connections ended, and how often SYNs were sent again. The counts of an address (bind), and those
+    /// of older recordings, do not say it.
+    pub has_uses: bool,
     /// Ports that the tuple can hold; `None`: not known.
     pub capacity: Option<u32>,
     /// The port range of its namespace, and what takes ports of it; `None`: not known.

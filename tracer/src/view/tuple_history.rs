@@ -8,7 +8,7 @@ mod track;
 use std::{cmp::Ordering, sync::Arc};
 
 use foldhash::HashMap;
-use tracer_common::{TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{TupleKey, ends::LIFETIMES, tuple::SEARCH_BUCKETS};
 
 pub use super::history::{Change, Since};
 pub use host::{Host, HostRates};
@@ -100,6 +100,9 @@ pub struct Detail {
     pub changes: [Option<Change>; 3],
     /// Port searches so far, by duration.
     pub search: [u32; SEARCH_BUCKETS],
+    /// Established connections that ended so far, by how long they lasted: the index is that of
+    /// [`tracer_common::ends::lifetime_bucket`]. All 0: none ended, or the readings do not say it.
+    pub lifetimes: [u32; LIFETIMES],
     /// Path of the cgroup of the process that connected last; `None`: not known.
     pub cgroup: Option<Arc<str>>,
     /// How many TIME_WAITs end in each of the next seconds (index 0: the next one), of those whose begin is known.

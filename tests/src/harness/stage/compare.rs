@@ -91,6 +91,9 @@ pub(super) fn against_tracer(
                 .and_then(|wanted| wanted.opened)
                 .is_none_or(|opened| opened.abs_diff(counted.opened) <= unseen)
             && wanted
+                .and_then(|wanted| wanted.uses.as_ref())
+                .is_none_or(|uses| counted.uses.are(uses, unseen))
+            && wanted
                 .is_none_or(|wanted| are_failures(&counted.failures, &wanted.failures, unseen));
         if !right {
             writeln!(

@@ -29,7 +29,7 @@ use crate::harness::{
 /// The folder in which all rules are pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
 /// The version of the pins' layout (`LAYOUT` of tracer-common), which is the name of the folder below [`PINS`].
-pub const LAYOUT: &str = "14";
+pub const LAYOUT: &str = "15";
 /// The folder with the agents' state and lock files.
 pub const STATE: &str = "/run/tracer";
 

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     const LINE: &str = r#"{"rule":"edge","netns":4026531840,"ports.capacity":1000,"fast_ports":true,
-        "pins":"/sys/fs/bpf/tracer/14/edge","links":9,"links.elsewhere":0,"cgroups":["/"],"netns.path":"/proc/1/ns/net",
+        "pins":"/sys/fs/bpf/tracer/15/edge","links":9,"links.elsewhere":0,"cgroups":["/"],"netns.path":"/proc/1/ns/net",
         "backend":"fexit","range":[32768,60999],"ports.taken_by":"","pool":[["10.0.0.5",1]],
         "left_out":[["10.0.0.6","tentative"]],"cgroups_gone":[],"no_fast_ports":null,"degraded":[],"quarantined":[],
         "left_out_towards":[{"address":"10.0.0.5","destination":"10.9.0.1","port":443,"reason":"no route"}],

@@ -21,6 +21,48 @@ use crate::harness::{
     tuple::Tuple,
 };
 
+/// How the established connections of a tuple ended so far, and the SYNs without an answer, as the tracer counts them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Uses {
+    /// Connections that the tracer's host closed first.
+    pub closed_here: u64,
+    /// Connections that the peer closed first.
+    pub closed_by_peer: u64,
+    /// Connections that ended without a FIN.
+    pub aborted: u64,
+    /// Segments with data that all these sent, those sent again included.
+    pub segments: u64,
+    /// How often a SYN was sent again.
+    pub syns_again: u64,
+    /// connect() calls whose SYN had no answer.
+    pub unanswered: u64,
+}
+
+impl Uses {
+    /// By the keys of `tracer tuples -o json` and of `tuple.stats`; those that are absent are 0.
+    pub fn of(tuple: &Value) -> Self {
+        let number = |key| tuple.get(key).and_then(Value::as_u64).unwrap_or(0);
+        Self {
+            closed_here: number("connections.closed_here"),
+            closed_by_peer: number("connections.closed_by_peer"),
+            aborted: number("connections.aborted"),
+            segments: number("connections.segments"),
+            syns_again: number("syns.sent_again"),
+            unanswered: number("syns.unanswered"),
+        }
+    }
+
+    /// Whether these are equal to `wanted`. If `unseen` is not 0, the hooks may have missed so many connections: each number of
+    /// connections may then differ by as much, and segments and SYNs are not compared.
+    pub fn are(&self, wanted: &Self, unseen: u64) -> bool {
+        if unseen == 0 {
+            return self == wanted;
+        }
+        let counts = |it: &Self| [it.closed_here, it.closed_by_peer, it.aborted, it.unanswered];
+        counts(self).iter().zip(counts(wanted)).all(|(one, other)| one.abs_diff(other) <= unseen)
+    }
+}
+
 /// One tuple as the tracer counts it: numbers of ports, unless a field says something else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
@@ -54,6 +96,8 @@ pub struct Counts {
     pub search_p99: Option<u64>,
     /// Number of connect() calls that failed, by cause; causes that did not occur are absent.
     pub failures: BTreeMap<String, u64>,
+    /// How its connections ended; all 0 if the line does not say it.
+    pub uses: Uses,
 }
 
 /// One line of output: the ledger at one time.
@@ -287,6 +331,7 @@ fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
         bound: value.get("ports.bound").and_then(Value::as_u64),
         search_p99: value.get("search.p99_ns").and_then(Value::as_u64),
         failures,
+        uses: Uses::of(value),
     };
     let tuple = Tuple::new(source, std::net::SocketAddr::new(destination, port));
     Ok((number(value, "netns")?, tuple, counts))

@@ -227,6 +227,7 @@ fn tuples_beyond_the_limit_are_counted_and_those_with_ports_are_kept() {
                 key: of(*number),
                 count: &count,
                 has_states: true,
+                has_uses: true,
                 capacity: None,
                 limits: None,
                 reuse: None,

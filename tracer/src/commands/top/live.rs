@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_common::{Event, Filter, TupleKey};
+use tracer_common::{Filter, TupleKey};
 
 use super::{
+    failure,
     groups::{Group, Groups},
     holders::{self, Part},
     holding::Holding,
@@ -26,14 +27,14 @@ use crate::{
     },
     kernel::attach::Session,
     ledger::{
-        decode::{Typed, decode, typed},
+        decode::decode,
         trace::{Tracer, named_losses, visible, visible_to},
     },
     runtime::clock,
     spread,
     view::{
         model::{Model, Wants},
-        reading::{About, Blocked, Call, Failure, Holder, Pool, SelfStats, Snapshot, TupleSample},
+        reading::{About, Blocked, Failure, Holder, Pool, SelfStats, Snapshot, TupleSample},
         source::Source,
     },
 };
@@ -135,7 +136,7 @@ impl Live {
                     *undecodable += 1;
                     return;
                 };
-                let Some(mut failure) = failure(&event, offset, callers, now) else { return };
+                let Some(mut failure) = failure::of(&event, offset, callers, now) else { return };
                 if holder::has_holder(&event) {
                     let place = capacities.place(event.tuple.netns);
                     failure.holder = holders.of(&event, place, worker, || maps.all_binds());
@@ -202,6 +203,7 @@ impl Live {
                 key: *key,
                 count,
                 has_states: true,
+                has_uses: true,
                 capacity: limits.map(|limits| limits.capacity_of(key, count)),
                 limits,
                 reuse: reuses.get(&key.netns).and_then(|reuse| reuse.of(key, count)),
@@ -219,6 +221,7 @@ impl Live {
                     key,
                     count: &count,
                     has_states: false,
+                    has_uses: false,
                     capacity: Some(of.limits.unreserved()),
                     limits: Some(of.limits),
                     reuse: None,
@@ -373,28 +376,4 @@ impl Source for Live {
     fn idle(&mut self) {
         self.drain();
     }
-}
-
-/// The failed call that an event is about; `None`: it is about something else, or its kind or detail is unknown. `offset`:
-/// the wall clock minus CLOCK_MONOTONIC, ns.
-fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> Option<Failure> {
-    let (call, cause) = match typed(event).ok()? {
-        Typed::ConnectFailed(cause) => (Call::Connect, cause),
-        Typed::BindFailed(cause) => (Call::Bind, cause),
-        _ => return None,
-    };
-    let container = callers.cgroups.get(event.cgroup, now).and_then(|it| it.place().cloned());
-    Some(Failure {
-        count: 1,
-        wall_ns: event.mono_ns.saturating_add(offset),
-        call,
-        key: event.tuple,
-        local_port: event.local_port,
-        cause,
-        errno: event.errno,
-        pid: event.pid,
-        comm: callers.of(event).shown(),
-        container,
-        holder: None,
-    })
 }

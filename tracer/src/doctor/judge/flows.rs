@@ -2,13 +2,19 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use serde_json::json;
+
 use super::{
     Around, Seen, remedies,
     text::{ip, number, percent, rate, rounded, seconds},
 };
-use crate::doctor::{
-    finding::{Advice, Certainty, Finding, Id, Severity, Subject},
-    flow::{FAST_SHARE, Flow},
+use crate::{
+    doctor::{
+        finding::{Advice, Certainty, Finding, Id, Severity, Subject},
+        flow::{FAST_SHARE, Flow},
+        tuples::Ends,
+    },
+    ledger::uses::{Carried, Closed},
 };
 
 /// Share of the connections that this host closes first from which on it is the cause.
@@ -57,7 +63,10 @@ fn closes_first(need: &remedies::Need<'_>) -> Option<Finding> {
         number(whole(waits)),
         number(capacity.into())
     );
-    let finding = Finding::new(Id::ClosesFirst, Severity::Warning, seen.tuple(ends), what)
+    let finding = Finding::new(Id::ClosesFirst, Severity::Warning, seen.tuple(ends), what);
+    let closed = closed(seen, ends);
+    let finding = with_closed(finding, closed)
+        .because(closed.and_then(|it| carried(it.carried())))
         .with("connection.closed_first", rounded(flow.closes_first))
         .with("connects_per_s", rounded(flow.rate))
         .with("ports.needed", rounded(waits))
@@ -73,23 +82,28 @@ fn churn(need: &remedies::Need<'_>) -> Option<Finding> {
     }
     // Connections that the other end closes leave no port behind.
     let severity = if flow.closes_first > 0.0 { Severity::Warning } else { Severity::Info };
+    let closed = closed(seen, ends);
+    let one = closed.is_some_and(|it| it.carried().is_one_each());
     let what = format!(
-        "{} connections/s of {} each: they hold {} of {} ports",
+        "{} connections/s of {} {}: they hold {} of {} ports",
         rate(flow.rate),
         seconds(flow.open_s),
+        if one { "and one request each" } else { "each" },
         number(whole(flow.ports())),
         number(capacity.into())
     );
-    let finding = Finding::new(Id::Churn, severity, seen.tuple(ends), what)
-        .sure(Certainty::Inferred)
+    // More segments than connections can be many requests on each, or large ones.
+    let certainty = if one { Certainty::Measured } else { Certainty::Inferred };
+    let finding = Finding::new(Id::Churn, severity, seen.tuple(ends), what).sure(certainty);
+    let finding = with_closed(finding, closed)
         .with("connects_per_s", rounded(flow.rate))
         .with("connection.open_s", rounded(flow.open_s))
         .with("ports.needed", rounded(flow.ports()));
     Some(finding.advise([need.keep_connections()]).verify_by(seen.look_again()))
 }
 
-/// Connections at a constant rate, as health checks open them, need a tenth of the ports. What they carry is not known, so that
-/// this is never more than possible.
+/// Connections at a constant rate, as health checks open them, need a tenth of the ports. What the requests ask for is not
+/// known, so that this is never more than possible.
 fn health_checks(need: &remedies::Need<'_>) -> Option<Finding> {
     let remedies::Need { seen, ends, capacity, flow, .. } = *need;
     let activity = seen.activity.get(ends)?;
@@ -106,7 +120,8 @@ fn health_checks(need: &remedies::Need<'_>) -> Option<Finding> {
         number(capacity.into())
     );
     let finding = Finding::new(Id::HealthChecks, Severity::Info, seen.tuple(ends), what)
-        .sure(Certainty::Possible)
+        .sure(Certainty::Possible);
+    let finding = with_closed(finding, closed(seen, ends))
         .with("connects_per_s", rounded(flow.rate))
         .with("connection.open_s", rounded(flow.open_s))
         .with("ports.needed", rounded(flow.ports()))
@@ -121,6 +136,31 @@ fn health_checks(need: &remedies::Need<'_>) -> Option<Finding> {
         Advice::new("let the checker keep its connection open", "all but one come back"),
     ];
     Some(finding.advise(advice).verify_by(seen.look_again()))
+}
+
+/// The connections that ended while the tuple was watched; `None`: none ended that was established, or that is not known.
+fn closed(seen: &Seen, ends: &Ends) -> Option<Closed> {
+    Some(seen.activity.get(ends)?.closed).filter(|closed| closed.all() > 0)
+}
+
+/// What connections are used for, as a reason; `None`: there is no connection.
+fn carried(carried: Carried) -> Option<String> {
+    let requests = carried.per_connection()?;
+    Some(if carried.is_one_each() {
+        "each connection carries one request".to_owned()
+    } else {
+        format!("each connection carries {} requests at most (segments with data)", rate(requests))
+    })
+}
+
+/// The finding with the connections that ended, and what they carried, in its evidence.
+fn with_closed(finding: Finding, closed: Option<Closed>) -> Finding {
+    let Some(closed) = closed else { return finding };
+    finding
+        .with("connection.requests", json!(closed.carried().per_connection().map(rounded)))
+        .with("connections.closed_here", closed.here)
+        .with("connections.closed_by_peer", closed.by_peer)
+        .with("connections.aborted", closed.aborted)
 }
 
 /// One destination has most of the ports that are in use, and its tuples have nearly half of theirs.

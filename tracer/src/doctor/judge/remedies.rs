@@ -79,10 +79,16 @@ impl Need<'_> {
         let requests = self.flow.requests_per_connection(self.flow.rate, self.capacity.max(1));
         // With one, no connection is used again.
         let requests = requests.max(2);
-        let gain = format!(
-            "{requests} requests on each connection are enough for {} requests/s",
-            rate(self.flow.rate)
-        );
+        let carried = self.seen.activity.get(self.ends).map(|it| it.closed.carried());
+        let gain = if carried.is_some_and(|it| it.is_several_each()) {
+            // How many they carry is not known exactly.
+            format!("{requests} times as many requests on each connection as now are enough")
+        } else {
+            format!(
+                "{requests} requests on each connection are enough for {} requests/s",
+                rate(self.flow.rate)
+            )
+        };
         let without = Flow { closes_first: 0.0, ..self.flow };
         Advice::new(what, gain).factor(self.flow.held_s() / without.held_s())
     }

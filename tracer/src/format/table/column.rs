@@ -2,13 +2,10 @@
 
 mod cell;
 mod help;
-
-use std::cmp::Ordering;
+mod order;
 
 pub(crate) use cell::{BIND, duration, nanoseconds, percent, rate, seconds};
-use cell::{
-    destination, error, full, known, known_first, most, netns, not_empty, source, state, stuck,
-};
+use cell::{destination, error, full, known, netns, not_empty, requests, source, state};
 
 use crate::{format::text, host::cgroups::is_unit, ledger::stats::Row};
 
@@ -38,6 +35,8 @@ pub enum Column {
     Pid,
     Tuples,
     Pool,
+    Requests,
+    SynsAgain,
 }
 
 /// From this saturation on (1 is full), connect() is slow: the ports of the parity that the kernel searches first are nearly
@@ -50,7 +49,7 @@ pub const CRITICAL: f64 = 0.95;
 
 impl Column {
     /// All columns.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Source,
         Self::Destination,
         Self::Ports,
@@ -74,10 +73,12 @@ impl Column {
         Self::Pid,
         Self::Tuples,
         Self::Pool,
+        Self::Requests,
+        Self::SynsAgain,
     ];
 
     /// The columns of `tracer tuples`, and of `tracer top` and `tracer replay` when they print text.
-    pub const TUPLE: [Self; 18] = [
+    pub const TUPLE: [Self; 20] = [
         Self::Source,
         Self::Destination,
         Self::Ports,
@@ -89,8 +90,10 @@ impl Column {
         Self::Closing,
         Self::Saturation,
         Self::Opened,
+        Self::Requests,
         Self::Failed,
         Self::Error,
+        Self::SynsAgain,
         Self::Search,
         Self::Eta,
         Self::Netns,
@@ -167,6 +170,8 @@ impl Column {
             Self::Pid => "pid",
             Self::Tuples => "tuples",
             Self::Pool => "pool",
+            Self::Requests => "req",
+            Self::SynsAgain => "synrtx",
         }
     }
 
@@ -201,6 +206,8 @@ impl Column {
             Self::Pid => "PID",
             Self::Tuples => "TUPLES",
             Self::Pool => "POOL",
+            Self::Requests => "REQ/CONN",
+            Self::SynsAgain => "SYNRTX",
         }
     }
 
@@ -227,7 +234,9 @@ impl Column {
             | Self::Unanswered
             | Self::Established
             | Self::CloseWait
-            | Self::Closing => 15,
+            | Self::Closing
+            | Self::Requests
+            | Self::SynsAgain => 15,
         }
     }
 
@@ -257,8 +266,13 @@ impl Column {
             | Self::Unanswered
             | Self::Established => 5,
             Self::State => 14,
-            Self::Saturation => 8,
-            Self::CloseWait | Self::Opened | Self::Failed | Self::Eta | Self::Tuples => 6,
+            Self::Saturation | Self::Requests => 8,
+            Self::CloseWait
+            | Self::Opened
+            | Self::Failed
+            | Self::Eta
+            | Self::Tuples
+            | Self::SynsAgain => 6,
             Self::Closing | Self::Pid => 7,
             Self::Error => 13,
             Self::Netns => 10,
@@ -310,6 +324,8 @@ impl Column {
                 .unwrap_or_else(unknown),
             Self::Pid => known(row.pid).map_or_else(unknown, |pid| pid.to_string()),
             Self::Tuples => row.tuples.to_string(),
+            Self::Requests => requests(row).map_or_else(unknown, rate),
+            Self::SynsAgain => row.uses.map_or_else(unknown, |uses| uses.syns_again.to_string()),
             Self::Pool => {
                 let note = row.note.as_deref().map(|note| text::line(note).into_owned());
                 note.and_then(not_empty).unwrap_or_else(unknown)
@@ -327,53 +343,6 @@ impl Column {
             Self::CloseWait => Some(ports.close_wait),
             Self::Closing => Some(ports.closing),
             _ => None,
-        }
-    }
-
-    /// The order of a table that is sorted by this column; `Less`: `one` comes first. The row that needs attention most is first,
-    /// so counts and rates fall; texts, addresses, process ids and the time left rise. Values that are not known come last,
-    /// except names of processes, which come first.
-    pub fn order(self, one: &Row, other: &Row) -> Ordering {
-        let key = |row: &Row| (row.key.destination, row.key.destination_port);
-        match self {
-            Self::Source => one.key.source.cmp(&other.key.source),
-            Self::Destination => key(one).cmp(&key(other)),
-            Self::Netns => {
-                let name = |row: &Row| row.netns_name.clone();
-                known_first(name(one), name(other)).then(one.key.netns.cmp(&other.key.netns))
-            }
-            Self::Ports => other.in_use.cmp(&one.in_use),
-            Self::TimeWait => other.time_wait.cmp(&one.time_wait),
-            Self::Reusable => other.reusable.cmp(&one.reusable),
-            // Rows whose ports wait for nobody come last, then those whose states are not known.
-            Self::State => most(stuck(one), stuck(other)),
-            Self::Connecting
-            | Self::Unanswered
-            | Self::Established
-            | Self::CloseWait
-            | Self::Closing => self.ports(other).cmp(&self.ports(one)),
-            Self::Saturation => most(one.saturation, other.saturation),
-            Self::Opened => {
-                most(one.rates.map(|rates| rates.opened), other.rates.map(|rates| rates.opened))
-            }
-            Self::Failed => {
-                most(one.rates.map(|rates| rates.failed), other.rates.map(|rates| rates.failed))
-                    .then_with(|| other.failures().cmp(&one.failures()))
-            }
-            Self::Error => known_first(error(one), error(other)),
-            Self::Search => other.search_p99.cmp(&one.search_p99),
-            Self::Eta => match (one.eta_s, other.eta_s) {
-                (Some(one), Some(other)) => one.total_cmp(&other),
-                (one, other) => other.is_some().cmp(&one.is_some()),
-            },
-            Self::Comm => {
-                let name = |row: &Row| text::kernel(&row.called.shown());
-                name(one).cmp(&name(other))
-            }
-            Self::Container => known_first(one.container.as_ref(), other.container.as_ref()),
-            Self::Pid => known_first(known(one.pid), known(other.pid)),
-            Self::Tuples => other.tuples.cmp(&one.tuples),
-            Self::Pool => known_first(one.note.as_ref(), other.note.as_ref()),
         }
     }
 }

@@ -17,7 +17,8 @@ ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.fa
 search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
 process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.connecting,ports.unanswered,\
 ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound,\
-process.executable.name.source,thread.name,systemd.unit\r\n";
+process.executable.name.source,thread.name,systemd.unit,connections.closed_here,connections.closed_by_peer,\
+connections.aborted,connections.segments,connections.requests,syns.sent_again,syns.unanswered\r\n";
 
 /// The rows as lines of CSV, each with `\r\n` at its end, after the header if `header`; empty without both. `ns`: wall clock of
 /// the reading, ns since 1970. A value that is not known is an empty cell. A row about bind(address, 0) has no peer address, and
@@ -40,7 +41,7 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 34] {
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 41] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
@@ -76,6 +77,13 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 34] {
         known(tuple.comm_source),
         as_text(tuple.thread.as_deref()),
         as_text(tuple.unit),
+        known(tuple.closed_here),
+        known(tuple.closed_by_peer),
+        known(tuple.aborted),
+        known(tuple.segments),
+        known(tuple.requests),
+        known(tuple.syns_again),
+        known(tuple.syns_unanswered),
     ]
 }
 

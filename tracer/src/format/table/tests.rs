@@ -5,7 +5,13 @@ use tracer_common::{
 };
 
 use super::*;
-use crate::{host::capacity::Limits, ledger::stats::Forecast, ledger::stats::P99};
+use crate::{
+    host::capacity::Limits,
+    ledger::{
+        stats::{Forecast, P99},
+        uses::{Carried, Closed, Uses},
+    },
+};
 
 /// 2026-11-21T02:44:53.5Z, in ns since 1970.
 const NS: u64 = 1_795_229_093_500_000_000;
@@ -57,6 +63,13 @@ fn rows() -> Vec<Row> {
     failing.rates =
         failing.rates.map(|rates| crate::ledger::stats::Rates { failed: 33.25, ..rates });
     failing.container = Some("3f1c8a90b7d2e45f60718293a4b5c6d7".into());
+
+    failing.uses = Some(Uses {
+        closed: Closed { here: 900, by_peer: 0, aborted: 100, segments: 25_000 },
+        recent: Carried { connections: 10, segments: 251 },
+        syns_again: 7,
+        unanswered: 2,
+    });
 
     let mut slow = filling(14_000);
     slow.key = key(3, 7, 8080);

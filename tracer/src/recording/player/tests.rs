@@ -1,12 +1,13 @@
 //! Plays recordings that the tests write line by line.
 
+mod any;
 mod ends;
 
 use std::{fs, io::Write, path::Path};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tracer_common::{Cause, TupleCount, tuple::SEARCH_BUCKETS};
+use tracer_common::{Cause, TupleCount};
 
 use super::*;
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     recording::test_recorder::{OFFSET, Recorder, S, key},
     view::tuple_history::{TupleHistory, Window},
 };
+use any::any_reading;
 
 fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder.path().join(name);
@@ -237,34 +239,6 @@ fn other_files_are_refused_with_what_was_found() {
     insta::assert_snapshot!(errors.join("\n"));
 }
 
-prop_compose! {
-    fn any_count()(
-        opened in 0_u64..5000, released in 0_u64..5000, begun in 0_u64..3000, ended in 0_u64..3000,
-        failed in any::<[u8; Cause::COUNT]>(), errno in 0_u32..3, pid in 0_u32..3,
-        comm in "[a-zé]{0,8}", search in any::<[u8; SEARCH_BUCKETS]>(),
-    ) -> TupleCount {
-        TupleCount {
-            opened,
-            released: released.min(opened),
-            time_wait_begun: begun,
-            time_wait_ended: ended.min(begun),
-            failed: failed.map(u64::from),
-            last_errno: errno,
-            pid,
-            comm: std::array::from_fn(|at| comm.as_bytes().get(at).copied().unwrap_or(0)),
-            search: search.map(|count| u32::from(count / 64)),
-            ..TupleCount::default()
-        }
-    }
-}
-
-type Samples = Vec<(u8, TupleCount, Option<bool>)>;
-
-fn any_reading() -> impl Strategy<Value = (u64, Samples, u8)> {
-    let sample = (0_u8..6, any_count(), any::<Option<bool>>());
-    (1_u64..20_000_000_000, prop::collection::vec(sample, 0..6), any::<u8>())
-}
-
 proptest! {
     #[test]
     fn a_replay_shows_the_rows_that_the_live_view_showed(
@@ -293,6 +267,7 @@ proptest! {
                     key: key(*number),
                     count,
                     has_states: true,
+                    has_uses: true,
                     capacity: Some(1000.max(u32::try_from(count.in_use()).unwrap())),
                     limits: Some(crate::host::capacity::Limits::of(1000)),
                     reuse: None,

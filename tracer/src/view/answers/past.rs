@@ -12,6 +12,7 @@ use crate::{
         from_ledger::{Counted, Held},
     },
     format::text::until_nul,
+    ledger::uses::Closed,
     view::{
         reading::{Call, Failure},
         tuple_history::Judged,
@@ -25,11 +26,13 @@ const BINDS_MS: u32 = 10_000;
 /// The most entries of [`Binds`], each for an address in a reading.
 const BINDS: usize = 1_024;
 
-/// The searches and the connections in CLOSE_WAIT of a judged tuple.
+/// The searches, the connections in CLOSE_WAIT and those that ended of a judged tuple.
 #[derive(Clone, Debug)]
 pub(super) struct Past {
     /// Port searches up to a time, by duration, and up to a later time.
     searches: [[u32; SEARCH_BUCKETS]; 2],
+    /// Connections that ended up to these two times.
+    closed: [Closed; 2],
     /// The fewest connections in CLOSE_WAIT between these times, and since the later one.
     close_wait: [u64; 2],
     /// The later time, on the readings' clock, ms; wraps.
@@ -40,8 +43,9 @@ impl Past {
     /// The past of a tuple that was not judged before. `now_ms`: the time of the reading on the readings' clock, ms; wraps.
     pub(super) fn new(tuple: &Judged, now_ms: u32) -> Self {
         let searches = [tuple.search; 2];
+        let closed = [closed(tuple); 2];
         // Whether these connections were there before is not known.
-        Self { searches, close_wait: [0, close_wait(tuple)], since_ms: now_ms }
+        Self { searches, closed, close_wait: [0, close_wait(tuple)], since_ms: now_ms }
     }
 
     /// Whether it is of readings up to this time (on the readings' clock, ms; wraps), and not of later ones: a replay can go
@@ -53,16 +57,20 @@ impl Past {
     /// Adds a reading. `now_ms`: its time on the readings' clock, ms; wraps.
     pub(super) fn add(&mut self, tuple: &Judged, now_ms: u32) {
         let [_, later] = self.searches;
-        let restarted = later.iter().zip(tuple.search).any(|(before, now)| now < *before);
-        if restarted {
+        let fewer = later.iter().zip(tuple.search).any(|(before, now)| now < *before);
+        let [_, earlier] = &self.closed;
+        if fewer || closed(tuple).all() < earlier.all() {
             // The tuple was removed, and is there again: its counters began at 0.
             self.searches = [[0; SEARCH_BUCKETS]; 2];
+            self.closed = [Closed::default(); 2];
         }
         let [_, least] = &mut self.close_wait;
         *least = close_wait(tuple).min(*least);
         if now_ms.wrapping_sub(self.since_ms) >= RENEWED_MS {
             let [_, later] = self.searches;
             self.searches = [later, tuple.search];
+            let [_, later] = self.closed;
+            self.closed = [later, closed(tuple)];
             let [_, least] = self.close_wait;
             self.close_wait = [least, close_wait(tuple)];
             self.since_ms = now_ms;
@@ -80,12 +88,24 @@ impl Past {
         recent
     }
 
+    /// Established connections that ended in the last 5 to 10 s, or since the tuple has been judged if that is less; all 0 if the
+    /// readings do not say it. `tuple`: its newest reading.
+    pub(super) fn closed(&self, tuple: &Judged) -> Closed {
+        let [before, _] = &self.closed;
+        closed(tuple).since(before)
+    }
+
     /// The fewest connections that were in CLOSE_WAIT at once in the last 5 to 10 s: so many have been in it for seconds. 0 if
     /// the tuple has not been judged for 5 s.
     pub(super) fn close_wait(&self) -> u64 {
         let [before, since] = self.close_wait;
         before.min(since)
     }
+}
+
+/// Connections that ended so far; none if the readings do not say it.
+fn closed(tuple: &Judged) -> Closed {
+    tuple.row.uses.map(|uses| uses.closed).unwrap_or_default()
 }
 
 fn close_wait(tuple: &Judged) -> u64 {

@@ -65,6 +65,7 @@ fn read(model: &mut Model, second: u64, tuples: &[(TupleKey, TupleCount)], failu
             key: *key,
             count,
             has_states: !key.is_of_bind(),
+            has_uses: !key.is_of_bind(),
             capacity: Some(1_000),
             limits: Some(limits),
             reuse: None,

@@ -2,6 +2,7 @@
 
 mod search;
 mod users;
+mod uses;
 
 use ratatui::{
     buffer::Buffer,
@@ -74,13 +75,14 @@ pub(super) fn lines(
     let failures = failures(&detail, theme, column);
     let search = search::lines(&detail.search, theme, column);
     let users = users::lines(model, &detail, theme, column);
+    let ended = uses::lines(&detail, theme, column);
     lines.push(Line::default());
     if wide {
         let left = blocks(vec![plot, search]);
-        let right = blocks(vec![rates, failures, users]);
+        let right = blocks(vec![rates, failures, users, ended]);
         lines.extend(two_columns(left, right, half));
     } else {
-        lines.extend(blocks(vec![plot, failures, rates, users, search]));
+        lines.extend(blocks(vec![plot, failures, rates, users, ended, search]));
     }
     lines
 }

@@ -1,5 +1,7 @@
 //! Models for tests, made reading by reading, as a source makes them.
 
+mod failed;
+
 use std::sync::Arc;
 
 use ratatui::{Terminal, backend::TestBackend};
@@ -11,13 +13,11 @@ use crate::{
     format::table::Top,
     host::capacity::{Limits, Reuse},
     view::{
-        failures::FailureGroup,
         group::{GroupBy, grouped},
         layout,
         model::{Mode, Model, Replay, Size, View},
         reading::{
-            About, Blocked, Call, Failure, Holder, HolderKind, Opener, Pool, SelfStats, Snapshot,
-            TupleSample,
+            About, Blocked, Holder, HolderKind, Opener, Pool, SelfStats, Snapshot, TupleSample,
         },
     },
 };
@@ -97,6 +97,12 @@ impl Life {
         if let Some(capacity) = self.capacity {
             count.opened = opened.min(capacity.into());
         }
+        // All that are in TIME_WAIT, or were; each carried one request, but for some of the older ones.
+        count.ends.closed_here = count.time_wait_begun;
+        count.ends.aborted = count.time_wait_begun / 50;
+        count.ends.segments = count.ends.all() + count.time_wait_begun.min(5000);
+        count.ends.lifetimes[0] = u32::try_from(count.time_wait_begun).unwrap();
+        count.ends.lifetimes[5] = u32::try_from(count.ends.aborted).unwrap();
         let others = count.in_use().saturating_sub(count.time_wait());
         count.states = States::one(PortState::Established.flags()).wrapping_mul(others);
         for (cause, number) in &self.failed {
@@ -169,6 +175,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapsho
                 key,
                 count: &count,
                 has_states: true,
+                has_uses: true,
                 capacity,
                 limits: capacity.map(|_| Limits { low: 32_768, high: 60_999, ..Limits::default() }),
                 reuse: None,
@@ -257,37 +264,8 @@ pub(super) fn incident() -> Model {
             blocked(40_001, 71, "game-server"),
         ]);
     });
-    failures(&mut model);
+    failed::add(&mut model);
     model
-}
-
-fn failures(model: &mut Model) {
-    let failure = |second: u64, call, number, cause, errno, name: &str| Failure {
-        count: 1,
-        wall_ns: WALL_NS - second * SECOND,
-        call,
-        key: key(number),
-        local_port: 0,
-        cause,
-        errno,
-        pid: 812,
-        comm: comm(name),
-        container: Some("3f1c8a90b7d2e45f0123".into()),
-        holder: None,
-    };
-    let mut bind = failure(9, Call::Bind, 7, Cause::BindExhausted, 98, "old-proxy");
-    bind.key = TupleKey { netns: NETNS, ..TupleKey::default() };
-    bind.container = None;
-    let all = [
-        (bind, 1),
-        (failure(3, Call::Connect, 7, Cause::Refused, 111, "nginx"), 12),
-        (failure(2, Call::Connect, 9, Cause::TimedOut, 0, "名前名前名前"), 1),
-        (failure(0, Call::Connect, 9, Cause::PortsExhausted, 99, "nginx"), 3_120),
-    ];
-    let newest: Vec<Failure> = all.iter().map(|(failure, _)| failure.clone()).collect();
-    model.answers.remember(&newest, model.history.now_ms());
-    let group = |(newest, count)| FailureGroup { newest, count, answer: None };
-    model.failures.extend(all.map(group));
 }
 
 pub(super) fn saturated() -> Model {

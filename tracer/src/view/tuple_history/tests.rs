@@ -7,7 +7,7 @@
 )]
 
 use proptest::prelude::*;
-use tracer_common::{Addr, Cause, TupleCount, tuple::search_bucket};
+use tracer_common::{Addr, Cause, Ends, TupleCount, tuple::search_bucket};
 
 use super::*;
 use crate::ledger::stats;
@@ -37,6 +37,7 @@ impl Feed {
                 key: *key,
                 count,
                 has_states: true,
+                has_uses: true,
                 capacity: Some(Self::CAPACITY),
                 limits: None,
                 reuse: None,
@@ -332,4 +333,26 @@ fn the_worst_fails_then_is_full_then_fills_up_and_the_others_are_counted() {
         assert_eq!((worst.row.key, worst.others), (key(of), others), "{:?}", worst.problem);
         tuples.pop();
     }
+}
+
+#[test]
+fn requests_are_of_the_connections_that_ended_last_and_stay_until_others_end() {
+    let with = |closed_here, segments| {
+        let ends = Ends { closed_here, segments, ..Ends::NONE };
+        TupleCount { ends, syns_again: 3, ..count(closed_here + 1, closed_here) }
+    };
+    let mut feed = Feed::default();
+    let requests = |feed: &Feed| feed.row(&key(1)).uses.unwrap().recent.per_connection();
+    feed.next(&[(key(1), with(0, 0))]);
+    assert_eq!(requests(&feed), None);
+    feed.next(&[(key(1), with(100, 100))]);
+    assert_eq!(requests(&feed), Some(1.0));
+    feed.next(&[(key(1), with(102, 150))]);
+    feed.next(&[(key(1), with(102, 150))]);
+    assert_eq!(requests(&feed), Some(25.0));
+    let uses = feed.row(&key(1)).uses.unwrap();
+    assert_eq!((uses.closed.all(), uses.closed.segments, uses.syns_again), (102, 150, 3));
+    // The tuple was removed, and is there again.
+    feed.next(&[(key(1), with(0, 0))]);
+    assert_eq!(requests(&feed), None);
 }

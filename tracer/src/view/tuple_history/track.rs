@@ -3,7 +3,9 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use tracer_common::{Cause, States, TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{
+    Cause, Ends, States, TupleCount, TupleKey, ends::LIFETIMES, tuple::SEARCH_BUCKETS,
+};
 
 use super::{
     super::{history::Change, reading::TupleSample, tuple_forecast::TupleForecast},
@@ -14,7 +16,10 @@ use crate::{
         capacity::{Holds, Limits},
         process::Called,
     },
-    ledger::stats::{self, P99, Rates, Row},
+    ledger::{
+        stats::{self, P99, Rates, Row},
+        uses::{Carried, Uses},
+    },
 };
 
 /// How long after its last change a tuple without ports is shown, ms.
@@ -37,6 +42,11 @@ pub(super) struct Track {
     /// Port searches so far, by duration; `None`: none was measured.
     search: Option<Box<[u32; SEARCH_BUCKETS]>>,
     search_p99: Option<P99>,
+    /// How connections ended so far, and what those carried that ended in the newest reading in which some did; `None`: none
+    /// ended.
+    ends: Option<Box<(Ends, Carried)>>,
+    /// How often a SYN was sent again, and connect() calls whose SYN had no answer; `None`: the readings do not say it.
+    syns: Option<(u32, u32)>,
     last_errno: u32,
     pid: u32,
     called: Called,
@@ -64,6 +74,8 @@ impl Track {
             limits: None,
             search: None,
             search_p99: None,
+            ends: None,
+            syns: None,
             last_errno: 0,
             pid: 0,
             called: Called::default(),
@@ -107,6 +119,11 @@ impl Track {
             **self.failed.get_or_insert_default() = count.failed;
         }
         self.search(&count.search, sample.search_p99);
+        self.end(&count.ends);
+        let syns = |count: &TupleCount| {
+            (count.syns_again, u32::try_from(count.unanswered()).unwrap_or(u32::MAX))
+        };
+        self.syns = sample.has_uses.then(|| syns(count));
         self.last_errno = count.last_errno;
         self.pid = count.pid;
         self.called = sample.called;
@@ -132,6 +149,26 @@ impl Track {
         **before = *search;
         let recent = recorded_p99.or_else(|| stats::percentile_99(&recent));
         self.search_p99 = recent.or(self.search_p99);
+    }
+
+    /// Updates what the newest connections carried: those that ended since the reading before. If none did, it stays.
+    fn end(&mut self, ends: &Ends) {
+        if ends.all() == 0 {
+            return;
+        }
+        let (before, recent) = &mut **self.ends.get_or_insert_default();
+        if ends.all() != before.all() {
+            *recent = Carried::recent(ends, Some(before));
+        }
+        *before = *ends;
+    }
+
+    /// How the connections that ended were used, and SYNs without an answer; `None`: the readings do not say it.
+    fn uses(&self) -> Option<Uses> {
+        let (again, unanswered) = self.syns?;
+        let (ends, recent) = self.ends.as_deref().copied().unwrap_or_default();
+        let uses = Uses::of(&ends, recent);
+        Some(Uses { syns_again: again.into(), unanswered: unanswered.into(), ..uses })
     }
 
     /// What is wrong with the tuple now.
@@ -210,6 +247,7 @@ impl Track {
             eta_s: self.forecast.eta_s(now_ms),
             reusable: self.forecast.reusable(now_ms).map(|reuse| reuse.now),
             search_p99: self.search_p99,
+            uses: self.uses(),
             opened: self.opened,
             released: self.released,
             failed: self.failed.as_deref().copied().unwrap_or_default(),
@@ -251,12 +289,18 @@ impl Track {
         }
     }
 
+    /// Established connections that ended so far, by how long they lasted; see [`Detail::lifetimes`].
+    fn lifetimes(&self) -> [u32; LIFETIMES] {
+        self.ends.as_deref().map(|(ends, _)| ends.lifetimes).unwrap_or_default()
+    }
+
     /// All that is known of the tuple. `window`: over which the rates of its row are taken.
     pub(super) fn detail(&self, window: Window, now_ms: u32) -> Detail {
         Detail {
             row: self.row(window, now_ms),
             changes: Window::ALL.map(|window| self.change(window)),
             search: self.search.as_deref().copied().unwrap_or_default(),
+            lifetimes: self.lifetimes(),
             cgroup: self.cgroup.clone(),
             ending: self.forecast.ending(now_ms),
         }

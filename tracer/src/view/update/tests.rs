@@ -40,6 +40,7 @@ fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Snapshot)
             key: tuple(1, *destination),
             count: &count(*in_use),
             has_states: true,
+            has_uses: true,
             capacity: Some(1000),
             limits: None,
             reuse: None,

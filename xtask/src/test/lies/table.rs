@@ -62,6 +62,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("output::progress_is_shown_on_a_terminal", &["silence"]),
     ("output::what_takes_no_line", &["silence"]),
     ("proxies::", &["without:connect.failed"]),
+    ("proxies::nginx_keepalive", &["double:connections.segments"]),
     ("room::", &["other:ports.capacity"]),
     ("room::forgotten_bound_ports_are_said", &["empty"]),
     ("room::never_more_than_all", &["double:ports.in_use"]),

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use tracer_common::{Cause, PortState, States, TupleCount, TupleKey, tuple::search_bucket};
+use tracer_common::{Cause, Ends, PortState, States, TupleCount, TupleKey, tuple::search_bucket};
 
 use super::*;
 use crate::{
@@ -15,11 +15,13 @@ use crate::{
 /// What the kernel does by default: only TIME_WAITs of loopback addresses.
 const DEFAULT: Reuse = Reuse { setting: 2, delay_ms: Some(1_000), timestamps: true };
 
-/// A tuple of nginx that opened this many connections, closed all of them first, and whose calls failed so often for lack of a port.
+/// A tuple of nginx that opened this many connections, each for one request, closed all of them first, and whose calls failed so
+/// often for lack of a port.
 fn closed(opened: u64, failed: u64) -> TupleCount {
     let mut count = TupleCount {
         opened,
         time_wait_begun: opened,
+        ends: Ends { closed_here: opened, segments: opened, ..Ends::NONE },
         pid: 812,
         comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
         ..TupleCount::default()
@@ -161,6 +163,31 @@ fn a_recording_of_an_older_version_is_judged_without_its_settings() {
         (missing(&new, "settings"), &new.findings[0].evidence["time_wait_s"]),
         (None, &62.048.into())
     );
+}
+
+#[test]
+fn a_recording_of_an_older_version_does_not_say_how_connections_were_used() {
+    let recorder = incident(new());
+    let older = |line: &str| {
+        let mut line: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
+        line.retain(|key, _| !key.starts_with("connections.") && !key.starts_with("syns."));
+        serde_json::to_string(&line).unwrap()
+    };
+    let text = str::from_utf8(recorder.bytes()).unwrap();
+    let text: Vec<String> = text.lines().map(older).collect();
+    let [new, old] = [recorder.bytes(), text.join("\n").as_bytes()].map(|bytes| {
+        let found = diagnosis(bytes).findings.into_iter();
+        found.filter(|it| matches!(it.id, Id::ClosesFirst | Id::Churn)).collect::<Vec<_>>()
+    });
+    assert_eq!((new.len(), old.len()), (2, 2));
+    for (new, old) in new.iter().zip(&old) {
+        assert_eq!(new.evidence["connection.requests"], 1.0);
+        assert_eq!(new.evidence["connections.closed_by_peer"], 0);
+        let about =
+            |key: &&String| key.starts_with("connections.") || *key == "connection.requests";
+        assert_eq!(old.evidence.keys().find(about), None);
+        assert_eq!(old.evidence["connects_per_s"], new.evidence["connects_per_s"]);
+    }
 }
 
 #[test]

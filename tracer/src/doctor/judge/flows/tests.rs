@@ -2,9 +2,12 @@ use super::{
     super::test_seen::{ENDS, held, opened, seen},
     *,
 };
-use crate::doctor::{
-    activity::Activity,
-    tuples::{Ends, Tuple},
+use crate::{
+    doctor::{
+        activity::Activity,
+        tuples::{Ends, Tuple},
+    },
+    ledger::uses::Closed,
 };
 
 fn ids(seen: &Seen) -> Vec<(Id, Severity)> {
@@ -30,6 +33,61 @@ fn short_connections_one_after_the_other_are_churn() {
     let mut long = opened(50, 0);
     long.open = 30.0;
     assert_eq!(ids(&seen(held(300, 0)).watched(long)), [], "3 s each");
+}
+
+#[test]
+fn one_segment_on_each_connection_is_one_request_and_more_are_not_known() {
+    let of = |connections, segments| {
+        let mut activity = opened(50, 0);
+        activity.closed = Closed { here: connections, segments, ..Closed::default() };
+        activity.closed_first = 50;
+        let all = flows(&seen(held(620, 610)).watched(activity), &Around::default());
+        let find = |id| all.iter().find(|it| it.id == id).unwrap();
+        let (churn, first) = (find(Id::Churn), find(Id::ClosesFirst));
+        let why = first.why.clone().unwrap_or_default();
+        let requests = first.evidence.get("connection.requests").cloned();
+        assert_eq!(churn.evidence.get("connection.requests").cloned(), requests);
+        (churn.certainty, churn.what.contains("one request each"), why, requests)
+    };
+    let one = |requests: f64| {
+        let why = "each connection carries one request".to_owned();
+        (Certainty::Measured, true, why, Some(requests.into()))
+    };
+    assert_eq!((of(50, 50), of(50, 55)), (one(1.0), one(1.1)));
+    let why = "each connection carries 1.1 requests at most (segments with data)".to_owned();
+    assert_eq!(of(50, 56), (Certainty::Inferred, false, why, Some(1.12.into())));
+    // They end without a request.
+    assert!(!of(50, 20).1);
+    assert_eq!(of(0, 0), (Certainty::Inferred, false, String::new(), None));
+}
+
+#[test]
+fn keepalive_is_advised_as_a_factor_where_connections_carry_several_requests() {
+    let of = |connections, segments| {
+        let closed = Closed { here: connections, segments, ..Closed::default() };
+        let activity = Activity { closed, ..opened(50, 48) };
+        let all = flows(&seen(held(620, 610)).watched(activity), &Around::default());
+        let first = all.into_iter().find(|it| it.id == Id::ClosesFirst).unwrap();
+        first.advice.first().unwrap().gain.contains("times as many requests on each connection as")
+    };
+    assert!(of(50, 1_250));
+    // One each, none (a check whether the port is open), and not known.
+    assert!(!of(50, 50) && !of(50, 0) && !of(0, 0));
+}
+
+#[test]
+fn the_evidence_says_who_closed_first_if_the_ledger_knows_it() {
+    let of = |closed| {
+        let activity = Activity { closed, ..opened(50, 48) };
+        let all = flows(&seen(held(620, 610)).watched(activity), &Around::default());
+        let first = all.into_iter().find(|it| it.id == Id::ClosesFirst).unwrap();
+        ["here", "by_peer"]
+            .map(|who| first.evidence.get(&format!("connections.closed_{who}")).cloned())
+    };
+    let closed = Closed { here: 48, by_peer: 2, aborted: 0, segments: 50 };
+    assert_eq!(of(closed), [Some(48.into()), Some(2.into())]);
+    // A recording of an older version does not say it.
+    assert_eq!(of(Closed::default()), [None, None]);
 }
 
 #[test]

@@ -52,6 +52,12 @@ pub(super) fn stuck(row: &Row) -> Option<f64> {
     row.states.map(|ports| (ports.unanswered + ports.close_wait + ports.closing) as f64)
 }
 
+/// Segments with data in each connection that ended lately, on average: of [`crate::ledger::uses::Uses::recent`]. `None`: none
+/// ended, or that is not known.
+pub(super) fn requests(row: &Row) -> Option<f64> {
+    row.uses?.recent.per_connection()
+}
+
 /// Compares so that larger numbers come first, and unknown ones last.
 pub(super) fn most(one: Option<f64>, other: Option<f64>) -> Ordering {
     match (one, other) {

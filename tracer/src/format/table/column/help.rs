@@ -38,6 +38,10 @@ impl Column {
             Self::Container => "container of that process, or else its systemd unit",
             Self::Pid => "process",
             Self::Tuples => "tuples that the row stands for",
+            Self::Requests => {
+                "requests in each connection that ended, at most: segments with data that were sent"
+            }
+            Self::SynsAgain => "SYNs that were sent again, so far",
             Self::Pool => "spreading rule that the address belongs to",
         }
     }

@@ -16,6 +16,7 @@ fn the_column_of_namespaces_depends_on_the_shown_rows_only() {
                 key,
                 count: &count(in_use),
                 has_states: true,
+                has_uses: true,
                 capacity: Some(1000),
                 limits: None,
                 reuse: None,

@@ -1,0 +1,210 @@
+//! How much the connections of a tuple were used: requests in each, and which end closed them first. No I/O, no clock.
+
+use tracer_common::{Ends, TupleCount};
+
+/// The connections of a tuple, or of several, that were established and have ended, and the SYNs without an answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Uses {
+    /// The connections that ended so far.
+    pub closed: Closed,
+    /// What the connections carried that ended since the reading before. If none did: what all so far carried ([`Self::new`]),
+    /// or what it was before that ([`crate::view::tuple_history`]). If there is no reading before: what all so far carried.
+    pub recent: Carried,
+    /// How often a SYN was sent again, so far.
+    pub syns_again: u64,
+    /// connect() calls whose SYN had no answer, so far.
+    pub unanswered: u64,
+}
+
+/// Connections that were established and have ended, so far or in a time: which end closed them first, and what they sent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Closed {
+    /// Connections that this host closed first.
+    pub here: u64,
+    /// Connections that the peer closed first.
+    pub by_peer: u64,
+    /// Connections that ended without a FIN: they were reset, or timed out.
+    pub aborted: u64,
+    /// Segments with data that they sent, those sent again included.
+    pub segments: u64,
+}
+
+impl Closed {
+    /// All so far, by a tuple's counters.
+    pub const fn of(ends: &Ends) -> Self {
+        Self {
+            here: ends.closed_here,
+            by_peer: ends.closed_by_peer,
+            aborted: ends.aborted,
+            segments: ends.segments,
+        }
+    }
+
+    /// How many connections these are; at most `u64::MAX`.
+    pub const fn all(&self) -> u64 {
+        self.here.saturating_add(self.by_peer).saturating_add(self.aborted)
+    }
+
+    /// Those that ended after `before` was read; each number is 0 where that of `before` is larger.
+    #[must_use]
+    pub const fn since(&self, before: &Self) -> Self {
+        Self {
+            here: self.here.saturating_sub(before.here),
+            by_peer: self.by_peer.saturating_sub(before.by_peer),
+            aborted: self.aborted.saturating_sub(before.aborted),
+            segments: self.segments.saturating_sub(before.segments),
+        }
+    }
+
+    /// The sum of these and others; each number is at most `u64::MAX`.
+    #[must_use]
+    pub const fn and(&self, other: &Self) -> Self {
+        Self {
+            here: self.here.saturating_add(other.here),
+            by_peer: self.by_peer.saturating_add(other.by_peer),
+            aborted: self.aborted.saturating_add(other.aborted),
+            segments: self.segments.saturating_add(other.segments),
+        }
+    }
+
+    /// What they carried.
+    pub const fn carried(&self) -> Carried {
+        Carried { connections: self.all(), segments: self.segments }
+    }
+}
+
+/// Connections that carry so many requests on average carry one each, nearly all of them.
+const ONE_EACH: std::ops::RangeInclusive<f64> = 0.5..=1.1;
+
+/// What connections that ended carried.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Carried {
+    /// How many connections these are.
+    pub connections: u64,
+    /// Segments with data that they sent, those sent again included.
+    pub segments: u64,
+}
+
+impl Carried {
+    /// What the connections of `now` carried that `before` does not have; all of `now` if there are none, or `before` is `None`.
+    pub fn recent(now: &Ends, before: Option<&Ends>) -> Self {
+        let now = Closed::of(now);
+        let since = before.map(|before| now.since(&Closed::of(before)));
+        since.filter(|since| since.all() > 0).unwrap_or(now).carried()
+    }
+
+    /// Segments with data in each connection, on average. That is the number of requests if each was sent in one segment (HTTP/1
+    /// requests below one MSS, without TLS); else there were fewer requests. `None`: there is no connection.
+    pub fn per_connection(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        let [segments, connections] = [self.segments, self.connections].map(|count| count as f64);
+        (self.connections > 0).then(|| segments / connections)
+    }
+
+    /// Whether they carried more than [`Self::is_one_each`] allows. False if there is no connection.
+    pub fn is_several_each(&self) -> bool {
+        self.per_connection().is_some_and(|requests| requests > *ONE_EACH.end())
+    }
+
+    /// Whether nearly all of them carried one request each: 0.5 to 1.1 segments with data in each, on average. False if there is
+    /// no connection.
+    pub fn is_one_each(&self) -> bool {
+        self.per_connection().is_some_and(|requests| ONE_EACH.contains(&requests))
+    }
+}
+
+impl Uses {
+    /// By a tuple's counters in a reading and in the one before; `None`: there is none.
+    pub fn new(now: &TupleCount, before: Option<&TupleCount>) -> Self {
+        let recent = Carried::recent(&now.ends, before.map(|before| &before.ends));
+        Self {
+            syns_again: now.syns_again.into(),
+            unanswered: now.unanswered(),
+            ..Self::of(&now.ends, recent)
+        }
+    }
+
+    /// By a tuple's connections that ended so far, and what the last of them carried. The numbers of SYNs and calls are 0.
+    pub const fn of(ends: &Ends, recent: Carried) -> Self {
+        Self { closed: Closed::of(ends), recent, syns_again: 0, unanswered: 0 }
+    }
+
+    /// The sum of two tuples; each number is at most `u64::MAX`.
+    #[must_use]
+    pub const fn and(&self, other: &Self) -> Self {
+        Self {
+            closed: self.closed.and(&other.closed),
+            recent: Carried {
+                connections: self.recent.connections.saturating_add(other.recent.connections),
+                segments: self.recent.segments.saturating_add(other.recent.segments),
+            },
+            syns_again: self.syns_again.saturating_add(other.syns_again),
+            unanswered: self.unanswered.saturating_add(other.unanswered),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::Cause;
+
+    use super::*;
+
+    fn count(closed_here: u64, segments: u64) -> TupleCount {
+        let ends = Ends { closed_here, segments, ..Ends::NONE };
+        TupleCount { ends, ..TupleCount::default() }
+    }
+
+    fn requests(now: &TupleCount, before: Option<&TupleCount>) -> Option<f64> {
+        Uses::new(now, before).recent.per_connection()
+    }
+
+    #[test]
+    fn requests_are_of_the_connections_that_ended_since_the_reading_before() {
+        let (before, now) = (count(100, 100), count(104, 200));
+        assert_eq!(requests(&now, Some(&before)), Some(25.0));
+        assert_eq!(requests(&now, None), Some(200.0 / 104.0));
+        // None ended since: all count.
+        assert_eq!(requests(&before, Some(&before)), Some(1.0));
+        assert_eq!(requests(&TupleCount::default(), Some(&TupleCount::default())), None);
+    }
+
+    #[test]
+    fn what_ended_since_a_reading_is_never_below_0() {
+        let before = Closed { here: 3, by_peer: 1, aborted: 9, segments: 9 };
+        let now = Closed { here: 5, by_peer: 1, aborted: 2, segments: 59 };
+        let since = now.since(&before);
+        assert_eq!(since, Closed { here: 2, by_peer: 0, aborted: 0, segments: 50 });
+        assert_eq!((since.all(), since.carried().per_connection()), (2, Some(25.0)));
+        assert_eq!(before.since(&now).all(), 7);
+        let most = Closed { here: u64::MAX, by_peer: 1, ..Closed::default() };
+        assert_eq!((most.all(), most.and(&most).here), (u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn as_many_segments_as_connections_are_one_request_each() {
+        let of = |segments| Carried { connections: 50, segments }.is_one_each();
+        assert_eq!([24, 25, 50, 55, 56].map(of), [false, true, true, true, false]);
+        let several = |segments| Carried { connections: 50, segments }.is_several_each();
+        assert_eq!([0, 24, 55, 56].map(several), [false, false, false, true]);
+        let none = Carried::default();
+        assert!(!none.is_one_each() && !none.is_several_each());
+    }
+
+    #[test]
+    fn several_tuples_add_up_by_connection_and_not_by_tuple() {
+        let of = |now: &TupleCount| Uses::new(now, None);
+        let both = of(&count(1, 99)).and(&of(&count(9, 1)));
+        assert_eq!((both.closed.all(), both.recent.per_connection()), (10, Some(10.0)));
+    }
+
+    #[test]
+    fn a_syn_without_an_answer_timed_out_or_was_given_up() {
+        let mut now = TupleCount { syns_again: 7, ..TupleCount::default() };
+        now.failed = [1; Cause::COUNT];
+        now.failed[Cause::NoAnswer as usize] = 2;
+        now.failed[Cause::TimedOut as usize] = 3;
+        let uses = Uses::new(&now, None);
+        assert_eq!((uses.unanswered, uses.syns_again), (5, 7));
+    }
+}
