@@ -1,6 +1,8 @@
 //! `errors::*`: errors for wrong input, and on a host where something is missing. Each error names what was given and what is
 //! expected, and the program ends with the documented exit code.
 
+mod no_segments;
+
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -56,7 +58,10 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             ("three_capabilities_are_enough", three_capabilities),
             ("under_a_bare_sys", under_a_bare_sys),
         ])
-        .once(&[("only_root_gets_into_sys", only_root_gets_into_sys)])
+        .once(&[
+            ("only_root_gets_into_sys", only_root_gets_into_sys),
+            ("no_count_of_segments", no_segments::ends_are_not_known),
+        ])
         .kernel_independent()
         .sampled(&[("two_tracers_at_once", two_tracers_at_once)])
         .cases()

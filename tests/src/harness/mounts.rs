@@ -1,14 +1,14 @@
 //! Mounts for tests: a small file system, a mount namespace whose /sys has nothing mounted below it, empty file systems that
-//! hide folders there, and a second bpffs.
+//! hide folders there, type information of the kernel in which a name is missing, and a second bpffs.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
 
 use std::{fs, panic, path::Path, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::{
     mount::{
-        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount,
-        unmount,
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
+        mount_remount, unmount,
     },
     thread::{UnshareFlags, unshare_unsafe},
 };
@@ -62,6 +62,24 @@ pub fn close_devices() -> Result<()> {
         .context("cannot cover /sys/devices")?;
     fs::create_dir_all(CPUS)?;
     files.into_iter().try_for_each(|(path, content)| Ok(fs::write(path, content)?))
+}
+
+/// Renames a name in the kernel's type information (BTF) in the calling thread's mount namespace, so that a program that looks for
+/// it finds none. Call it in the `work` of [`with_bare_sys`]: elsewhere, it would do so for the whole host. An error if there is
+/// no such name, the other one is not as long, or the kernel refuses the mount: only root can.
+pub fn rename_in_btf(from: &str, to: &str) -> Result<()> {
+    const BTF: &str = "/sys/kernel/btf/vmlinux";
+    ensure!(from.len() == to.len(), "{from} and {to} are not equally long");
+    let name = format!("\0{from}\0");
+    let mut btf = fs::read(BTF)?;
+    let at = btf.windows(name.len()).position(|bytes| bytes == name.as_bytes());
+    let start = at.with_context(|| format!("{BTF} has no {from}"))? + 1;
+    btf.splice(start..start + to.len(), to.bytes());
+    let copy = SmallDisk::new(0)?;
+    let path = copy.path().join("vmlinux");
+    fs::write(&path, btf)?;
+    // The file stays there after its file system is unmounted from the folder.
+    mount_bind(&path, BTF).with_context(|| format!("cannot cover {BTF}"))
 }
 
 impl Drop for SmallDisk {

@@ -24,6 +24,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("drift::", &["other:drift"]),
     ("ending::", &["exit"]),
     ("errors::", &["silence"]),
+    ("errors::no_count_of_segments", &["added:connections.segments"]),
     ("errors::only_root_gets_into_sys", &["other:ports.in_use"]),
     ("errors::three_capabilities_are_enough", &["without:port.allocated"]),
     ("errors::two_tracers_at_once", &["without:port.allocated"]),
