@@ -3,6 +3,7 @@
 
 mod called;
 mod children;
+pub(super) mod links;
 mod opened;
 mod search;
 
@@ -49,11 +50,6 @@ pub fn owners<S: BuildHasher>(inodes: &HashSet<u32, S>) -> io::Result<HashMap<u3
     Ok(search.into_owners())
 }
 
-/// The inode in the text of a link, `socket:[123]`; `None`: it is not a socket.
-fn socket_inode(link: &str) -> Option<u32> {
-    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
 /// Name of a process, NUL-padded; all zero if it is gone or cannot be read.
 fn comm(pid: u32) -> [u8; 16] {
     let text = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -76,19 +72,11 @@ mod tests {
     fn the_owner_of_a_socket_of_this_process_is_this_process() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-        let inode = socket_inode(link.to_str().unwrap()).unwrap();
+        let inode = links::socket_inode(link.as_os_str().as_encoded_bytes()).unwrap();
         let owners = owners(&HashSet::from([inode, u32::MAX])).unwrap();
         assert_eq!(owners.len(), 1);
         assert_eq!(owners[&inode].pid, process::id());
         let comm = fs::read("/proc/self/comm").unwrap();
         assert!(owners[&inode].comm.starts_with(comm.strip_suffix(b"\n").unwrap()));
-    }
-
-    #[test]
-    fn only_socket_links_have_an_inode() {
-        assert_eq!(socket_inode("socket:[123]"), Some(123));
-        for link in ["pipe:[123]", "socket:[]", "socket:[123", "/dev/null", "socket:[-1]"] {
-            assert_eq!(socket_inode(link), None, "{link}");
-        }
     }
 }

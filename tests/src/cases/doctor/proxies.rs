@@ -86,7 +86,7 @@ fn line_of(path: &str, text: &str) -> Result<usize> {
 }
 
 /// With HTTP/1.0 (nginx's old default) the server closes first, so that TIME_WAITs hold none of the proxy's ports: doctor does
-/// not say that nginx closes first.
+/// not say that nginx closes first. The ledger knows who closed, and that each connection carried one request.
 pub(super) fn nginx_with_old_defaults() -> Result<()> {
     let (found, place) = of_nginx(1_000, &one_server(), "")?;
     ensure!(found.finding("closes_first").is_err(), "{found:?}");
@@ -96,6 +96,10 @@ pub(super) fn nginx_with_old_defaults() -> Result<()> {
         let cause =
             format!("no \"keepalive\" in upstream \"backend\" ({place}); HTTP/1.0 by default");
         ensure!(why(churn)?.contains(&cause), "{cause}: {churn:?}");
+        let requests = churn.number("connection.requests")?;
+        let [here, there] = ["closed_here", "closed_by_peer"]
+            .map(|who| churn.number(&format!("connections.{who}")));
+        ensure!((0.5..=1.1).contains(&requests) && there? > here?, "{churn:?}");
     }
     Ok(())
 }

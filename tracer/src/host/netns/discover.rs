@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs, io,
+    ops::ControlFlow,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process,
     time::{Duration, Instant},
@@ -10,7 +13,7 @@ use std::{
 
 use super::{NAMES, Netns, OWN, entries, inum, own, path};
 use crate::{
-    host::mounts,
+    host::{mounts, process::links},
     runtime::{beat::beat, shutdown},
 };
 
@@ -201,21 +204,23 @@ fn descriptors(
     end: Instant,
     found: &mut Found,
 ) -> Extent {
-    for (number, (_, path)) in entries(&process.join("fd")).skip(skip).enumerate() {
+    let early = links::each(process, skip, |number, name, link| {
         if number == count {
-            return Extent::Part;
+            return ControlFlow::Break(Extent::Part);
         }
         if number % 256 == 0 {
             beat();
             if is_over(end) {
-                return Extent::Late;
+                return ControlFlow::Break(Extent::Late);
             }
         }
-        if let Some(inum) = path::named_by_link(&path) {
+        if let Some(inum) = path::inum_of_link(link) {
+            let path = process.join("fd").join(OsStr::from_bytes(name.to_bytes()));
             found.add(inum, None, Kind::Descriptor, path);
         }
-    }
-    Extent::All
+        ControlFlow::Continue(())
+    });
+    early.unwrap_or(Extent::All)
 }
 
 #[cfg(test)]

@@ -5,11 +5,8 @@
 //! asking its file system (AT_STATX_DONT_SYNC), and opened only if the kernel itself made the file.
 
 use std::{
-    fs, io,
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
     sync::OnceLock,
 };
@@ -61,12 +58,6 @@ pub(super) fn inum_of_link(link: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The network namespace that the link of a descriptor names; nothing is opened. `None`: it names something else, or cannot
-/// be read.
-pub(super) fn named_by_link(path: &Path) -> Option<u32> {
-    inum_of_link(fs::read_link(path).ok()?.as_os_str().as_bytes())
-}
-
 type Device = (u32, u32);
 
 /// Device and inode number, as far as they are known without asking the file system.
@@ -90,6 +81,8 @@ fn namespaces() -> io::Result<Device> {
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
+        os::unix::ffi::OsStrExt,
         sync::mpsc,
         thread,
         time::{Duration, Instant},
@@ -119,7 +112,8 @@ mod tests {
             assert!(receiver.recv_timeout(left).expect("examining a FIFO does not end").unwrap());
         }
         let own = open(Path::new(OWN)).unwrap().unwrap();
-        assert_eq!(Some(own.inum), named_by_link(Path::new(OWN)));
+        let link = fs::read_link(OWN).unwrap();
+        assert_eq!(Some(own.inum), inum_of_link(link.as_os_str().as_bytes()));
         assert_eq!(identity(&own.fd).unwrap().1, u64::from(own.inum));
     }
 

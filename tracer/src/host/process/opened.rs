@@ -4,13 +4,14 @@
 use std::{
     fs::File,
     io::{self, Read as _},
+    ops::ControlFlow,
     os::fd::OwnedFd,
     time::Instant,
 };
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fstatfs, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatfs, openat, statat};
 
-use super::socket_inode;
+use super::links;
 
 /// `f_type` of statfs(2) for proc, from `include/uapi/linux/magic.h`.
 const PROC: u32 = 0x9fa0;
@@ -83,18 +84,17 @@ impl Opened {
     /// # Errors
     /// It has ended, or is one of another user's and this thread lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH.
     pub fn sockets(&self, until: Instant, mut each: impl FnMut(u32)) -> io::Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let files = openat(&self.folder, "fd", flags, Mode::empty())?;
-        for (number, file) in Dir::read_from(&files)?.enumerate() {
+        let files = openat(&self.folder, "fd", links::FOLDER, Mode::empty())?;
+        let late = links::each_in(&files, 0, |number, _, link| {
             if number % 256 == 0 && until < Instant::now() {
-                return Ok(false);
+                return ControlFlow::Break(());
             }
-            let Ok(link) = readlinkat(&files, file?.file_name(), Vec::new()) else { continue };
-            if let Some(inode) = link.to_str().ok().and_then(socket_inode) {
+            if let Some(inode) = links::socket_inode(link) {
                 each(inode);
             }
-        }
-        Ok(true)
+            ControlFlow::Continue(())
+        });
+        Ok(late?.is_none())
     }
 
     fn status(&self) -> io::Result<Status> {

@@ -5,11 +5,12 @@ use std::{
     fs,
     hash::BuildHasher,
     io,
+    ops::ControlFlow,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use super::{Owner, comm, socket_inode};
+use super::{Owner, comm, links};
 use crate::runtime::turns::Turns;
 
 /// How many open files of a process are read in its first turn. Further files are read in a turn of their own, so that a
@@ -178,22 +179,21 @@ fn sockets(
     end: Instant,
     each: &mut dyn FnMut(u32),
 ) -> Extent {
-    let path: PathBuf = ["/proc", &pid.to_string(), "fd"].iter().collect();
+    let folder: PathBuf = ["/proc", &pid.to_string()].iter().collect();
     // A process that is gone, or that this thread may not read, has no files.
-    let Ok(files) = fs::read_dir(path) else { return Extent::All };
-    for (number, file) in files.flatten().skip(skip).enumerate() {
+    let early = links::each(&folder, skip, |number, _, link| {
         if number == count {
-            return Extent::Part;
+            return ControlFlow::Break(Extent::Part);
         }
         if number % 256 == 0 && end < Instant::now() {
-            return Extent::Late;
+            return ControlFlow::Break(Extent::Late);
         }
-        let target = fs::read_link(file.path()).ok();
-        if let Some(inode) = target.as_deref().and_then(|it| socket_inode(it.to_str()?)) {
+        if let Some(inode) = links::socket_inode(link) {
             each(inode);
         }
-    }
-    Extent::All
+        ControlFlow::Continue(())
+    });
+    early.unwrap_or(Extent::All)
 }
 
 #[cfg(test)]
