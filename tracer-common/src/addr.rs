@@ -1,4 +1,4 @@
-//! The form in which the ledger has each IP address.
+//! The type in which the ledger keeps each IP address, IPv4 or IPv6.
 
 /// An IPv6 address, or an IPv4 address in its v4-mapped form (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2). The bytes are in network
 /// order.

@@ -25,21 +25,22 @@ pub struct ConnKey {
 const _: () = assert!(size_of::<ConnKey>() == 16);
 
 impl ConnKey {
-    /// The key of this cookie and port, host byte order.
+    /// The key of this cookie and port (host byte order).
     #[inline(always)]
     pub const fn new(cookie: u64, port: u16) -> Self {
         Self { cookie, port, zero: 0, zero_too: 0 }
     }
 
-    /// False: `cookie` is not a cookie, but the kernel address of a listener that has none. True also if `cookie` is 0.
+    /// Whether `cookie` is a cookie, or 0. False: it is the kernel address of a listener that has no cookie, with its highest bit
+    /// set.
     #[inline(always)]
     pub const fn has_cookie(&self) -> bool {
         self.cookie >> 63 == 0
     }
 }
 
-/// Who called connect(), bind() or listen(). 0: not known. Of a socket that is older than the tracer, only `pid` and `comm` can
-/// be known.
+/// Who called connect(), bind() or listen(). A field that is 0 is not known. Of a socket that is older than the tracer, only
+/// `pid` and `comm` can be known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Who {
@@ -80,7 +81,7 @@ impl Conn {
     /// a whole, and only commands write this bit, so that neither undoes a concurrent change of the other.
     pub const APART: u32 = 1 << 31;
 
-    /// The flags of an entry of the table, with [`conn_flag::APART`] from its `owner`.
+    /// `flags` with [`conn_flag::APART`] added if `owner` has [`Self::APART`]: both of one entry of the table.
     #[inline(always)]
     pub const fn flags_of(flags: u32, owner: u32) -> u32 {
         flags | ((owner >> 31) * conn_flag::APART)

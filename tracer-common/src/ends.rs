@@ -3,9 +3,9 @@
 /// Number of buckets of the histogram of lifetimes: see [`lifetime_bucket`]. The last one begins at 137 s.
 pub const LIFETIMES: usize = 16;
 
-/// Counters of the connections of a tuple that were established and have ended, those included that are older than the tracer.
-/// Each connection counts once, when its full socket closes, so before its TIME_WAIT. All are 0 if the offset of `data_segs_out`
-/// is not known.
+/// Counters of a tuple's connections that were established and have ended; connections that are older than the tracer count, too.
+/// Each counts once, when its full socket closes, so before its TIME_WAIT ends. All counters stay 0 if the offset of
+/// `data_segs_out` is not known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Ends {
@@ -52,8 +52,9 @@ pub enum Closer {
     Neither,
 }
 
-/// Which end closed first, by the TCP state (include/net/tcp_states.h) from which a full socket changes to CLOSE. `None`, from
-/// any other state: the connection was not established.
+/// Which end closed first, by the TCP state (include/net/tcp_states.h) from which a full socket changes to CLOSE: ESTABLISHED,
+/// FIN_WAIT1, FIN_WAIT2, CLOSING, CLOSE_WAIT or LAST_ACK. `None`, from any other state: the connection was not established. Not
+/// checked: `old_state` must be below 32.
 #[inline(always)]
 pub const fn closer(old_state: u8) -> Option<Closer> {
     const ESTABLISHED: u32 = 1 << 1;
@@ -77,8 +78,8 @@ pub const fn closer(old_state: u8) -> Option<Closer> {
 /// log2 of the end of the first bucket, in ns.
 const FIRST: u32 = 23;
 
-/// The histogram bucket for a lifetime of `ns` nanoseconds, less than [`LIFETIMES`]: one for each power of two. Bucket 0 is below
-/// 2^23 ns (8.4 ms); the last one has no upper end.
+/// The histogram bucket for a lifetime of `ns` nanoseconds, a number below [`LIFETIMES`]. Bucket 0 ends at 2^23 ns (8.4 ms), each
+/// further one at twice the end of the one before; the last one has no end.
 #[inline(always)]
 pub const fn lifetime_bucket(ns: u64) -> usize {
     let units = ns >> FIRST;
@@ -86,7 +87,8 @@ pub const fn lifetime_bucket(ns: u64) -> usize {
     if bucket < LIFETIMES { bucket } else { LIFETIMES - 1 }
 }
 
-/// The upper end, exclusive, of a bucket in nanoseconds; `u64::MAX` for the last one and all after it.
+/// The upper end, exclusive, ns, of the bucket with this number ([`lifetime_bucket`]); `u64::MAX`: it is the last one, which has
+/// no end, or there is no such bucket.
 pub const fn lifetime_bucket_end(bucket: usize) -> u64 {
     if bucket >= LIFETIMES - 1 { u64::MAX } else { 1 << (FIRST as usize + bucket) }
 }

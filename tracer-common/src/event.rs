@@ -29,7 +29,7 @@ impl Kind {
 }
 
 named! {
-    /// What took a port (`port.by`). The value is [`Event::detail`] of a `port.allocated` event.
+    /// What took a port: the key `port.by` of output lines. The value is [`Event::detail`] of a `port.allocated` event.
     pub enum PortBy: u8 {
         /// The port search of connect().
         Connect = 1 => "connect",
@@ -62,13 +62,13 @@ pub mod event_flag {
 pub struct Event {
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
-    /// Number of this record on its CPU, from 1. The largest one minus the number of records received from that CPU
-    /// is how many were lost: the ring was full, or they exceeded a [`Rate`](crate::share::Rate).
+    /// Number of this record on its CPU, from 1; lost events have numbers, too. So the largest number minus how many records were
+    /// received from that CPU is how many were lost: the ring was full, or they exceeded a [`Rate`](crate::share::Rate).
     pub seq: u64,
     /// The socket's cookie; 0: it has none.
     pub cookie: u64,
-    /// ns. `port.allocated`: of the port search. `port.released`: for which the port was held.
-    /// `connect.*`: since the connect() call. Valid with [`event_flag::DURATION`].
+    /// In ns. `port.allocated`: how long the port search took. `port.released`: how long the port was held. `connect.*`: time
+    /// since the connect() call began. Valid with [`event_flag::DURATION`].
     pub duration_ns: u64,
     /// cgroup v2 id of the caller; 0: not known.
     pub cgroup: u64,

@@ -10,7 +10,8 @@
 pub struct Halves(pub u64);
 
 impl Halves {
-    /// What one port adds; [`u64::wrapping_neg`] of it removes the port.
+    /// What this port (host byte order) adds to the word: 1 for an odd one, 2^32 for an even one. [`u64::wrapping_neg`] of it
+    /// removes the port.
     #[inline(always)]
     pub const fn one(port: u16) -> u64 {
         if port & 1 != 0 { 1 } else { 1 << 32 }

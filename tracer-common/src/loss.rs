@@ -67,9 +67,9 @@ pub const fn failed_index(cause: Cause) -> u32 {
     FAILED_BASE + cause as u32
 }
 
-/// Index of the first [`Loss`] in the `STATS` map; the [`Stat`] counters come before it.
+/// Index of the first [`Loss`] in the `STATS` map. The [`Stat`] counters come before it; the indices from 2 to 7 are not used.
 pub const LOSS_BASE: u32 = 8;
-/// Index of the first [`Cause`]; the losses come before it.
+/// Index of the first [`Cause`] in the `STATS` map; the losses come before it.
 #[expect(clippy::cast_possible_truncation, reason = "a number of variants")]
 pub const FAILED_BASE: u32 = LOSS_BASE + Loss::COUNT as u32;
 /// Entries of the `STATS` map.

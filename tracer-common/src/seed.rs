@@ -20,7 +20,8 @@ pub enum Op {
     AddBound,
     /// Remove a bound or listening port whose socket the kernel does not have any more.
     RemoveBound,
-    /// Remove a tuple that holds no port and that no hook used since `DoomTuple`; else revoke the `DoomTuple`.
+    /// Remove a tuple for which [`Self::DoomTuple`] was run, if it holds no port and no hook used it since; else revoke the
+    /// `DoomTuple`.
     RemoveTuple,
     /// Record that a time-wait socket holds the port of a connection.
     MarkTimeWait,
@@ -29,7 +30,8 @@ pub enum Op {
     LeaveOut,
     /// Stop counting the failures so far from a source to a destination against the source.
     Forgive,
-    /// Announce the removal of a tuple that holds no port: the first of two steps.
+    /// Announce the removal of a tuple that holds no port: the first of two steps. Before the second one, [`Self::RemoveTuple`],
+    /// userspace must wait until every hook that was running has ended.
     DoomTuple,
     /// Add a [`Correction`] to the counters of a tuple.
     CorrectTuple,

@@ -18,7 +18,8 @@ pub mod map {
     pub const BOUND_SINCE: &str = "BOUND_SINCE";
     /// LRU hash map of the address of a thread's `task_struct` to [`crate::Attempt`].
     pub const ATTEMPTS: &str = "ATTEMPTS";
-    /// Hash map of [`crate::ConnKey`] to u64: what happened to a port while userspace read the older sockets.
+    /// Hash map of [`crate::ConnKey`] to u64: what happened to a port while userspace read the older sockets. 1: a time-wait
+    /// socket took it over; 2: it was released; 16 plus a [`crate::PortState`]: its connection entered that state.
     pub const TOMBSTONES: &str = "TOMBSTONES";
     /// Per-CPU array of one value: the newest release of a time-wait socket (tracepoint backend).
     pub const REARMS: &str = "REARMS";
@@ -26,7 +27,7 @@ pub mod map {
     pub const STATS: &str = "STATS";
     /// Array of one [`crate::Filter`].
     pub const FILTER: &str = "FILTER";
-    /// Array of u32, with the index [`super::CONTROL_SEEDING`].
+    /// Array of one u32, at the index [`super::CONTROL_SEEDING`].
     pub const CONTROL: &str = "CONTROL";
     /// Array of two [`crate::Rule`], of which one is active.
     pub const RULES: &str = "RULES";
@@ -38,7 +39,8 @@ pub mod map {
     pub const DECISION_COUNT: &str = "DECISION_COUNT";
     /// Ring buffer of [`crate::spread::DecisionRecord`].
     pub const DECISION_RING: &str = "DECISION_RING";
-    /// Array of one value with a bit for each port: 1 if the spreader must not bind it.
+    /// Array of one value with a bit for each port, 1 if the spreader must not bind it: bit `port % 64` of u64 number `port /
+    /// 64`.
     pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
     /// Per-CPU array of one value: the socket that the spreader bound last, and its random numbers.
     pub const LAST_SPREAD: &str = "LAST_SPREAD";
@@ -55,7 +57,7 @@ pub mod global {
     pub const EVENT_MASK: &str = "EVENT_MASK";
     /// u32: 1 if [`super::map::FILTER`] has values to compare with, else 0.
     pub const FILTERED: &str = "FILTERED";
-    /// u32: unread bytes in the ring buffer from which on a hook wakes the reader.
+    /// u32: how many unread bytes the ring buffer must have before a hook wakes the reader.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// u32: offset of `struct sock_common.skc_daddr`.
     pub const SKC_DADDR: &str = "SKC_DADDR";

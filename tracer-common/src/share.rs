@@ -1,11 +1,11 @@
 //! Shares: how much of a table one owner may hold, and at what rate it may have events, so that no user can exhaust a
 //! table for the others.
 //!
-//! An owner is a user in a network namespace, and each user except root (and unknown ones) is also one owner over all
-//! namespaces together: containers run as root compete only for free entries, and a user gains nothing by making namespaces.
-//! Each owner may hold eight times as many entries as are free in the table, no more (the "dynamic threshold" of shared
-//! buffers in switches): one owner alone gets 8/9 of the table, n greedy ones get 8/(8n+1) each, and owners with few entries
-//! always find room.
+//! An owner is a user in a network namespace, and each user except root (and unknown ones) is also one owner over all namespaces
+//! together: containers run as root compete only for free entries, and a user gains nothing by making namespaces. Each owner may
+//! hold eight times as many entries as are free in the table, no more (the "dynamic threshold" of shared buffers in switches):
+//! one owner alone gets 8/9 of the table, n greedy ones get 8/(8n+1) each, and an owner with fewer than eight entries finds room
+//! while one entry is free.
 
 /// In place of a uid that is not known (for example of a call whose attempt is missing): one owner for each namespace.
 pub const UNKNOWN_USER: u32 = u32::MAX;
@@ -60,7 +60,8 @@ impl Table {
 pub enum Rate {
     /// Failures other than [`Self::Exhaustion`]: 100 a second, 2,000 in a burst.
     Failures = 0,
-    /// Ports exhausted, of connect(), bind() and listen(), and 4-tuples that are taken: 500 a second, 20,000 in a burst.
+    /// Failures with the cause `PortsExhausted`, `BindExhausted` or `TupleInUse` ([`crate::Cause`]): 500 a second, 20,000 in a
+    /// burst.
     Exhaustion,
 }
 
@@ -88,8 +89,9 @@ impl Rate {
     }
 }
 
-/// Whether an owner that holds `held` entries of a table may have one more, if `all` of the table's `max` are in use. Counts
-/// that are read while they change can be below 0 for a moment: they count as 0.
+/// Whether an owner that holds `held` entries of a table may have one more, if `all` of the table's `max` are in use: if `held`
+/// is less than eight times the number of free entries. False if none is free. Counts that are read while they change can be
+/// below 0 (wrapped) for a moment: they count as 0.
 #[inline(always)]
 pub const fn has_room(held: u64, all: u64, max: u32) -> bool {
     let all = positive(all);
@@ -104,7 +106,8 @@ const fn positive(count: u64) -> u64 {
 
 /// The owner for this user in this network namespace, as two packed indices of the `SHARES` map: the lower 16 bits are the index
 /// of the user in this namespace (never 0), the upper 16 bits that of the user over all namespaces (0: none, for root and
-/// [`UNKNOWN_USER`]). `key`: [`Share::key`].
+/// [`UNKNOWN_USER`]). `key`: [`Share::key`]. `netns`: inode number. `user`: uid in the initial user namespace; from 65,536 on,
+/// all uids of a block of 65,536 are one user.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "two places below 2^13")]
 pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
@@ -131,10 +134,10 @@ pub const fn places(owner: u32) -> [u32; 2] {
 pub const BOUND_COUNTERS: usize = 1 << 15;
 const ROW: u64 = BOUND_COUNTERS as u64 / 2;
 
-/// Indices of the two counters of an address in `BOUND_BY_ADDR`, one in each row. Other addresses can have the same counter
-/// in a row, and the hash is keyed, so that no user can choose which: the lower counter is the number of ports bound at the
-/// address, or a little more. (A count-min sketch: Cormode and Muthukrishnan, 2005.) `key` as for [`owner`], `address` as
-/// [`crate::Addr::words`].
+/// Indices of the two counters of an address in `BOUND_BY_ADDR`, one in each row. Other addresses can have the same counter in a
+/// row, and the hash is keyed, so that no user can choose which: the lower counter is the number of ports bound at the address,
+/// or a little more. (A count-min sketch: Cormode and Muthukrishnan, 2005.) `key`: [`Share::key`]. `netns`: inode number.
+/// `address`: [`crate::Addr::words`].
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "below 2^15")]
 pub const fn counters(key: u64, netns: u32, address: [u64; 2]) -> [usize; 2] {

@@ -32,7 +32,8 @@ pub mod rule_flag {
     pub const LEASED: u32 = 1 << 3;
 }
 
-/// Indices in the `HELD` map: counters of bound and fast ports in the namespace and the range of a rule.
+/// Indices in the `HELD` map: counters of bound ports in the namespace and the range of the rule, of ports that the spreader
+/// bound (*fast ports*), and of the agent's readings.
 pub mod held {
     /// How often bind() or listen() took a port that was not bound at any address: once for each port, however many addresses it
     /// is then bound at. Only grows.
@@ -127,8 +128,8 @@ pub struct Rule {
     pub netns: u32,
     /// [`rule_flag`] bits.
     pub flags: u32,
-    /// Ports of the range that are neither reserved nor taken by bind() or listen(): how many a tuple can hold,
-    /// besides those that are bound, and besides `unsure`.
+    /// How many ports of the range are neither reserved nor taken by bind() or listen(), without the port of `unsure`: connect()
+    /// is sure to find as many for a tuple that holds none.
     pub capacity: u32,
     /// First port of the second parity, host byte order: the range's second port.
     pub other_low: u16,
@@ -170,7 +171,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether a port (host byte order) is in the range. Of a range with an odd number of ports, the last one does not count.
+    /// Whether a port (host byte order) is in the range: in the `half * 2` ports from its first one on. So of a range with an odd
+    /// number of ports, the last one does not count.
     #[inline(always)]
     pub const fn has_port(&self, port: u16) -> bool {
         let low = (self.other_low as u32).wrapping_sub(1);
@@ -183,9 +185,9 @@ const _: () = assert!(
         == 64 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<FamilyPool>()
 );
 
-/// How many of the spreader's connections from one source to one destination may be unanswered at the same time while none
-/// was established since the source was last left out. Calls that ended without an answer count until the agent's next health
-/// check (1 s). From this number on, other addresses come first.
+/// If this many of the spreader's connections from one source to one destination are unanswered, and none was established since
+/// the source was last left out, other addresses come first. Calls that ended without an answer count, too, until the agent's
+/// next health check (1 s).
 pub const TRIALS: u32 = 4;
 
 /// [`Usage::in_use`] of an address that is left out towards the destination is at least this (more than there are ports): so the

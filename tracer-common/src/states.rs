@@ -48,8 +48,8 @@ impl PortState {
 pub struct States(pub u64);
 
 impl States {
-    /// What one port with these flags adds; [`u64::wrapping_neg`] of it removes the port. A port in TIME_WAIT has no
-    /// state in its flags, and adds nothing.
+    /// What one port with these flags ([`crate::conn_flag`]) adds to the word; [`u64::wrapping_neg`] of it removes the port. 0
+    /// for `Connecting`, and in TIME_WAIT, where the flags have no state.
     #[inline(always)]
     pub const fn one(flags: u32) -> u64 {
         match (flags & conn_flag::STATE) >> conn_flag::STATE_SHIFT {
@@ -61,8 +61,9 @@ impl States {
 
     /// The counts of a tuple that holds `in_use` ports, `time_wait` of these in TIME_WAIT.
     ///
-    /// One CPU can count a port's change of state before the CPU that took the port has counted it, so a count can be
-    /// below 0 for a moment. It reads as 0 then, and what it borrowed from the count in the next 16 bits is given back.
+    /// One CPU can count a port's change of state before the CPU that took the port has counted it, so a count can be below 0 for
+    /// a moment. It reads as 0 then, and what it borrowed from the count in the next 16 bits is given back. `connecting` is what
+    /// the other counts leave of `in_use`, at least 0, and `unanswered` is at most that.
     pub fn read(self, in_use: u64, time_wait: u64) -> Ports {
         const BELOW_0: u64 = 0xfff0;
         let mut rest = self.0;

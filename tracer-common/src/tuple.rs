@@ -33,7 +33,7 @@ impl TupleKey {
         Self { source, destination: Addr::UNSPECIFIED, netns, destination_port: 0, zero: 1 }
     }
 
-    /// Whether this is a key of [`Self::of_bind`].
+    /// Whether this is a key that [`Self::of_bind`] made.
     pub const fn is_of_bind(&self) -> bool {
         self.zero != 0
     }
@@ -141,7 +141,8 @@ impl TupleCount {
         self.opened.saturating_sub(self.released)
     }
 
-    /// Of [`Self::in_use`]: ports in TIME_WAIT (or FIN_WAIT2 held as a time-wait socket).
+    /// Of [`Self::in_use`]: ports in TIME_WAIT (or FIN_WAIT2 held as a time-wait socket); 0 while more ends than begins are
+    /// counted (for a moment).
     #[inline(always)]
     pub const fn time_wait(&self) -> u64 {
         self.time_wait_begun.saturating_sub(self.time_wait_ended)
@@ -160,7 +161,7 @@ impl TupleCount {
         usable.saturating_sub(held.even().saturating_add(held.odd()))
     }
 
-    /// Ports that the tuple can hold: those that it holds now, and [`Self::room`].
+    /// Ports that the tuple can hold: those that it holds now, and [`Self::room`], with the same `usable`. At most `u32::MAX`.
     pub fn capacity(&self, usable: u32) -> u32 {
         u32::try_from(self.in_use()).unwrap_or(u32::MAX).saturating_add(self.room(usable))
     }
@@ -172,14 +173,14 @@ impl TupleCount {
         timed_out.unwrap_or(0).saturating_add(no_answer.unwrap_or(0))
     }
 
-    /// Failed connect() calls of all causes.
+    /// Failed connect() calls of all causes. At most `u64::MAX`.
     pub fn failures(&self) -> u64 {
         self.failed.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 
-/// The histogram bucket for a port search of `ns` nanoseconds: two buckets for each power of two.
-/// Bucket 0 is below 1,024 ns; the last one has no upper end.
+/// The histogram bucket for a port search of `ns` nanoseconds, a number below [`SEARCH_BUCKETS`]. Bucket 0 ends at 1,024 ns; from
+/// there on, each power of two has two buckets. The last one has no end.
 #[inline(always)]
 pub const fn search_bucket(ns: u64) -> usize {
     if ns < 1024 {

@@ -69,7 +69,7 @@ impl Usage {
     }
 }
 
-/// How many ports a tuple without ports can be given: those of the range that are neither reserved nor bound.
+/// How many ports connect() can give a tuple that holds none: those of the range that are neither reserved nor bound, by parity.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Room {
     /// Whether the second parity is odd.
@@ -87,7 +87,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// The room that a rule gives; `unknown` and `fast` as the fields of these names.
+    /// The room by a rule's counts: [`Rule::capacity`] and [`Rule::other_capacity`], each without the `unknown` ports, and 0 if
+    /// those are more. `unknown` and `fast`: see the fields of these names.
     #[inline(always)]
     pub const fn new(rule: &Rule, unknown: u32, fast: u32) -> Self {
         let own = rule.capacity.saturating_sub(rule.other_capacity);
@@ -171,9 +172,9 @@ pub fn choose(
     None
 }
 
-/// Chooses as [`choose`] does, with its searches run by `R`. The verifier follows every path through every round of a loop, and
-/// can reach its limit of a million instructions (on Linux 6.1 it did); it checks a callback once. (Written out again, because
-/// the verifier follows four times as many paths if the two share functions.)
+/// Does what [`choose`] does, with the same arguments and result; `R` runs its searches. The verifier follows every path through
+/// every round of a loop, and can reach its limit of a million instructions (on Linux 6.1 it did); it checks a callback once.
+/// (Written out again, because the verifier follows four times as many paths if the two share functions.)
 #[inline(always)]
 pub fn choose_by<R: Rounds>(
     side: &FamilyPool,
@@ -260,7 +261,7 @@ const FEW_TRIES: u32 = 8;
 /// The spreader's search for a port, before it leaves the search to the kernel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Search {
-    /// How many candidates to try; 0: none, the kernel finds a port.
+    /// How many candidates to try, at most `half * 2` or 128; 0: none, the kernel finds a port.
     pub tries: u32,
     /// How many of `tries` are of the second parity. They come first; the rest are of the first parity.
     pub others: u32,
@@ -268,9 +269,9 @@ pub struct Search {
     pub last: bool,
 }
 
-/// The search that the spreader does before it leaves the search to the kernel, for an address with this usage. `half`: ports of
-/// each parity in the range, free or not; if it is 0, no port of the second parity is searched for. `fast`: the spreader may bind
-/// ports of the second parity.
+/// The search that the spreader does before it leaves the search to the kernel, for an address with this usage and room. `half`:
+/// [`Rule::half`], ports of each parity in the range, free or not; if it is 0, no port of the second parity is searched for.
+/// `fast`: whether the spreader may bind ports of the second parity.
 #[inline(always)]
 pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search {
     let (own_held, other_held) = of(usage.held, room);
