@@ -1,5 +1,5 @@
-//! ATTEMPTS: the connect(), bind() or listen() call that each thread is executing. LAST_SPREAD: which socket's source the
-//! spreader bound last, and where its random bits come from.
+//! ATTEMPTS: the connect(), bind() or listen() call that each thread is executing. LAST_SPREAD: for each CPU, which socket's
+//! source the spreader bound last, and the state of its random number generator.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_get_prandom_u32, bpf_get_retval, bpf_ktime_get_ns},
@@ -32,7 +32,7 @@ static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384,
 #[map]
 static LAST_SPREAD: PerCpuArray<LastSpread> = PerCpuArray::with_max_entries(1, 0);
 
-/// The value of LAST_SPREAD on each CPU.
+/// One CPU's value of LAST_SPREAD.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct LastSpread {
@@ -86,8 +86,9 @@ pub(crate) struct CallInfo {
     pub(crate) port: u16,
 }
 
-/// Records that the current thread begins a call, in place of its earlier call if that is still recorded. `Err`: the map
-/// refuses a new entry. `ANCESTORS`: see [`filter::passes_caller`].
+/// Records that the current thread begins a call, in place of its earlier call if that is still recorded, with the caller, the
+/// time and whether the caller passes the filter. Only for process context. `Err`: the map refuses a new entry, which is a loss.
+/// `ANCESTORS`: see [`filter::passes_caller`].
 #[inline(always)]
 pub(crate) fn begin<const ANCESTORS: bool>(begin: &CallInfo) -> Step {
     let who = who::current();
@@ -124,7 +125,7 @@ pub(crate) fn begin<const ANCESTORS: bool>(begin: &CallInfo) -> Step {
     ATTEMPTS.insert(task, attempt, 0).map_err(|_| Skip::Lost(Loss::AttemptsFull))
 }
 
-/// Removes the current thread's entry: nothing more is recorded about its call.
+/// Removes the current thread's entry, if it has one: nothing more is recorded about its call.
 #[inline(always)]
 pub(crate) fn end() {
     // There may be no entry: it was evicted, or another hook ended the call already.

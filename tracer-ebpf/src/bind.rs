@@ -49,7 +49,8 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
     ConnKey::new(sock.at(), port)
 }
 
-/// Adds a bound port. `Err`: it has an entry already, or there is no room for one, or the map is busy.
+/// Adds an entry to BOUND_PORTS, and counts it for its owner and, if one is loaded, for the spreader. `Err`: the key has an entry
+/// already, or (a loss) there is no room for one, or the map is busy.
 #[inline(always)]
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
     if !share::has_room(bound.owner, Table::Binds) {
@@ -68,7 +69,8 @@ pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
     Ok(())
 }
 
-/// Removes a bound port; true if this removed its entry. False: there is none, the map refuses, or another CPU removed it first.
+/// Removes an entry of BOUND_PORTS, and counts that for its owner and the spreader; true if this removed it. False: there is
+/// none, the map refuses, or another CPU removed it first.
 #[inline(always)]
 pub(crate) fn remove(key: &ConnKey) -> bool {
     // SAFETY: copied before the entry is removed, after which the element may be another port's.
@@ -116,8 +118,8 @@ pub(crate) fn count(netns: u32, source: &Addr) -> u32 {
     bound_at(netns, first, last)
 }
 
-/// As [`count`], for the address with these words ([`Addr::words`]). A global function, which the verifier checks once, and not
-/// in every round of a choice.
+/// Does what [`count`] does, for the address with these words ([`Addr::words`]). A global function, which the verifier checks
+/// once, and not in every round of a choice.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn bound_at(netns: u32, first: u64, last: u64) -> u32 {
@@ -150,9 +152,9 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     Ok(())
 }
 
-/// `inet_csk_get_port` begins. In state LISTEN it is called by listen(), which has no attempt yet: records one. In another
-/// state, removes the attempt of an earlier call whose end no hook saw. For the backend whose hook at the end of the search
-/// does not see the socket. `wanted_port`: host byte order; 0: any. `Err`: as of [`begun`].
+/// `inet_csk_get_port` begins. In state LISTEN it is called by listen(), which has no attempt yet: records one. In another state,
+/// removes the attempt of an earlier call whose end no hook saw. For the backend whose hook at the end of the search does not see
+/// the socket. `wanted_port`: host byte order; 0: any. `Err`: the socket cannot be read, or ATTEMPTS refuses a new entry.
 #[inline(always)]
 pub(crate) fn searching(sock: &Sock, wanted_port: u16) -> Step {
     if sock.state() != state::LISTEN {
@@ -192,7 +194,7 @@ pub(crate) fn took(sock: &Sock, by: PortBy) -> Step {
     keep(sock, &mut bound, by)
 }
 
-/// As [`took`], with `bound` filled in.
+/// Does what [`took`] does after `bound` is filled in.
 #[inline(always)]
 fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
     let key = match sock.cookie() {
@@ -271,7 +273,8 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
 
 /// `inet_csk_get_port` returned: records and reports the port, or counts and reports the failure. `wanted_port`: its argument,
 /// host byte order; 0: any port. `result`: 0, or on failure 1 or a negative errno, depending on the kernel version. `Err`:
-/// neither bind() nor listen() is known to have called it, or as of [`took`]; a failure that is reported gives `Ok`.
+/// neither bind() nor listen() is known to have called it, the socket has no port or cannot be read, or its port is recorded
+/// already or finds no room. A failure that is reported gives `Ok`.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     let listening = sock.state() == state::LISTEN;
@@ -308,7 +311,8 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
 
 /// `inet_csk_get_port` returned, and the hook sees no arguments: takes the socket and the port from the thread's attempt, and
 /// does what [`searched`] does. Ends the attempt of a listen(); that of a bind() stays until [`returned`]. `result`: as for
-/// [`searched`]. `Err`: the thread has no attempt of a bind() or listen(), the socket cannot be read, or as of [`searched`].
+/// [`searched`]. `Err`: the thread has no attempt of a bind() or listen(), the socket has no port or cannot be read, or its port
+/// is recorded already or finds no room.
 #[inline(always)]
 pub(crate) fn search_returned(result: i32) -> Step {
     let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };
@@ -322,7 +326,7 @@ pub(crate) fn search_returned(result: i32) -> Step {
 
 /// listen() returned: ends its attempt, and records and reports the port, or counts and reports the failure ([`searched`]). For
 /// the backend without a hook at the end of the search. `result`: 0 or a negative errno. `Err`: the thread has no attempt of a
-/// listen(), the socket cannot be read, or as of [`searched`].
+/// listen(), the socket has no port or cannot be read, or its port is recorded already or finds no room.
 #[inline(always)]
 pub(crate) fn listen_returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Listen).ok_or(Skip::NotOurs)?;
@@ -331,8 +335,8 @@ pub(crate) fn listen_returned(result: i64) -> Step {
     searched(&Sock::read(sk)?, 0, result as i32)
 }
 
-/// bind() returned. `result`: 0 or a negative errno. Counts and reports a failure that [`searched`] has not. `Err`: the thread
-/// has no attempt of a bind().
+/// bind() returned: counts and reports a failure that [`searched`] has not, and ends the attempt. `result`: 0 or a negative
+/// errno. `Err`: the thread has no attempt of a bind().
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Bind).ok_or(Skip::NotOurs)?;

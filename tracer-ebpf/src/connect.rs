@@ -168,8 +168,8 @@ pub(crate) fn search_failed(attempt: &mut Attempt, errno: u16) -> Step {
 }
 
 /// The port search ended: records the port, or counts and reports the failure. `result`: of `inet_hash_connect` or
-/// `inet6_hash_connect`, 0 or a negative errno. `Err`: as of [`acquired`], or of a failed search, the thread has no attempt of a
-/// connect() for this socket.
+/// `inet6_hash_connect`, 0 or a negative errno. `Err`, of a port: the socket has no cookie, or its port is recorded already or
+/// finds no room in the ledger; of a failure: the thread has no attempt of a connect() for this socket.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
     if result == 0 {
@@ -179,10 +179,10 @@ pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
     search_failed(attempt, result.unsigned_abs() as u16)
 }
 
-/// connect() returned, or the part of sendto() with `MSG_FASTOPEN` that connects: `result` is 0 or a negative errno. This
-/// records what no other hook did: failures before the port search, ports held while no SYN is sent yet (TCP Fast Open), and
-/// ports and failures whose own hook was missed. `Err`: the thread has no attempt of a connect(), another hook has recorded its
-/// outcome, its socket holds no port, or as of [`acquired`].
+/// connect() returned, or the part of sendto() with `MSG_FASTOPEN` that connects: `result` is 0 or a negative errno. This records
+/// what no other hook did: failures before the port search, ports held while no SYN is sent yet (TCP Fast Open), and ports and
+/// failures whose own hook was missed. `Err`: the thread has no attempt of a connect(), another hook has recorded its outcome,
+/// its socket cannot be read or holds no port, or the port is recorded already or finds no room in the ledger.
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Connect).ok_or(Skip::NotOurs)?;

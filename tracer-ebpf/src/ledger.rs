@@ -98,7 +98,8 @@ pub(crate) fn usage(key: &TupleKey, reuse: u32) -> Usage {
     Usage { held: Halves(held | u64::from(left_out) << 32), waiting: Halves(waiting | trial) }
 }
 
-/// The tuple's [`TupleCount::cursor`]; `None`: it has no entry.
+/// A pointer to the tuple's [`TupleCount::cursor`], valid as long as the map; `None`: it has no entry. If the entry is removed,
+/// it can point into another tuple's.
 #[inline(always)]
 pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
     // SAFETY: as in `ports`.
@@ -121,8 +122,9 @@ pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     insert(key, conn, search_ns)
 }
 
-/// Adds and counts the port of an older socket, which userspace found, as [`open`] does, with the same `Err`. But a mark of the
-/// port stays, because the caller reads it next.
+/// Adds and counts the port of a socket that is older than the tracer, which userspace found. `Err`: the port has an entry
+/// already, there is no room for one or for the tuple's, or a map is busy. A mark of the port stays, because the caller reads it
+/// next.
 #[inline(always)]
 pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
     insert(key, conn, NOT_SEARCHED)
@@ -210,7 +212,8 @@ pub(crate) fn fail(
     Ok(())
 }
 
-/// The entry of a key; `None`: there is none. To be read before its key is changed or removed.
+/// The entry of a key; `None`: there is none. The caller reads it before it releases the port: after that, the memory can be
+/// another port's entry.
 #[inline(always)]
 pub(crate) fn get(key: &ConnKey) -> Option<&'static Conn> {
     // SAFETY: a preallocated element stays mapped, and the kernel uses it for another key only after it was deleted.
@@ -220,7 +223,7 @@ pub(crate) fn get(key: &ConnKey) -> Option<&'static Conn> {
     unsafe { CONNS.get(key) }
 }
 
-/// As [`get`], for a caller that changes the entry.
+/// Does what [`get`] does, for a caller that changes the entry.
 #[inline(always)]
 fn get_mut(key: &ConnKey) -> Option<*mut Conn> {
     CONNS.get_ptr_mut(key)
@@ -243,7 +246,7 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
     release_ended(key, conn, End::NONE, now)
 }
 
-/// As [`release_known`], for a full socket that closes: counts `end`, too, if the port is released.
+/// Does what [`release_known`] does, for a full socket that closes: if the port is released, also counts `end` in its tuple.
 #[inline(always)]
 pub(crate) fn release_ended(key: &ConnKey, conn: Option<&Conn>, end: End, now: u64) -> Step {
     if seeding() {
@@ -311,8 +314,9 @@ pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static 
     Some(conn)
 }
 
-/// Takes back a [`release`] of a time-wait socket whose timer was only moved. `Err`: the port has an entry again, or the map
-/// refuses. The only place where a counter that else only grows goes down, within one timer interrupt.
+/// Takes back a [`release`] of a time-wait socket whose timer was only moved: adds `conn`, the entry that it had, again, and
+/// counts that. `Err`: the port has an entry again, or the map refuses. The only place where a counter that else only grows goes
+/// down, within one timer interrupt.
 #[inline(always)]
 pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     CONNS

@@ -49,7 +49,8 @@ pub(crate) fn has_room(owner: u32, table: Table) -> bool {
     has_room_for(owner, table as u32, max) != 0
 }
 
-/// Counts one more entry of a table for an owner (`change` 1), or one less (`u64::MAX`).
+/// Counts one more entry of a table (`change` 1), or one less (`u64::MAX`): in the totals, for the owner in its namespace, and
+/// (except root and unknown users) over all namespaces.
 #[inline(always)]
 pub(crate) fn add(owner: u32, table: Table, change: u64) {
     change_held(owner, table as u32, change);

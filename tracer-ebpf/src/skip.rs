@@ -14,8 +14,8 @@ pub(crate) enum Skip {
     Lost(Loss),
 }
 
-/// The result of nearly every step of a hook. `Err`: the step did nothing more, and so does the hook, which passes the `Err` to
-/// [`settle`].
+/// The result of nearly every step of a hook. `Err`: the step stopped early, for this reason; its caller stops, too, and the hook
+/// passes the `Err` to [`settle`].
 pub(crate) type Step<T = ()> = Result<T, Skip>;
 
 /// Ends a hook: counts a loss, if there is one. The traced call goes on unchanged.

@@ -226,7 +226,8 @@ impl TimeWait {
     }
 }
 
-/// A copy of a socket's `struct sock_common`.
+/// A copy of the `struct sock_common` of a full or a time-wait socket, and the socket's address, from which other fields are
+/// read.
 pub(crate) struct Sock {
     at: Address,
     common: [u64; SOCK_COMMON_LEN / 8],

@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// A time-wait socket took over the port: records and counts that. This runs before the full socket's end, on the same CPU.
-/// `stamp`: [`conn_flag::NO_STAMP`] or 0. `Err`: the ledger has no such port, or has recorded that already.
+/// `stamp`: [`conn_flag::NO_STAMP`] or 0. `Err`: the socket has no cookie, or the ledger has no such port or has recorded that
+/// already.
 #[inline(always)]
 pub(crate) fn begun(key: &ConnKey, stamp: u32) -> Step {
     if key.cookie == 0 {
@@ -28,8 +29,8 @@ pub(crate) fn begun(key: &ConnKey, stamp: u32) -> Step {
     Ok(())
 }
 
-/// The time-wait socket ended, which releases the port: reports and counts that. `Err`: the ledger has no such port, or the map
-/// is busy.
+/// The time-wait socket ended, which releases the port: reports and counts that. `Err`: the socket has no cookie, the ledger has
+/// no such port, or the map is busy.
 #[inline(always)]
 pub(crate) fn ended(key: &ConnKey) -> Step {
     if key.cookie == 0 {

@@ -4,7 +4,7 @@
 
 use tracer_common::Addr;
 
-/// Copies a value, eight bytes at a time.
+/// Copies a value, eight bytes at a time. A type whose size is no multiple of 8 does not compile.
 ///
 /// # Safety
 /// `to` must be valid for writes and `from` for reads of a `T`, and both aligned to eight bytes; the two must
@@ -21,7 +21,7 @@ pub(crate) unsafe fn copy<T>(to: *mut T, from: *const T) {
     }
 }
 
-/// The address that four words make, each in network byte order.
+/// The address that four words make, the first with its first four bytes, each in network byte order.
 #[inline(always)]
 pub(crate) fn to_addr(words: [u32; 4]) -> Addr {
     // SAFETY: both are 16 bytes of plain data.

@@ -67,7 +67,8 @@ fn add_held(index: u32, change: u64) {
     }
 }
 
-/// Counts a port that the spreader bound and a connection holds (`change` 1), or its release (`u64::MAX`).
+/// Counts a port that the spreader bound and a connection holds (`change` 1), or its release (`u64::MAX`); nothing if no spreader
+/// is loaded.
 #[inline(always)]
 pub(crate) fn fast(change: u64) {
     if SPREADING.load() != 0 {

@@ -30,8 +30,8 @@ pub(crate) fn changing(sk: Address, new: u8) -> Step {
 }
 
 /// A socket has changed from state `old` to `new`: records and reports what that means. At CLOSE, its port is cleared already.
-/// For the backend in which no other hook sees the begin of a port search: that of connect() begins in SYN_SENT, that of
-/// listen() in LISTEN. `Err`: as of [`changing`].
+/// For the backend in which no other hook sees the begin of a port search: that of connect() begins in SYN_SENT, that of listen()
+/// in LISTEN. `Err`: the socket cannot be read, or what the change means cannot be recorded or is recorded already.
 #[inline(always)]
 pub(crate) fn changed(sk: Address, old: u8, new: u8) -> Step {
     // A listener can be without a cookie: listen() runs no hook that requests one.
@@ -180,6 +180,7 @@ fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
 }
 
 /// A segment of socket `sk` is retransmitted. In SYN_SENT it is the SYN: counts that, and records that no answer has come.
+/// Nothing in another state, or for a socket without a cookie.
 #[inline(always)]
 pub(crate) fn sent_again(sk: Address) {
     if state_of(sk) == state::SYN_SENT {

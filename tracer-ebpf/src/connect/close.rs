@@ -21,9 +21,9 @@ use crate::{
     stats,
 };
 
-/// A full socket closes: reports the failure if the handshake had not ended, else counts how the connection ended, and releases
-/// the port. If a time-wait socket took the port over, the end of that socket releases it instead. `old`: the socket's TCP state
-/// before. `Err`: as of [`ledger::release`].
+/// A full socket closes. Writes `tcp.state`, reports the failure if the handshake had not ended, or counts how an established
+/// connection ended, writes `port.released`, and releases the port. If a time-wait socket took the port over, the end of that
+/// socket releases it instead. `old`: the socket's TCP state before. `Err`: the ledger has no such port, or the map is busy.
 #[inline(always)]
 pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();

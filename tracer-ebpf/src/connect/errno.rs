@@ -4,7 +4,7 @@ use tracer_common::Cause;
 
 pub(super) use crate::abi::errno::*;
 
-/// The cause of an errno that means the same before and after the port search; of any other, [`Cause::Other`].
+/// The cause of an errno (positive) that means the same before and after the port search; of any other, [`Cause::Other`].
 #[inline(always)]
 pub(super) fn cause(errno: u16) -> Cause {
     match errno {

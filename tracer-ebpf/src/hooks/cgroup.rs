@@ -52,14 +52,14 @@ pub(super) fn port(ctx: &SockAddrContext) -> u16 {
     u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16)
 }
 
-/// The IPv4 address in the call's sockaddr.
+/// The IPv4 address in the call's sockaddr; `::ffff:0.0.0.0`: none.
 #[inline(always)]
 pub(super) fn address4(ctx: &SockAddrContext) -> Addr {
     // SAFETY: the context is valid for the program's run.
     Addr::v4(unsafe { (*ctx.sock_addr).user_ip4 }.to_ne_bytes())
 }
 
-/// The IPv6 address in the call's sockaddr.
+/// The address in the call's sockaddr of an AF_INET6 socket, which can be a v4-mapped one; `::`: none.
 #[inline(always)]
 pub(super) fn address6(ctx: &SockAddrContext) -> Addr {
     // SAFETY: as in `address4`; the verifier wants the context read in four-byte pieces.

@@ -84,7 +84,7 @@ fn connecting(ctx: &ProbeContext) -> Step {
     connect::acquired(sock.key(), |tuple| sock.read_tuple(tuple))
 }
 
-/// The return of `__inet_stream_connect`: see the fexit backend.
+/// connect() ends, or the part of sendto() with `MSG_FASTOPEN` that connects (`__inet_stream_connect`).
 #[kretprobe]
 pub(crate) fn kretprobe_inet_stream_connect(ctx: RetProbeContext) -> u32 {
     settle(connect::returned(i64::from(ctx.ret::<i32>())));

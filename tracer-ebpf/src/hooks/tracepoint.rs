@@ -1,4 +1,5 @@
-//! tracepoint backend, for kernels that allow neither trampolines nor kprobes.
+//! tracepoint backend, for kernels that allow neither trampolines nor kprobes: tracepoints, a sock_ops program, and cgroup
+//! programs that run after bind().
 
 use aya_ebpf::{
     helpers::{bpf_get_socket_cookie, bpf_probe_read_kernel},

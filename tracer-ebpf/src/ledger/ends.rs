@@ -18,6 +18,7 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Nothing to count.
     pub(crate) const NONE: Self = Self { old_state: 0, segments: 0 };
 }
 

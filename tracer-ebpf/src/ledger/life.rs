@@ -120,9 +120,9 @@ pub(super) fn tuple(key: &TupleKey, owner: u32) -> Step<*mut TupleCount> {
     look(key, open, owner)
 }
 
-/// As [`tuple`], for an entry that is new, about to be removed, or missing. At most three lookups: in the worst case, the first
-/// finds a closed entry, the second makes one, and the third finds that. Written out, because kernels before 6.3 or so reject a
-/// loop whose counter is on the stack as endless.
+/// Does what [`tuple`] does, for an entry that is new, about to be removed, or missing. At most three lookups: in the worst case,
+/// the first finds a closed entry, the second makes one, and the third finds that. Written out, because kernels before 6.3 or so
+/// reject a loop whose counter is on the stack as endless.
 #[inline(always)]
 fn look(key: &TupleKey, open: u32, owner: u32) -> Step<*mut TupleCount> {
     if let Some(count) = look_once(key, open, owner)? {

@@ -31,7 +31,7 @@ pub(super) unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change:
 /// kernel never reuses, by a flag of `NEVER_TAKEN_OVER`.
 ///
 /// # Safety
-/// As of [`hold`].
+/// `count` must point into a live value of TUPLES.
 #[inline(always)]
 pub(super) unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
     if flags & NEVER_TAKEN_OVER == 0 {

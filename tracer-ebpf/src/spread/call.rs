@@ -25,6 +25,7 @@ pub(crate) enum SockFamily {
 /// A connect() or bind() call.
 pub(crate) struct Call<'a> {
     pub(crate) ctx: &'a SockAddrContext,
+    /// The family of the socket and of `address`.
     pub(crate) form: SockFamily,
     /// The destination of a connect(), the source of a bind().
     pub(crate) address: Addr,

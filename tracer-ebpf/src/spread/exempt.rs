@@ -85,8 +85,8 @@ fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
     is_wanted(first, last, u32::from(call.port)) != 0
 }
 
-/// As [`wanted`], for a rule that names destinations, and the address with these words ([`Addr::words`]): 1 or 0. A global
-/// function, which the verifier checks once, and not on every path.
+/// What [`wanted`] returns, as 1 or 0, for a rule that names destinations, and the address with these words ([`Addr::words`]). A
+/// global function, which the verifier checks once, and not on every path.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn is_wanted(first: u64, last: u64, port: u32) -> u32 {

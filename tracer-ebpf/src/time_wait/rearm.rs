@@ -84,8 +84,8 @@ pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
 }
 
 /// The timer is put on a queue: of a new time-wait socket, whose TIME_WAIT this records, or of one whose timer is moved, whose
-/// release this takes back. `stamp`: [`conn_flag::NO_STAMP`] or 0; not used for a move. `Err`: as of [`time_wait::begun`], or of
-/// a move as of [`ledger::reopen`].
+/// release this takes back. `stamp`: [`conn_flag::NO_STAMP`] or 0; not used for a move. `Err`: the socket has no cookie, or the
+/// ledger has no such port or has recorded its TIME_WAIT already; of a move: the port has an entry again, or the map refuses.
 #[inline(always)]
 pub(crate) fn started(key: &ConnKey, stamp: u32) -> Step {
     let release = newest()?;
