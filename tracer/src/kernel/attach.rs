@@ -45,7 +45,7 @@ pub use session::Session;
 /// The settings that the BPF programs are loaded with.
 #[derive(Debug)]
 pub struct Settings {
-    /// Bits of the wanted kinds of events (`Kind::bit`).
+    /// Bits of the kinds of events that hooks write (`Kind::bit`); 0: none.
     pub event_mask: u32,
     /// Size of the ring buffer for events, in bytes.
     pub ring_size: u32,
@@ -55,11 +55,11 @@ pub struct Settings {
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.
     pub tw_timer_handler: u64,
-    /// Whether the kernel lets a program set the errno of a call that it denies.
+    /// Whether the kernel lets a program set the errno of a call that it denies (Linux 6.1).
     pub fail_fast: bool,
-    /// Whether bind() keeps its port from connect(): [`blocked_until_free`](super::facts::KernelFacts::blocked_until_free).
+    /// Whether bind() blocks a port until it is free: [`blocked_until_free`](super::facts::KernelFacts::blocked_until_free).
     pub blocked_until_free: bool,
-    /// Whether maps count as locked memory: [`maps_are_locked`](super::facts::KernelFacts::maps_are_locked).
+    /// Whether maps count against RLIMIT_MEMLOCK: [`maps_are_locked`](super::facts::KernelFacts::maps_are_locked).
     pub maps_are_locked: bool,
     /// Settings of a spreader, which uses the ledger. If set, all links and the maps in `PINNED_MAPS` are pinned, and
     /// outlive the session. `None`: nothing is spread or pinned.
@@ -75,12 +75,12 @@ pub struct AttachTargets {
     pub tracepoint_id: fn(&str, &str) -> io::Result<u64>,
 }
 
-/// Returns a session of the first backend, in order, that can be attached. Its hooks write tombstones until
+/// Returns a session of the first of these backends, in order, that can be attached. Its hooks write tombstones until
 /// [`Maps::set_seeding`] is called with false.
 ///
 /// # Errors
-/// [`Error::NoBackend`] with each backend's reason; the object, its maps or its program for commands cannot be loaded or
-/// used; the rule's folders for pins cannot be made or used; a signal asked to stop. Pins made by then stay.
+/// [`Error::NoBackend`] with each backend's reason (none if `backends` is empty); the object, a map or the program for commands
+/// cannot be loaded or used; the rule's folders cannot be made or used; a signal asked to stop. Pins made by then stay.
 pub fn attach(
     settings: &Settings,
     backends: &[Backend],

@@ -49,7 +49,8 @@ pub(super) struct Bpffs {
     pub device: u64,
 }
 
-/// The bpffs in which rules are pinned. Mounts one if there is none.
+/// The bpffs in which rules are pinned, of the host's mount namespace: of several, that at /sys/fs/bpf, or else the first one in
+/// mountinfo. Mounts one at /sys/fs/bpf if there is none.
 ///
 /// # Errors
 /// The host's mount namespace cannot be entered, or it has no bpffs and none can be mounted.

@@ -126,13 +126,15 @@ impl Btf {
         self.function(name).is_some()
     }
 
-    /// How many parameters the function takes; `None` if there is no such function, or BTF lacks its parameters.
+    /// How many parameters the kernel function of this name takes; `None` if BTF describes no such function, or lacks its
+    /// parameters.
     pub fn parameter_count(&self, name: &str) -> Option<usize> {
         let (_, proto) = self.get(self.function(name)?.size_or_id)?;
         (proto.known_kind() == Some(Kind::FuncProto)).then(|| proto.vlen())
     }
 
-    /// The value of an enumerator of any enumeration with values of 32 bits; `None` if no such enumeration has it.
+    /// The value of the first enumerator of this name in an enumeration with values of 32 bits; `None` if no such enumeration has
+    /// it.
     pub fn enumerator(&self, name: &str) -> Option<u32> {
         let enums = self.starts.iter().filter_map(|at| {
             let at = *at as usize;

@@ -41,8 +41,8 @@ impl Commands {
         Ok(Self { program, running: RunningPrograms::new().map_err(text)? })
     }
 
-    /// Runs one command. Returns whether the program returned 1, which for most commands means that it changed the ledger: see
-    /// [`Command`].
+    /// Runs one command, and returns when the program has ended. True: the program returned 1, which for most commands means that
+    /// it changed the ledger: see [`Command`].
     ///
     /// # Errors
     /// The kernel refuses to run the program.

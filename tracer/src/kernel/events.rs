@@ -30,7 +30,7 @@ impl Events {
     }
 
     /// Reads records, oldest first, until the ring is empty or `limit` of them are read: also those that arrive meanwhile. Calls
-    /// `each` with the bytes of each record, and returns how many it read.
+    /// `each` with the bytes of each record (an [`Event`](tracer_common::Event); not checked), and returns how many it read.
     pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
         while count < limit

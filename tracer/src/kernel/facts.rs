@@ -54,7 +54,7 @@ const TIMER_HANDLER: &str = "tw_timer_handler";
 pub struct KernelFacts {
     /// As `uname -r` prints it; shown, never compared.
     pub release: String,
-    /// Whether there is usable BTF, or why not.
+    /// `Ok`: BTF was read and parsed. `Err`: why not.
     pub btf: Result<(), String>,
     /// Those of [`FEXIT_FUNCTIONS`] that BTF describes; `None`: there is no BTF.
     pub functions: Option<Vec<&'static str>>,
@@ -75,11 +75,12 @@ pub struct KernelFacts {
     pub blocked_until_free: bool,
     /// Whether BPF maps count against RLIMIT_MEMLOCK (Linux up to 5.10). False without BTF.
     pub maps_are_locked: bool,
-    /// Whether the cgroup2 hierarchy can be opened, or why not.
+    /// `Ok`: the root of a cgroup2 hierarchy can be opened. `Err`: why not, and what to do.
     pub cgroup2: Result<(), String>,
-    /// Whether tracefs can be opened, or why not.
+    /// `Ok`: the root of tracefs can be opened. `Err`: why not, and what to do.
     pub tracefs: Result<(), String>,
-    /// Needed capabilities that this thread lacks; empty also if its capabilities cannot be read.
+    /// Capabilities that this thread lacks and without which nothing can be attached ([`privilege::missing`]); empty: none, or
+    /// its capabilities cannot be read.
     pub missing_capabilities: Vec<&'static str>,
     /// The sysctl kernel.unprivileged_bpf_disabled; `None`: it cannot be read.
     pub unprivileged_bpf_disabled: Option<u8>,

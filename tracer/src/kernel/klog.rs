@@ -28,7 +28,7 @@ impl KernelLog {
         }
     }
 
-    /// Passes on all messages that are waiting.
+    /// Passes on all messages that are waiting, at the level of each; nothing if there is no reader.
     pub(super) fn flush(&mut self) {
         if let Some(logger) = &mut self.0 {
             logger.flush();

@@ -90,7 +90,8 @@ impl Maps {
         self.filter.set(0, filter, 0).map_err(wrong(map::FILTER))
     }
 
-    /// Sets whether sockets that are older than the tracer are being read now: while they are, hooks write tombstones.
+    /// Sets whether sockets that are older than the tracer are being read now: while they are, hooks write to the map
+    /// `TOMBSTONES` which ports were released or changed their state.
     ///
     /// # Errors
     /// `CONTROL` cannot be written.
@@ -142,7 +143,7 @@ impl Maps {
         read(&self.touched, map::TOUCHED, &mut self.batch, each)
     }
 
-    /// Whether [`Self::touched`] has an entry; false if the map cannot be read.
+    /// Whether `TOUCHED` has an entry; false if the map cannot be read.
     pub fn is_any_touched(&self) -> bool {
         let map: Result<HashMap<&MapData, u64, Touched>, _> = (&self.touched).try_into();
         map.is_ok_and(|map| map.keys().next().is_some_and(|key| key.is_ok()))
@@ -240,7 +241,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// connect(), bind() and listen() calls that failed for this cause.
+    /// The count in `failed` for this cause: connect(), bind() and listen() calls.
     pub fn failed_for(&self, cause: Cause) -> u64 {
         self.failed.get(cause as usize).copied().unwrap_or(0)
     }

@@ -55,17 +55,18 @@ const FIELDS: [Field; 17] = [
     field(global::TW_TIMER, "inet_timewait_sock", "tw_timer"),
 ];
 
-/// The offsets, by the name of the read-only global that takes each.
+/// The offsets in bytes, and shifts and masks of bits, by the name of the read-only global that takes each
+/// ([`global`](tracer_common::settings::global)).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Offsets {
     values: Vec<(&'static str, u32)>,
 }
 
 impl Offsets {
-    /// Looks up every field. One that is optional is left out if the kernel lacks it.
+    /// Looks up every field. One that is optional is left out if the kernel lacks it or it cannot be used.
     ///
     /// # Errors
-    /// A field that every backend needs is missing, out of reach, or an unexpected bitfield.
+    /// A field that every backend needs is missing ([`OffsetsError::Missing`]), out of reach, or an unexpected bitfield.
     pub fn resolve(btf: &Btf) -> Result<Self, OffsetsError> {
         let mut values = Vec::with_capacity(FIELDS.len() + 2);
         for field in &FIELDS {
@@ -116,7 +117,7 @@ impl Offsets {
         Ok(Self { values })
     }
 
-    /// `(name of the global, value)`, for the loader.
+    /// The values that were found, each with the name of its global, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &u32)> {
         self.values.iter().map(|(name, value)| (*name, value))
     }

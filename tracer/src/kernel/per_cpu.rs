@@ -36,7 +36,7 @@ impl PerCpuCounters {
         Ok(Self { name, map, cpus })
     }
 
-    /// The sum of one counter over all CPUs.
+    /// The sum of the counter with this index over all CPUs.
     ///
     /// # Errors
     /// There is no such counter, or the map cannot be read.

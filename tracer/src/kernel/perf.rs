@@ -57,7 +57,8 @@ pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<
 /// 5.15), and [`sys::link_missed`] can read it; on older kernels it is the perf event.
 ///
 /// # Errors
-/// The kernel has no kprobes or no such function, or as perf_event_open(2) and ioctl(2).
+/// The kernel has no kprobes (`NotFound`) or no such function, the name has a NUL (`InvalidInput`), or as perf_event_open(2) and
+/// ioctl(2).
 pub(super) fn attach_kprobe(
     program: BorrowedFd<'_>,
     function: &str,

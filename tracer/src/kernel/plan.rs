@@ -35,7 +35,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A word that is not the name of a backend.
+/// A word that is not the name of a backend, as an error.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{0}` is not a backend: use fexit, kprobe or tracepoint")]
 pub struct UnknownBackend(String);
@@ -71,7 +71,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans which backends to try, the best first.
+    /// Plans which backends to try, the best first: every one for which the facts name no obstacle, or only the forced one.
     pub fn new(facts: &KernelFacts, choice: Choice) -> Self {
         let mut plan = Self::default();
         for backend in Backend::ALL {

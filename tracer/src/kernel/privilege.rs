@@ -109,7 +109,7 @@ pub fn kept_for_maps(bpf_without_capability: Option<bool>) -> CapabilitySet {
     }
 }
 
-/// The capabilities that a spreader's agent keeps, to attach to a cgroup that is made again.
+/// The capabilities that a spreader's agent keeps, to attach its programs to a cgroup that was removed and made again.
 pub const KEPT_FOR_CGROUPS: CapabilitySet =
     CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
 
@@ -126,11 +126,11 @@ pub const KEPT_FOR_NAMESPACES: CapabilitySet =
 /// for the table of tracked connections and the rules of a NAT.
 pub const KEPT_FOR_LOOKING: CapabilitySet = KEPT_FOR_NAMESPACES.union(CapabilitySet::NET_ADMIN);
 
-/// Gives up every capability except `keep`, for the calling thread and those that it starts later, and the ways to
-/// regain them (bounding and ambient sets, set-uid programs).
+/// Gives up every capability except `keep`, for the calling thread and those that it starts later, and the ways to regain them
+/// (bounding and ambient sets, set-uid programs). If this fails, the thread may still have all of them.
 ///
-/// Of `keep`, the thread keeps only what it has: it never gains one. If `keep` has CAP_BPF and the thread has
-/// CAP_SYS_ADMIN in its place, it keeps CAP_SYS_ADMIN.
+/// Of `keep`, the thread keeps only what it has: it never gains one. If `keep` has CAP_BPF and the thread has CAP_SYS_ADMIN in
+/// its place, it keeps CAP_SYS_ADMIN. Sets `no_new_privs`.
 ///
 /// # Errors
 /// As capget(2), capset(2) and prctl(2).
@@ -155,8 +155,9 @@ pub(crate) fn forbid_regaining(keep: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability of the calling thread except `keep`, as [`drop_after_attach`] does, and sets `no_new_privs`, with
-/// which no program that the thread executes gains one.
+/// Gives up every capability of the calling thread (and so of those that it starts later) except `keep`, of which it keeps what
+/// it has, and CAP_SYS_ADMIN in place of a CAP_BPF that it lacks. Sets `no_new_privs`, with which no program that the thread
+/// executes gains one. If this fails, the capabilities may be given up without that.
 ///
 /// # Errors
 /// As capget(2), capset(2) and prctl(2).

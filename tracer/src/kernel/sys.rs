@@ -237,7 +237,7 @@ pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
     (known >= MISSED + size_of::<u64>()).then_some(missed)
 }
 
-/// Waits until the BPF programs that are running have ended.
+/// What it takes to wait until the BPF programs that are running have ended: two maps.
 #[derive(Debug)]
 pub(super) struct RunningPrograms {
     outer: OwnedFd,

@@ -27,7 +27,8 @@ pub(super) enum Attachment {
 /// without aya (for kprobes and tracepoints) the caller always gets.
 ///
 /// # Errors
-/// The program is of another kind than its hook or is not loaded, or the kernel refuses to attach it.
+/// The program is of another kind than its hook or is not loaded, the tracepoint is not found, or the kernel refuses to attach
+/// the program.
 pub(super) fn attach(
     program: &mut Program,
     hook: Hook,

@@ -74,7 +74,7 @@ impl Session {
         (sum > 0).then_some(sum)
     }
 
-    /// The totals that the kernel side counted, with the count of [`Self::missed_hooks`].
+    /// The totals that the kernel side counted ([`Totals`]), with [`Self::missed_hooks`]' count in `hook_missed`.
     ///
     /// # Errors
     /// The map of the totals cannot be read.

@@ -19,7 +19,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Whether its cgroup still exists; false also if the kernel does not say.
+    /// Whether its cgroup still exists: without it, the link has no effect. False also if the kernel does not say.
     pub(crate) fn is_alive(&self) -> bool {
         sys::cgroup_of(self.fd.as_fd()).is_ok_and(|id| id != 0)
     }

@@ -218,12 +218,12 @@ impl Loaded {
         self.layout == LAYOUT
     }
 
-    /// How many links it has.
+    /// How many links it has, those of the ledger's programs included.
     pub fn links(&self) -> usize {
         self.links.len()
     }
 
-    /// Opens one of its maps.
+    /// Opens the map of this name (cut after 15 bytes, as the kernel has it).
     ///
     /// # Errors
     /// `NotFound`: it has none of this name. Else as bpf(2).
@@ -331,8 +331,8 @@ fn elsewhere(rule: &str, pins: &Pins) -> Vec<Pins> {
     all.filter(|(name, it)| name == rule && !it.is_same_bpffs(pins)).map(|(_, it)| it).collect()
 }
 
-/// Checks that no link of the rule is left after its pins are removed. Waits for links to end, and then detaches the spreader's
-/// links that are left: 3 s at most. If loaded programs cannot be listed, none counts as left.
+/// Checks that no link of the rule is left, after the caller removed its pins. Waits up to 1.5 s for links to end, then detaches
+/// the spreader's links that are left, and waits up to 1.5 s more. If loaded programs cannot be listed, none counts as left.
 ///
 /// # Errors
 /// Links are still there after that.
@@ -362,7 +362,8 @@ pub fn check_ended(rule: &str) -> Result<(), Error> {
     )))
 }
 
-/// Whether a rule of this name spreads, wherever it is pinned. False if loaded programs cannot be listed.
+/// Whether a rule of this name, of any version, has links that run a program of the spreader, wherever they are pinned. False if
+/// loaded programs cannot be listed.
 pub fn is_in_force(rule: &str) -> bool {
     Loaded::all().is_ok_and(|all| all.iter().any(|it| it.rule == rule && it.spreads()))
 }

@@ -191,7 +191,8 @@ fn missing(name: &str) -> Error {
     Error::Failure(format!("the BPF object has no map {name}; build tracer again"))
 }
 
-/// The pinned or loaded maps of a rule, to read them or to clear the rule. The ring of decisions is not among them.
+/// The maps of a rule, by its pins or its loaded programs, to read them or to clear the rule. The ring of decisions is not among
+/// them.
 pub struct Pinned {
     pub rule: RuleMaps,
     pub maps: SpreadMaps,

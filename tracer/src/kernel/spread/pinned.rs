@@ -97,7 +97,7 @@ impl Pins {
         all
     }
 
-    /// The same rule, as another process would find it: found again by its name in the same bpffs. `None`: it is not found.
+    /// The same rule, found again by its name in the same bpffs, as another process finds it. `None`: it is not found.
     pub(crate) fn reopen(&self) -> Option<Self> {
         let mut all = Self::all().rules.into_iter();
         all.find(|(name, it)| *name == self.rule && it.is_same_bpffs(self)).map(|(_, it)| it)
@@ -113,12 +113,12 @@ impl Pins {
         self.folder().is_ok_and(|folder| folder.is_some())
     }
 
-    /// The path of the folder in the host's own mounts, for people.
+    /// The path of the rule's folder in the mount namespace in which its bpffs was found, for people.
     pub fn dir(&self) -> PathBuf {
         self.bpffs.path.join(FOLDER).join(&self.layout).join(&self.rule)
     }
 
-    /// Whether both are in the same bpffs.
+    /// Whether both are in the same bpffs, whatever their rules.
     pub fn is_same_bpffs(&self, other: &Self) -> bool {
         self.bpffs.device == other.bpffs.device
     }

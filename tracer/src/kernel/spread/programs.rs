@@ -286,7 +286,7 @@ pub(super) fn program<'a>(
     program.try_into().map_err(text)
 }
 
-/// The error with its sources, in one line.
+/// The text of an error and of its sources ([`chain`](crate::kernel::error::chain)).
 pub(super) fn text(error: impl std::error::Error) -> String {
     crate::kernel::error::chain(&error)
 }

@@ -21,7 +21,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Takes the maps `RULES` and `ACTIVE_RULE`, which `take` returns by their names.
+    /// Calls `take` with the names of the maps `RULES` and `ACTIVE_RULE`, and keeps what it returns.
     ///
     /// # Errors
     /// Those of `take`, or a map has another type.
