@@ -7,20 +7,20 @@ use crate::host::{
     process::{Called, Processes},
 };
 
-/// Names of processes and of cgroups, which are looked up when they are needed, and kept.
+/// Names of processes and of cgroups, which are looked up when they are needed, and kept: see [`Processes`] and [`Names`].
 pub struct Callers {
     pub cgroups: Names,
     pub processes: Processes,
 }
 
 impl Callers {
-    /// `cgroups`: names of cgroups that are known already. None of processes are.
+    /// Begins with these names of cgroups, and with no name of a process.
     pub fn new(cgroups: Names) -> Self {
         Self { cgroups, processes: Processes::default() }
     }
 
-    /// Names of the process that connected last, by the counters of a tuple: all zero if none is known.
-    /// [`NameOf::Unknown`](crate::host::process::NameOf::Unknown): the name can be that of one of its threads.
+    /// Names of the process that connected last, by the counters of a tuple, at the time of their newest change: all zero if no
+    /// caller is known. [`NameOf::Unknown`](crate::host::process::NameOf::Unknown): the name can be that of one of its threads.
     pub fn last(&mut self, count: &TupleCount) -> Called {
         self.processes.of_either(&last(count), count.last_ns)
     }

@@ -45,7 +45,7 @@ impl PortRange {
     /// Reads the sysctls of the calling thread's network namespace: /proc/sys/net shows each thread its own.
     ///
     /// # Errors
-    /// A file cannot be read or understood; the text names it.
+    /// A file cannot be read, or (`InvalidData`) not understood; the text names it.
     pub fn read() -> io::Result<Self> {
         let (range, reserved) =
             (setting("ip_local_port_range")?, setting("ip_local_reserved_ports")?);
@@ -87,7 +87,7 @@ impl Reuse {
         Self { setting, delay_ms: number("tcp_tw_reuse_delay"), timestamps }
     }
 
-    /// Those of a tuple's TIME_WAITs that connect() may reuse; `None`: the settings allow none.
+    /// Those of a tuple's TIME_WAITs that connect() may reuse, of any age (`old` is false); `None`: the settings allow none.
     pub fn of(self, key: &TupleKey, count: &TupleCount) -> Option<TakenOver> {
         /// ms. Before Linux 6.14, reuse begins with the next second of a clock that counts whole seconds; by this age it
         /// has begun.
@@ -118,7 +118,8 @@ pub struct TakenOver {
 }
 
 impl TakenOver {
-    /// Those of a recording's reading, of which `reusable` could be reused at that time: all of them were old enough.
+    /// Those of a recording's reading: `reusable` ones, all old enough at that time. `after_ms` is 1,000, because a recording
+    /// does not have the setting.
     pub const fn recorded(reusable: u64) -> Self {
         Self { all: reusable, old: true, after_ms: 1_000 }
     }

@@ -42,6 +42,7 @@ pub struct Cgroup {
 /// Why a `--cgroup` value cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
+    /// cgroup2 is not mounted and cannot be mounted.
     #[error("{0}")]
     NoHierarchy(#[source] io::Error),
     #[error(
@@ -63,8 +64,8 @@ pub fn root() -> io::Result<OwnedFd> {
     Ok(find()?.directory)
 }
 
-/// Finds the cgroup of a `--cgroup` value: an absolute path of a directory of cgroup2, or a path below the cgroup2
-/// root, with or without a slash before it.
+/// Finds the cgroup of a `--cgroup` value: an absolute path of a directory of cgroup2, or if there is none, a path below the
+/// cgroup2 root, with or without a slash before it and without `..`. `/` is that root.
 ///
 /// # Errors
 /// There is no such cgroup; the path is not in cgroup2; it or the root of the hierarchy cannot be opened, or the cgroup is

@@ -30,7 +30,7 @@ const TIME: Duration = Duration::from_secs(1);
 pub struct Limit {
     /// No call is given a descriptor from this number on.
     pub soft: u64,
-    /// Up to which the process may raise it without a privilege.
+    /// The value up to which the process may raise `soft` without a privilege.
     pub hard: u64,
 }
 
@@ -79,7 +79,7 @@ pub fn all() -> io::Result<All> {
 /// The descriptors of these processes, 100,000 of them at most, in 1 s at most. A process that does not exist is left out.
 ///
 /// # Errors
-/// As [`all`].
+/// /proc cannot be read, or has no descriptors even of this process.
 pub fn of_processes(pids: &[u32]) -> io::Result<All> {
     of(pids.iter().copied(), MOST_PROCESSES, TIME)
 }

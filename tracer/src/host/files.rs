@@ -41,7 +41,7 @@ pub trait Files {
     fn names(&self, folder: &Path, most: usize) -> io::Result<(Vec<String>, bool)>;
 }
 
-/// Files in memory.
+/// Files in memory, by their absolute paths; each was last written at the UNIX epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(pub BTreeMap<PathBuf, Vec<u8>>);
 

@@ -71,9 +71,10 @@ pub fn has_holder(event: &Event) -> bool {
 }
 
 impl Holders {
-    /// The holder of the port of an event for which [`has_holder`] is true; an answer less than 1 s old is given again. `None`:
-    /// nothing holds the port any more, or the holder is not known: the last search ended less than 100 ms ago (or less than 20
-    /// times as long as it took), the sockets of the namespace cannot be read, or more than 4,096 sockets have the port.
+    /// The holder of the port of an event for which [`has_holder`] must be true (not checked); an answer less than 1 s old is
+    /// given again. `None`: nothing holds the port any more, or the holder is not known: the last search ended less than 100 ms
+    /// ago (or less than 20 times as long as it took), the sockets of the namespace cannot be read, or more than 4,096 sockets
+    /// have the port.
     ///
     /// `place`: where the namespace was found; `None`: it is entered through the caller. `binds` reads the ledger's
     /// bound ports, for kernels that do not list them.
@@ -269,7 +270,8 @@ impl Holder {
     }
 }
 
-/// The name of a holder's state, one of [`tcp_state`], as in `port.holder.state`; of another number, `unknown`.
+/// The name of a holder's state, one of [`tcp_state`], as in `port.holder.state`: `bound` for CLOSE, `listen` and so on; of
+/// another number, `unknown`.
 pub fn word(number: u8) -> &'static str {
     // A dump shows a socket that is bound, and neither connected nor listening, as CLOSE.
     if number == tcp_state::CLOSE { "bound" } else { state(number) }

@@ -73,8 +73,8 @@ impl Inside {
         parent_of(&self.read("stat", STAT)?)
     }
 
-    /// Its command line, as it is in its memory: words with a NUL after each, or a text that the process has written there. 64
-    /// KiB at most.
+    /// Its command line, as it is in its memory: words with a NUL after each, or a text that the process has written there. The
+    /// first 64 KiB at most. Empty: it is a kernel thread or a zombie.
     ///
     /// # Errors
     /// It has ended, or cannot be read.

@@ -103,7 +103,7 @@ pub fn is(fd: impl AsFd, fs: FileSystem) -> bool {
     fstatfs(fd).is_ok_and(|stat| u32::try_from(stat.f_type & 0xffff_ffff) == Ok(fs.magic))
 }
 
-/// Opens a directory for reading.
+/// Opens a directory for reading; a relative path begins at the directory `at`.
 ///
 /// # Errors
 /// As openat(2).

@@ -64,16 +64,16 @@ impl<T> Query<'_, T> {
     /// process in that namespace can send to a netlink socket there.
     ///
     /// # Errors
-    /// The step that failed, with the kind of its errno. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each of
-    /// the five times that it was tried. `QuotaExceeded`: there are more than `limit` answers. `InvalidData`: an answer is
-    /// damaged.
+    /// The step that failed, with the kind of its errno. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each of the
+    /// five times that it was tried. `QuotaExceeded`: there are more than `limit` answers. `InvalidData`: an answer is damaged.
+    /// `Other` or `UnexpectedEof`: a datagram is longer than 128 KiB, or empty.
     pub(crate) fn answers(&self) -> io::Result<Vec<T>> {
         self.answers_by(None)
     }
 
     /// All answers, asked for by the socket `held`: about the network namespace in which that was opened, whichever thread calls.
-    /// What it has received before is discarded. No other thread may use the socket meanwhile (not checked). `None`: as
-    /// [`Self::answers`].
+    /// What it has received before is discarded. No other thread may use the socket meanwhile (not checked). `None`: by a new
+    /// socket, about the namespace of the calling thread.
     ///
     /// # Errors
     /// Those of [`Self::answers`].
@@ -161,7 +161,8 @@ impl<T> Query<'_, T> {
     }
 }
 
-/// The bytes of a request to the kernel: `kind` is its type, and NLM_F_REQUEST is added to `flags`. Its sequence number is 0.
+/// The bytes of a request to the kernel: a netlink header with `kind` as its type, then `body`. NLM_F_REQUEST is added to
+/// `flags`; sequence number and port number are 0.
 pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(HEADER_LEN + body.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
@@ -208,7 +209,7 @@ impl Message<'_> {
     }
 }
 
-/// The messages of one datagram; if it is damaged, the last item is `None`.
+/// The messages of one datagram, up to the first damaged one, for which the last item is `None`; none if the datagram is empty.
 pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Option<Message<'_>>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -77,7 +77,7 @@ pub fn own() -> io::Result<Netns> {
     Ok(Netns { inum, name: None, paths: vec![OWN.into()] })
 }
 
-/// Finds the namespace of a `--netns` value: a path (it has a slash), a name in /run/netns, or an inode number.
+/// Finds the namespace of a `--netns` value: a path if it has a slash, else a name in /run/netns, else an inode number.
 ///
 /// # Errors
 /// There is no such namespace, the search for it fails, or the path is something else or cannot be opened.

@@ -31,7 +31,7 @@ const USUAL: u64 = 2_000;
 /// The most bytes of a damaged input.
 const LARGEST: usize = 64 * 1024;
 
-/// Damaged inputs for one parser.
+/// A run of one parser on damaged inputs, and what was measured.
 pub(crate) struct Run {
     parser: &'static str,
     began: Instant,
@@ -69,7 +69,7 @@ impl Run {
         variable("TRACER_TEST_MUTATIONS").unwrap_or(USUAL)
     }
 
-    /// What a parser makes of an input.
+    /// Parses an input and measures the CPU time; returns what `parse` returns.
     ///
     /// # Panics
     /// It takes more than 10 ms of CPU time (200 ms without optimization), or the run takes longer than TRACER_TEST_LIMIT, in
@@ -129,7 +129,7 @@ impl Drop for Run {
 /// Runs a parser on damaged inputs, made of those in `corpus`.
 ///
 /// # Panics
-/// See [`Run`].
+/// As [`Run::parse`] and [`Run::end`].
 pub(crate) fn run<T>(parser: &'static str, corpus: &[&[u8]], parse: impl Fn(&[u8]) -> T) {
     let mut run = Run::of(parser);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -144,7 +144,7 @@ pub(crate) fn run<T>(parser: &'static str, corpus: &[&[u8]], parse: impl Fn(&[u8
     run.end();
 }
 
-/// The CPU time that this takes on the calling thread: other programs on the CPU do not count.
+/// Calls `run`, and returns the CPU time of the calling thread that this took: other programs on the CPU do not count.
 pub(crate) fn cpu_time(run: impl FnOnce()) -> Duration {
     let begin = thread_time();
     run();

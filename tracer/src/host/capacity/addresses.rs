@@ -36,12 +36,12 @@ pub struct AddressUse {
 }
 
 impl AddressUse {
-    /// Its capacity, for a forecast.
+    /// What it can hold, for a forecast: [`Limits::unreserved`] ports, and no TIME_WAIT that is reused.
     pub fn holds(&self) -> Holds {
         Holds { capacity: Some(self.limits.unreserved()), reuse: None }
     }
 
-    /// The key of its row.
+    /// The key of its row: [`TupleKey::of_bind`].
     pub const fn key(&self) -> TupleKey {
         TupleKey::of_bind(self.netns, self.address)
     }
@@ -95,7 +95,7 @@ impl<'a> Addresses<'a> {
         Self { usable, at, all, idle }
     }
 
-    /// Whether there is no address to count ports at.
+    /// Whether [`Self::new`] chose no address to count ports at: then [`Self::add`] does nothing.
     pub fn is_empty(&self) -> bool {
         self.at.is_empty()
     }
@@ -166,8 +166,9 @@ pub struct AddressCounters {
 }
 
 impl AddressCounters {
-    /// Adds a reading: the ports in use at an address that was not in the one before count as taken. Addresses that it does not
-    /// have are forgotten.
+    /// Adds a reading: by as much as `in_use` of an address grew since the reading before, ports count as taken, and by as much
+    /// as it fell, as released. At an address that was not in the reading before, all count as taken. Addresses that this reading
+    /// does not have are forgotten.
     pub fn add(&mut self, uses: &[AddressUse]) {
         let mut before = std::mem::take(&mut self.counts);
         for one in uses {

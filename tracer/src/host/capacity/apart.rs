@@ -31,7 +31,7 @@ pub struct Comparison<'a> {
 /// The result of a [`Comparison`].
 #[derive(Debug)]
 pub struct Compared {
-    /// Commands that correct which connections take no room.
+    /// Commands ([`Op::SetApart`]) that correct which connections take no room; empty: all are right.
     pub commands: Vec<Command>,
     /// Ports that connect() is not given although the socket that bound them may be gone.
     pub left_over: BoundPorts,
@@ -42,8 +42,9 @@ pub struct Compared {
 }
 
 impl<'a> Comparison<'a> {
-    /// `usable`: the ports of each namespace that is known, without those that are bound now. `touched`: when bind()
-    /// last took a port, by [`port_of`]; empty if the kernel forgets that with the socket.
+    /// A comparison without connections. `usable`: by inode number of each namespace that is known, its ports without those that
+    /// are bound now. `touched`: when bind() last took each port, by [`port_of`]; empty if the kernel forgets that with the
+    /// socket.
     pub fn new(usable: &'a HashMap<u32, Usable>, touched: &'a HashMap<u64, Touched>) -> Self {
         let (commands, left_over, needed) = (Vec::new(), Vec::new(), HashSet::default());
         Self { usable, touched, commands, left_over, needed }

@@ -79,8 +79,8 @@ pub struct Usable {
 }
 
 impl Usable {
-    /// `blocked`: ports that connect() is not given because of bind() or listen(); those outside of the range do not
-    /// count.
+    /// The ports of this range, without reserved ones and without `blocked`: ports that connect() is not given because of bind()
+    /// or listen(), of which those outside of the range do not count.
     pub fn new(range: &PortRange, blocked: PackedPorts) -> Self {
         let unreserved = PackedPorts::without(range.low, range.high, &range.reserved);
         let mut limits = Limits { low: range.low, high: range.high, ..Limits::default() };
@@ -89,7 +89,7 @@ impl Usable {
         Self { limits, unreserved, blocked }
     }
 
-    /// Sets the blocked ports. Returns whether they have changed.
+    /// Replaces the blocked ports ([`Self::blocked`]) by these. Returns whether they have changed.
     pub fn block(&mut self, blocked: PackedPorts) -> bool {
         if self.blocked == blocked {
             return false;
@@ -104,7 +104,7 @@ impl Usable {
         self.limits
     }
 
-    /// Whether connect() can be given this port.
+    /// Whether connect() can be given this port: it is in the range, and neither reserved nor blocked.
     pub fn has(&self, port: u16) -> bool {
         self.unreserved.has(port) && !self.blocked.has(port)
     }

@@ -21,7 +21,8 @@ pub(super) fn unit_of(component: &str) -> Option<&str> {
     is_unit(name).then_some(name)
 }
 
-/// Whether this is the name of a systemd unit (service, scope, socket, mount or swap), and not the id of a container.
+/// Whether this is the name of a systemd unit that has processes: it ends in `.service`, `.scope`, `.socket`, `.mount` or
+/// `.swap`, with something before that. False for the id of a container.
 pub fn is_unit(name: &str) -> bool {
     let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
     kinds.iter().any(|kind| name.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()))

@@ -30,7 +30,7 @@ pub struct Opened {
     directory: OwnedFd,
 }
 
-/// What is in a cgroup.
+/// The cgroups and processes in a cgroup and below it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Members {
     /// The ids of the cgroup and of those at most 129 levels below it.
@@ -56,7 +56,8 @@ impl Opened {
         Ok(Self { path, directory })
     }
 
-    /// What is in it now. `until`: when reading ends even if cgroups are left.
+    /// The cgroups and processes in it and below it now. `until`: when reading ends even if cgroups are left
+    /// ([`Members::cut_short`]).
     ///
     /// # Errors
     /// It was removed (`NotFound`), or cannot be read.

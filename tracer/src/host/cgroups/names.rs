@@ -79,7 +79,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// `root`: the root of the hierarchy, [`super::root()`]. Nothing is read yet.
+    /// An empty cache. `root`: the root of the hierarchy, [`super::root()`]. Nothing is read until [`Self::get`].
     pub fn new(root: OwnedFd) -> Self {
         let (by_id, gone) = (HashMap::new(), HashMap::new());
         Self { root, by_id, gone, may_walk_at: None, limit: MAX_NAMES, walks: 0 }
@@ -108,7 +108,8 @@ impl Names {
         self.walks
     }
 
-    /// Whether cgroup `id` is `above` or is below it. False if one of them is not known.
+    /// Whether cgroup `id` is `above` or is below it, by their paths. False if one of them is not known. `now`: as for
+    /// [`Self::get`], which this calls for both.
     pub fn is_within(&mut self, id: u64, above: u64, now: Instant) -> bool {
         let Some(above) = self.get(above, now).map(|name| name.path.clone()) else { return false };
         self.get(id, now).is_some_and(|name| Path::new(&*name.path).starts_with(&*above))

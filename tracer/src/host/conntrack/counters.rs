@@ -85,7 +85,7 @@ pub(super) fn parse(text: &str) -> Option<(u32, Counters)> {
     found
 }
 
-/// The counters by netlink, of the calling thread's namespace.
+/// The counters of the calling thread's namespace by netlink, added up over the CPUs.
 ///
 /// # Errors
 /// The step that failed. `PermissionDenied`: it needs CAP_NET_ADMIN.

@@ -43,14 +43,15 @@ pub mod protocol {
     pub const UDP: u8 = 17;
 }
 
-/// The connections whose ports NAT keeps apart: those from one address to one destination.
+/// The source address, destination, protocol and zone of connections: of those that are alike in all four, no two can have the
+/// same source port.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Snat {
     /// The source address that the destination sees.
     pub address: IpAddr,
     /// Where the connections go to.
     pub destination: SocketAddr,
-    /// Of IP: one of [`protocol`], or another one.
+    /// Its number in IP: one of [`protocol`], or another one.
     pub protocol: u8,
     /// The zone of conntrack; 0 unless rules set it.
     pub zone: u16,
@@ -78,12 +79,14 @@ pub(super) struct Entry {
     pub(super) translated: bool,
 }
 
-/// The attributes with the plain number of their type.
+/// The attributes up to the first damaged one, each with the number of its type, without the bits that say how its value is
+/// written.
 pub(super) fn numbered(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(bytes).map(|(kind, value)| (kind & NUMBER, value))
 }
 
-/// Parses an answer; `None`: it is damaged, or its protocol has no ports.
+/// Parses an answer without its netlink header (`struct nfgenmsg`, then attributes); `None`: it is damaged, or its protocol has
+/// no ports.
 pub(super) fn entry(message: &[u8]) -> Option<Entry> {
     let mut reply = None;
     let (mut zone, mut status, mut state) = (0, 0, 0);

@@ -20,12 +20,12 @@ const NEW: u16 = CTNETLINK;
 /// The time is looked at once in so many entries.
 const BETWEEN_LOOKS: u64 = 256;
 
-/// How much of the list is read.
+/// How much of the list is read; by default, 1,000,000 entries or 2 s.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// The most entries.
     pub entries: u64,
-    /// The longest time.
+    /// The longest time; it is checked once in 256 entries.
     pub time: Duration,
 }
 
@@ -35,7 +35,9 @@ impl Default for Bounds {
     }
 }
 
-/// The ports that source NAT uses in the calling thread's namespace. Ask only if the table has entries: asking loads the module.
+/// The ports that source NAT uses in the calling thread's namespace, as far as `bounds` let them be read ([`Mappings::part`]).
+/// The list is no snapshot: entries that come or go meanwhile can be missing. Ask only if the table has entries: asking loads the
+/// module.
 ///
 /// # Errors
 /// The step that failed. `PermissionDenied`: it needs CAP_NET_ADMIN.

@@ -21,9 +21,10 @@ pub enum Part {
 pub struct Ports {
     /// Of connections that are open, or being opened or closed.
     pub live: u32,
-    /// Of connections that both ends have closed. Newer kernels take such a port if they find no other.
+    /// Of connections that both ends have closed. From Linux 6.5 on, the kernel takes such a port if it finds no other
+    /// (`nf_nat_used_tuple_harder` in net/netfilter/nf_nat_core.c).
     pub time_wait: u32,
-    /// Of connections that were reset. As with those in TIME_WAIT.
+    /// Of connections that were reset. The kernel takes such a port as it does those of `time_wait`.
     pub closed: u32,
     /// Of all these: of connections that kept their address and port, and hold the port all the same.
     pub untranslated: u32,
@@ -78,7 +79,7 @@ pub struct Mappings {
 }
 
 impl Mappings {
-    /// Each pair of address and destination, in order.
+    /// Each pair of address and destination with its ports, in ascending order of the pairs.
     pub fn sorted(&self) -> Vec<(Snat, Ports)> {
         let mut all: Vec<_> = self.by.iter().map(|(snat, ports)| (*snat, *ports)).collect();
         all.sort_unstable_by_key(|(snat, _)| *snat);

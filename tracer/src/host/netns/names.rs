@@ -40,7 +40,7 @@ impl Names {
         self.by_inum.get(&netns)
     }
 
-    /// All names, by inode number.
+    /// All names, each with the inode number of its namespace, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
         self.by_inum.iter().map(|(inum, name)| (*inum, &**name))
     }

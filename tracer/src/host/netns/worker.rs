@@ -141,7 +141,8 @@ impl Worker {
     /// Runs `job` on every thread, also on those in reserve: for attributes that belong to threads.
     ///
     /// # Errors
-    /// That of the first job that fails, or a thread has ended or does not answer.
+    /// That of the first job that fails, or (`BrokenPipe`) a thread has ended or (`TimedOut`) does not answer: the threads after
+    /// that one do not run it.
     pub fn run_on_all(
         &self,
         job: impl Fn() -> io::Result<()> + Clone + Send + 'static,
@@ -161,7 +162,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The namespaces in which a visit does not end.
+    /// The namespaces in which a visit has not ended that is not waited for any more; empty: none.
     pub fn stuck(&self) -> Vec<Netns> {
         let mut threads = self.threads();
         threads.recover();

@@ -8,8 +8,8 @@ use std::{
 
 use crate::host::inside::parent_of;
 
-/// These processes (also those of them that do not exist), their children, and so on; and whether all processes could be looked
-/// at before `until`: if not, some may be missing. Hidden ones are missing in any case.
+/// Returns `roots` (also ids that no process has) and all their descendants, and whether all processes could be looked at before
+/// `until`: if not, descendants may be missing. Those that /proc hides are missing in any case.
 ///
 /// # Errors
 /// /proc cannot be read.

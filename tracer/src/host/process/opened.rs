@@ -78,8 +78,8 @@ impl Opened {
         u32::try_from(inode).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
-    /// Calls `each` with the inode of each socket that it has open. Returns false if not all of its files could be read before
-    /// `until`.
+    /// Calls `each` with the inode of each socket that it has open, once for each descriptor. Returns false if not all of its
+    /// descriptors could be read before `until`.
     ///
     /// # Errors
     /// It has ended, or is one of another user's and this thread lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH.
