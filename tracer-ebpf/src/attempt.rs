@@ -32,7 +32,7 @@ static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384,
 #[map]
 static LAST_SPREAD: PerCpuArray<LastSpread> = PerCpuArray::with_max_entries(1, 0);
 
-/// One CPU's value of LAST_SPREAD.
+/// One CPU's value of the map LAST_SPREAD: the socket whose source the spreader bound last there, and a random number generator.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct LastSpread {

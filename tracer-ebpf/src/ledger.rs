@@ -186,8 +186,9 @@ unsafe fn remember(count: *mut TupleCount, who: &Who) {
     }
 }
 
-/// Counts a failed connect(). If this makes the tuple's entry, it is in `owner`'s share. `errno`: positive; 0: none. `now`:
-/// CLOCK_MONOTONIC, ns. `Err`: the tuple has no entry, and none can be made.
+/// Counts a failed connect(). If this makes the tuple's entry, it is in `owner`'s share. `who`: the tuple's newest caller from
+/// now on, unless its pid is 0. `errno`: positive; 0: none. `now`: CLOCK_MONOTONIC, ns. `Err`: the tuple has no entry, and none
+/// can be made.
 #[inline(always)]
 pub(crate) fn fail(
     key: &TupleKey,
@@ -343,9 +344,9 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     Ok(())
 }
 
-/// Adds a correction, which userspace computes from CONNS, to the counters of a tuple. False: ports were opened or released
-/// since userspace read them, and the correction does not apply then. `Err`: the tuple has no entry, and none can be made.
-/// Counters that only grow are corrected by growing.
+/// Adds a correction, which userspace computes from CONNS, to the counters of a tuple. False: ports were opened or released since
+/// userspace read them, so that the correction does not apply (unless `opened` is [`Correction::ALWAYS`]). `Err`: the tuple has
+/// no entry, and none can be made. Counters that only grow are corrected by growing.
 #[inline(always)]
 pub(crate) fn correct(key: &TupleKey, correction: &Correction) -> Step<bool> {
     let count = tuple(key, share::owner(key.netns, UNKNOWN_USER))?;

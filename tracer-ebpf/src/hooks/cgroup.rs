@@ -17,28 +17,28 @@ use crate::{
     words,
 };
 
-/// connect() on an AF_INET socket begins.
+/// connect() on an AF_INET socket begins: records it, with its destination ([`attempt::begin`]).
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Connect, address4(&ctx)));
     ALLOW
 }
 
-/// connect() on an AF_INET6 socket begins.
+/// connect() on an AF_INET6 socket begins: records it, with its destination ([`attempt::begin`]).
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Connect, address6(&ctx)));
     ALLOW
 }
 
-/// bind() of an AF_INET socket begins.
+/// bind() of an AF_INET socket begins: records it, with the address and port that it asks for ([`attempt::begin`]).
 #[cgroup_sock_addr(bind4)]
 pub(crate) fn bind4(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Bind, address4(&ctx)));
     ALLOW
 }
 
-/// bind() of an AF_INET6 socket begins.
+/// bind() of an AF_INET6 socket begins: records it, with the address and port that it asks for ([`attempt::begin`]).
 #[cgroup_sock_addr(bind6)]
 pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
     settle(begin(&ctx, Call::Bind, address6(&ctx)));

@@ -27,7 +27,8 @@ fn destroyed(sk: Address) -> Step {
     Ok(())
 }
 
-/// A segment is sent again. Until connect() fails, that is the only sign that a SYN had no answer.
+/// A segment is sent again: counts it if it is a SYN ([`connect::sent_again`]). Until connect() fails, that is the only sign that
+/// a SYN had no answer.
 ///
 /// Linux 4.16 and later: tracepoint tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...).
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]

@@ -15,7 +15,7 @@ use crate::{
     time_wait,
 };
 
-/// The port search of a connect() begins (IPv4).
+/// The port search of a connect() begins (IPv4): [`connect::searching`].
 ///
 /// Linux 5.10 and later: int inet_hash_connect(struct inet_timewait_death_row *, struct sock *)
 #[fentry(function = "inet_hash_connect")]
@@ -24,7 +24,7 @@ pub(crate) fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// The port search of a connect() begins (IPv6).
+/// The port search of a connect() begins (IPv6): [`connect::searching`].
 ///
 /// Linux 5.10 and later: int inet6_hash_connect(struct inet_timewait_death_row *, struct sock *)
 #[fentry(function = "inet6_hash_connect")]
@@ -38,14 +38,14 @@ fn searching(sk: Address) -> Step {
     connect::searching(&Sock::read(sk)?)
 }
 
-/// The port search of a connect() ended (IPv4).
+/// The port search of a connect() ended (IPv4): [`connect::searched`].
 #[fexit(function = "inet_hash_connect")]
 pub(crate) fn fexit_inet_hash_connect(ctx: FExitContext) -> i32 {
     settle(searched(ctx.arg(1), ctx.arg(2)));
     0
 }
 
-/// The port search of a connect() ended (IPv6).
+/// The port search of a connect() ended (IPv6): [`connect::searched`].
 #[fexit(function = "inet6_hash_connect")]
 pub(crate) fn fexit_inet6_hash_connect(ctx: FExitContext) -> i32 {
     settle(searched(ctx.arg(1), ctx.arg(2)));
@@ -57,7 +57,7 @@ fn searched(sk: Address, result: i32) -> Step {
     connect::searched(&Sock::read(sk)?, result)
 }
 
-/// connect() ends, or the part of sendto() with `MSG_FASTOPEN` that connects. The socket is still locked.
+/// connect() ends, or the part of sendto() with `MSG_FASTOPEN` that connects ([`connect::returned`]). The socket is still locked.
 ///
 /// Linux 5.10 and later: int __inet_stream_connect(struct socket *, struct sockaddr *, int len, int flags, int is_sendmsg)
 #[fexit(function = "__inet_stream_connect")]
@@ -66,7 +66,7 @@ pub(crate) fn fexit_inet_stream_connect(ctx: FExitContext) -> i32 {
     0
 }
 
-/// The port search of a bind() or listen() ended.
+/// The port search of a bind() or listen() ended: [`bind::searched`].
 ///
 /// Linux 5.10 and later: int inet_csk_get_port(struct sock *sk, unsigned short snum)
 #[fexit(function = "inet_csk_get_port")]
@@ -80,7 +80,7 @@ fn got_port(sk: Address, wanted: u16, result: i32) -> Step {
     bind::searched(&Sock::read(sk)?, wanted, result)
 }
 
-/// bind() returns (IPv4).
+/// bind() returns (IPv4): [`bind::returned`].
 ///
 /// Linux 5.10 and later: int inet_bind(struct socket *, struct sockaddr *, int len)
 #[fexit(function = "inet_bind")]
@@ -89,7 +89,7 @@ pub(crate) fn fexit_inet_bind(ctx: FExitContext) -> i32 {
     0
 }
 
-/// bind() returns (IPv6).
+/// bind() returns (IPv6): [`bind::returned`].
 ///
 /// Linux 5.10 and later: int inet6_bind(struct socket *, struct sockaddr *, int len)
 #[fexit(function = "inet6_bind")]
@@ -98,7 +98,7 @@ pub(crate) fn fexit_inet6_bind(ctx: FExitContext) -> i32 {
     0
 }
 
-/// A socket is about to change its state: it still has the old one, and its port.
+/// A socket is about to change its state: it still has the old one, and its port ([`connect::changing`]).
 ///
 /// Linux 5.10 and later: void tcp_set_state(struct sock *sk, int state)
 #[fentry(function = "tcp_set_state")]
@@ -107,7 +107,8 @@ pub(crate) fn fentry_tcp_set_state(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// A time-wait socket is made from a full one, or, if there are more than tcp_max_tw_buckets, not made (NULL is returned).
+/// A time-wait socket is made from a full one ([`time_wait::begun`]), or, if there are more than tcp_max_tw_buckets, not made
+/// (NULL is returned).
 ///
 /// Linux 5.10 and later: struct inet_timewait_sock *inet_twsk_alloc(const struct sock *, struct inet_timewait_death_row *,
 /// const int state)
@@ -126,7 +127,7 @@ fn time_wait_begun(sk: Address, tw: Address) -> Step {
     time_wait::begun(&Sock::read(tw)?.key(), no_stamp_of(sk))
 }
 
-/// A time-wait socket ends: called once for each.
+/// A time-wait socket ends ([`time_wait::ended`]): called once for each.
 ///
 /// Linux 5.10 and later: void inet_twsk_kill(struct inet_timewait_sock *tw)
 #[fentry(function = "inet_twsk_kill")]

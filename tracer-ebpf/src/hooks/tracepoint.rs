@@ -18,7 +18,7 @@ use crate::{
 
 const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 
-/// A socket has changed its state; at CLOSE, its port is cleared already.
+/// A socket has changed its state; at CLOSE, its port is cleared already ([`connect::changed`]).
 ///
 /// Linux 4.16 and later: tracepoint sock:inet_sock_set_state(const struct sock *sk, int oldstate, int newstate), at the end of
 /// `tcp_set_state`. (Inlined into the program's entry: the kernel limits the stacks of functions that call each other to 512
@@ -30,7 +30,7 @@ pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// listen() returns.
+/// listen() returns: [`bind::listen_returned`].
 ///
 /// Linux 5.10 and later: tracepoint syscalls:sys_exit_listen { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
@@ -39,7 +39,8 @@ pub(crate) fn sys_exit_listen(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// A connecting socket holds its port, and no SYN is sent yet: Linux 4.13 and later call this at the start of `tcp_connect`.
+/// A connecting socket holds its port, and no SYN is sent yet ([`connect::acquired`]): Linux 4.13 and later call this at the
+/// start of `tcp_connect`. Returns 1, which the kernel ignores here.
 #[sock_ops]
 pub(crate) fn tcp_connect_cb(ctx: SockOpsContext) -> u32 {
     if ctx.op() == BPF_SOCK_OPS_TCP_CONNECT_CB {
@@ -61,14 +62,16 @@ fn connecting(ctx: &SockOpsContext) -> Step {
     connect::acquired(key, |tuple| Sock::read(sk as Address)?.read_tuple(tuple))
 }
 
-/// bind() of an AF_INET socket took its port (Linux 4.17 and later). The context is the socket itself.
+/// bind() of an AF_INET socket took its port (Linux 4.17 and later): [`bind::took`]. Returns 1, which lets the call go on. The
+/// context is the socket itself.
 #[cgroup_sock(post_bind4)]
 pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
     settle(bound(&ctx));
     1
 }
 
-/// bind() of an AF_INET6 socket took its port (Linux 4.17 and later). The context is the socket itself.
+/// bind() of an AF_INET6 socket took its port (Linux 4.17 and later): [`bind::took`]. Returns 1, which lets the call go on. The
+/// context is the socket itself.
 #[cgroup_sock(post_bind6)]
 pub(crate) fn post_bind6(ctx: SockContext) -> i32 {
     settle(bound(&ctx));
@@ -81,7 +84,7 @@ fn bound(ctx: &SockContext) -> Step {
     if sock.is_tcp()? { bind::took(&sock, PortBy::Bind) } else { Err(Skip::NotOurs) }
 }
 
-/// connect() returns.
+/// connect() returns: [`connect::returned`].
 ///
 /// Linux 5.10 and later: tracepoint syscalls:sys_exit_connect { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
@@ -90,7 +93,7 @@ pub(crate) fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// bind() returns.
+/// bind() returns: [`bind::returned`].
 ///
 /// Linux 5.10 and later: tracepoint syscalls:sys_exit_bind { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
@@ -106,8 +109,8 @@ fn result(ctx: &TracePointContext) -> i64 {
     unsafe { aya_ebpf::EbpfContext::as_ptr(ctx).cast::<i64>().add(2).read() }
 }
 
-/// A timer starts. If it is that of a time-wait socket, this socket begins, or its timer is moved to another expiry. Fires for
-/// every timer of the host, so the check comes first.
+/// A timer starts. If it is that of a time-wait socket, this socket begins, or its timer is moved to another expiry
+/// ([`rearm::started`]). Fires for every timer of the host, so the check comes first.
 ///
 /// Linux 5.10 and later: tracepoint timer:timer_start(struct timer_list *, ...).
 #[raw_tracepoint(tracepoint = "timer_start")]
@@ -126,7 +129,7 @@ fn started(timer: Address) -> Step {
 }
 
 /// A timer is taken off its queue. For a time-wait socket, that is every end, by expiry, reuse, RST or the end of its namespace,
-/// and every move of its timer to another expiry.
+/// and every move of its timer to another expiry ([`rearm::cancelled`]).
 ///
 /// Linux 5.10 and later: tracepoint timer:timer_cancel(struct timer_list *).
 #[raw_tracepoint(tracepoint = "timer_cancel")]

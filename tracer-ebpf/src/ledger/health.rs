@@ -20,9 +20,9 @@ fn is_nowhere(cause: u32) -> bool {
     matches!(cause, UNREACHABLE | TIMED_OUT | NO_SOURCE | NO_ANSWER)
 }
 
-/// Counts a connect() that failed before it held a port in [`TupleCount::nowhere`](tracer_common::TupleCount::nowhere), if the
-/// spreader chose its source and it had no answer; nothing if the tuple has no entry. `flags`: of its attempt
-/// ([`conn_flag`]).
+/// Adds to the tuple's [`TupleCount::nowhere`](tracer_common::TupleCount::nowhere) a connect() that failed with this cause before
+/// it held a port, if the spreader chose its source and it had no answer; nothing if the tuple has no entry. `flags`: of its
+/// attempt ([`conn_flag`]).
 #[inline(always)]
 pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
     if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32) {
@@ -34,10 +34,9 @@ pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
     }
 }
 
-/// Counts the failed connection that holds this port (host byte order) of the socket with this cookie in
-/// [`TupleCount::nowhere`](tracer_common::TupleCount::nowhere), if the spreader chose its source and it had no answer. Returns 1
-/// if it counted; 0: if not, or CONNS or TUPLES has no entry. `cause`: the number of a [`Cause`]. Not inlined, as
-/// [`super::move_on`].
+/// Adds to its tuple's [`TupleCount::nowhere`](tracer_common::TupleCount::nowhere) the failed connection that holds this port
+/// (host byte order) with the socket of this cookie, if the spreader chose its source and it had no answer. Returns 1 if it
+/// counted; 0: if not, or CONNS or TUPLES has no entry. `cause`: the number of a [`Cause`]. Not inlined, as [`super::move_on`].
 #[inline(never)]
 pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
     let Some(conn) = get(&ConnKey::new(cookie, port)) else { return 0 };
@@ -50,8 +49,9 @@ pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
     1
 }
 
-/// Sets why the spreader does not choose a source towards a destination ([`LeftOut`](tracer_common::spread::LeftOut); 0: it
-/// may). True if that changed; false also if there is no entry to reset, or none can be made. `now`: CLOCK_MONOTONIC, ns.
+/// Sets why the spreader does not choose a source towards a destination ([`LeftOut`](tracer_common::spread::LeftOut); 0: it may).
+/// True if that changed; false also if there is no entry to reset, or none can be made. A source that is left out is on trial
+/// when it may be chosen again. `now`: CLOCK_MONOTONIC, ns.
 #[inline(always)]
 pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
     if why == 0 && known(key).is_none() {

@@ -120,7 +120,7 @@ pub(super) fn is_link_local(address: &Addr) -> bool {
     address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
 }
 
-/// Whether the rule has a lease and the agent has let it expire.
+/// Whether the rule has a lease ([`rule_flag::LEASED`]) and the agent has let it expire, or has not set it yet.
 #[inline(always)]
 pub(super) fn is_lease_over(rule: &Rule) -> bool {
     rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until)
