@@ -45,13 +45,16 @@ pub enum CgroupError {
     /// cgroup2 is not mounted and cannot be mounted.
     #[error("{0}")]
     NoHierarchy(#[source] io::Error),
+    /// This value is no directory, neither in the file system nor below the cgroup2 root; or it is empty.
     #[error(
         "there is no cgroup {0}: give the path of a directory of the cgroup2 file system, or its \
          path below the cgroup2 root (as in the `0::` line of /proc/PID/cgroup)"
     )]
     NotFound(String),
+    /// This value is a directory, but not of cgroup2.
     #[error("{0} is not in the cgroup2 file system: a cgroup v1 directory cannot be used")]
     NotCgroup2(String),
+    /// The directory of this value cannot be opened, or is not below the root of the hierarchy.
     #[error("cannot open cgroup {path}: {source}")]
     Open { path: String, source: io::Error },
 }

@@ -55,12 +55,16 @@ impl fmt::Display for Netns {
 /// Why a `--netns` value cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
+    /// This value is no name in /run/netns, and neither a path nor a number.
     #[error("there is no network namespace {0}: give a name in {NAMES}, a path or an inode number")]
     NoName(String),
+    /// No namespace with this inode number was found.
     #[error("no process and no name in {NAMES} has a network namespace with inode number {0}")]
     NoInum(u32),
+    /// The namespace cannot be opened, or the search for it fails (`path` is this process's own then).
     #[error("cannot open network namespace {path}: {source}", path = path.display())]
     Open { path: PathBuf, source: io::Error },
+    /// Something else is at this path.
     #[error(
         "{path} is not a network namespace: give a file in {NAMES} or a /proc/PID/ns/net",
         path = path.display()

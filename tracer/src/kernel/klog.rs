@@ -8,7 +8,7 @@ use log::Log;
 pub(super) struct KernelLog(Option<EbpfLogger<&'static dyn Log>>);
 
 /// The level that the BPF programs are loaded with, as the number of a [`Level`]: less important messages are not in the loaded
-/// programs.
+/// programs. `Debug` if this program logs at TRACE, else `Warn`.
 pub(super) fn level() -> u8 {
     let level = if tracing::enabled!(tracing::Level::TRACE) { Level::Debug } else { Level::Warn };
     level as u8

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aya::programs::{ProgramError, ProgramInfo};
 
-/// Writes to the debug log how long it took to load a program, and how many instructions the kernel verified (known from
-/// Linux 5.16 on).
+/// Writes to the debug log how long it took to load the program `name`, and how many instructions the kernel verified (known from
+/// Linux 5.16 on). `info`: asks the kernel about it; it is called only if there is a debug log.
 pub(super) fn log_loaded(
     name: &str,
     took: Duration,

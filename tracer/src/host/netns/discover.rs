@@ -104,9 +104,9 @@ impl Found {
     }
 }
 
-/// Finds every namespace that this thread can: this process's own first, then those with names, those that are
-/// mounted elsewhere, those of other processes and their threads, and those that a process has open. Takes at most about 1.5 s;
-/// what cannot be read is left out.
+/// Finds every namespace that this thread can: this process's own first, then those with names, those that are mounted elsewhere,
+/// those of other processes and their threads, and those that a process has open. Takes at most about 1.5 s, and ends early if a
+/// signal asks the program to stop ([`Discovery::cut_short`]); what cannot be read is left out.
 ///
 /// # Errors
 /// This process's own namespace cannot be read.

@@ -21,6 +21,7 @@ pub struct Called {
 /// Whose name is shown for a process: its own, or that of one of its threads.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum NameOf {
+    /// The process: the name of its leader.
     #[default]
     Process,
     /// The thread that called, which is not the process's leader. The process's own name is not known: see

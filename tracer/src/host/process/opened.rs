@@ -29,10 +29,13 @@ pub struct Opened {
 /// Why a process cannot be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// No process has this id here, or it has ended.
     #[error("there is no process {0}: it has ended, or its id here is another one")]
     NotFound(u32),
+    /// The id is that of a thread, which is not the leader of `process`.
     #[error("{thread} is a thread of process {process}: give the id of the process")]
     Thread { thread: u32, process: u32 },
+    /// Its folder or its status cannot be read: it is hidden, or /proc is not mounted.
     #[error("cannot look at process {pid}: {source}")]
     Unreadable { pid: u32, source: io::Error },
 }

@@ -84,18 +84,24 @@ fn kprobe(program: &mut Program, functions: &[&str]) -> Result<OwnedFd, AttachEr
 /// Why a program cannot be attached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AttachError {
+    /// aya or the kernel refuses the program, or it has another type than its hook.
     #[error(transparent)]
     Program(#[from] ProgramError),
     #[error("cannot read the kernel's type information: {0}")]
     Btf(#[from] aya::BtfError),
+    /// [`Self::Btf`] without its reason. It does not occur.
     #[error("cannot read the kernel's type information")]
     NoBtf,
+    /// The number of the tracepoint cannot be looked up.
     #[error("cannot find the tracepoint: {0}")]
     Tracepoint(io::Error),
+    /// A perf event cannot be opened, or the program not attached to it.
     #[error("perf_event_open: {0}")]
     Perf(io::Error),
+    /// A link that aya made cannot be pinned.
     #[error("cannot pin its link: {0}")]
     Pin(#[from] aya::pin::PinError),
+    /// A link that tracer made itself cannot be pinned, or the rule has ended, so that no link may be pinned.
     #[error("cannot pin its link, which keeps it attached after this process: {0}")]
     PinProbe(io::Error),
     #[error("cannot take its link out of aya: {0}")]

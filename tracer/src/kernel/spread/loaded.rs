@@ -29,11 +29,11 @@ const MAP: &str = "tracer_rule";
 const MARK: &[u8; 8] = b"tracer\0\0";
 const NAME: std::ops::Range<usize> = 12..sys::MARK_SIZE;
 
-/// The map that marks the programs of a rule. It exists as long as they do.
+/// The map that marks the programs of a rule. It exists as long as this or one of the programs that it was put on.
 pub(crate) struct Mark(OwnedFd);
 
 impl Mark {
-    /// Makes the mark of this rule. A name of more than 52 bytes is cut.
+    /// Makes the mark of this rule and of this version's layout. Of a name of more than 52 bytes, the first 52 are kept.
     ///
     /// # Errors
     /// As bpf(2).
@@ -98,7 +98,8 @@ pub struct Loaded {
 /// that there is none.
 ///
 /// # Errors
-/// Capabilities are missing or cannot be read, or the process is in a user namespace of its own.
+/// [`Error::NoPrivilege`]: capabilities are missing. [`Error::Denied`]: the process is in a user namespace of its own. Else the
+/// capabilities cannot be read.
 pub fn check_rights() -> Result<(), Error> {
     let have = privilege::effective()
         .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;

@@ -84,7 +84,7 @@ impl Pins {
         }
     }
 
-    /// Lists the rules in every bpffs that can be opened, sorted by name.
+    /// Lists the rules in every bpffs that can be opened, sorted by name; [`All::refused`]: folders that cannot be used.
     pub fn all() -> All {
         let mut all = All::default();
         for bpffs in bpffs::all() {
