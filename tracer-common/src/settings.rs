@@ -29,22 +29,22 @@ pub mod map {
     pub const FILTER: &str = "FILTER";
     /// Array of one u32, at the index [`super::CONTROL_SEEDING`].
     pub const CONTROL: &str = "CONTROL";
-    /// Array of two [`crate::Rule`], of which one is active.
+    /// Array of two [`crate::Rule`]; [`ACTIVE_RULE`] says which one is active.
     pub const RULES: &str = "RULES";
     /// Array of one u32: the active rule's index in `RULES`, plus 1; 0: there is no rule.
     pub const ACTIVE_RULE: &str = "ACTIVE_RULE";
     /// Array of one u64: when the agent's lease of the rule ends, CLOCK_MONOTONIC, ns.
     pub const LEASE: &str = "LEASE";
-    /// Per-CPU array of u64: how often each [`crate::spread::Decision`] was taken.
+    /// Per-CPU array of u64: how often each [`crate::spread::Decision`] was taken, with its number as the index.
     pub const DECISION_COUNT: &str = "DECISION_COUNT";
     /// Ring buffer of [`crate::spread::DecisionRecord`].
     pub const DECISION_RING: &str = "DECISION_RING";
     /// Array of one value with a bit for each port, 1 if the spreader must not bind it: bit `port % 64` of u64 number `port /
     /// 64`.
     pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
-    /// Per-CPU array of one value: the socket that the spreader bound last, and its random numbers.
+    /// Per-CPU array of one value: the socket whose source the spreader bound last, and the state of its random number generator.
     pub const LAST_SPREAD: &str = "LAST_SPREAD";
-    /// Array of [`crate::share::Share`].
+    /// Array of [`crate::share::Share`], with the totals at index 0 and the indices of [`crate::share::owner`].
     pub const SHARES: &str = "SHARES";
     /// Hash map of a port ([`crate::port_of`]) to [`crate::Touched`].
     pub const TOUCHED: &str = "TOUCHED";

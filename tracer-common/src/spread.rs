@@ -21,14 +21,14 @@ pub const DESTINATIONS_MAX: usize = 16;
 
 /// Bits of [`Rule::flags`].
 pub mod rule_flag {
-    /// Also replace an address that the application bound (without a port).
+    /// Also replace an address that the application bound without a port, or asks for in a bind(address, 0).
     pub const REBIND: u32 = 1;
     /// Past 45 % of a tuple's ports, bind ports of the second parity.
     pub const FAST_PORTS: u32 = 1 << 1;
     /// If the pool is known to be full, fail the connect() at once with EADDRNOTAVAIL instead of letting the kernel search every
     /// port first.
     pub const FAIL_FAST: u32 = 1 << 2;
-    /// Do nothing once the agent's lease has expired.
+    /// Exempt every call once the agent's lease (the map `LEASE`) has expired.
     pub const LEASED: u32 = 1 << 3;
 }
 
@@ -214,7 +214,7 @@ impl LeftOut {
         }
     }
 
-    /// The reason with this value; `None`: no reason has it, as 0, with which the address is not left out.
+    /// The reason with this value; `None`: no reason has it (0: the address is not left out).
     pub fn from_wire(value: u32) -> Option<Self> {
         [Self::Failing, Self::NoRoute].into_iter().find(|reason| *reason as u32 == value)
     }
