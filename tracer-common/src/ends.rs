@@ -1,4 +1,4 @@
-//! How the established connections of a tuple ended, and how much they were used.
+//! Counters of how the established connections of a tuple ended, how much they sent and how long they lasted.
 
 /// Number of buckets of the histogram of lifetimes: see [`lifetime_bucket`]. The last one begins at 137 s.
 pub const LIFETIMES: usize = 16;

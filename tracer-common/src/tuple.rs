@@ -1,5 +1,5 @@
-//! The key and the value of the map `TUPLES`: for each tuple, how many source ports it uses, how its calls failed, and how long
-//! port searches took.
+//! The key and the value of the map `TUPLES`: for each tuple, counters of its source ports, failed calls, port searches and ended
+//! connections, its newest caller, and what the spreader needs.
 
 use crate::{
     Addr,

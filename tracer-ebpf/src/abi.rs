@@ -1,4 +1,4 @@
-//! Numbers of the kernel's ABI.
+//! Numbers of the kernel's ABI: address families, protocols, what cgroup hooks return, and errno values.
 
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;

@@ -1,4 +1,5 @@
-//! The spreader: chooses the source address of a connect(), and past 45 % of a tuple's ports the port, too.
+//! The spreader: chooses the source address of a connect(), and past 45 % of a tuple's ports the port, too; if the rule says so,
+//! replaces the address of a bind(address, 0).
 //!
 //! Invariant: whatever is missing, full or refused, the connect() goes on as with spreading off. (If all addresses are full,
 //! `--fail-fast` denies it.)

@@ -1,4 +1,4 @@
-//! How connections that were established end, and SYNs that are sent again.
+//! Counts how connections that were established end, and SYNs that are sent again.
 
 use tracer_common::{
     Conn, ConnKey, PortState, TupleCount, conn_flag,

@@ -1,5 +1,6 @@
-//! Reads how many descriptors processes have open, of how many, and how many files the host has open. Any user may read this of
-//! any process, except where /proc hides processes, or where a kernel does not report the number (before Linux 6.2).
+//! Reads how many descriptors processes have open and how many they may have, and the same of the host's open files. Any user may
+//! read this of any process, except where /proc hides processes, or where a kernel does not report the number (before Linux 6.2):
+//! there, counting them needs the right to trace the process.
 
 #[cfg(test)]
 mod tests;

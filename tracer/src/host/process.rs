@@ -1,5 +1,5 @@
-//! Processes, by /proc: which of them has a socket open (/proc/PID/fd), their names, their children, and one process that stays
-//! the same while it is read.
+//! Reads processes from /proc: which of them has a socket open (/proc/PID/fd), their names, when they began, their children; and
+//! one process through its opened folder, so that no later process with its id is taken for it.
 
 mod called;
 mod children;
