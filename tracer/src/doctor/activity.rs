@@ -34,7 +34,7 @@ pub struct Activity {
     pub failed: [u64; Cause::COUNT],
     /// Port searches of connect() that found a port, by duration: the index is that of `tracer_common::tuple::search_bucket`.
     pub search: [u32; SEARCH_BUCKETS],
-    /// Whether connections were opened at a constant rate; `None`: not known.
+    /// Whether connections were opened at a constant rate, by [`super::arrivals::Arrivals::is_constant`]; `None`: not known.
     pub constant: Option<bool>,
     /// The process that called connect() last; at an address, the one whose bind() failed last. `None`: not known.
     pub caller: Option<Process>,
@@ -45,8 +45,8 @@ pub struct Activity {
 impl Activity {
     /// The difference of two readings, which are `seconds` apart; this must be more than 0. `before`: `None` if the tuple was not
     /// there then. All counts from 0 in that case, and also if `opened` or `released` is smaller than before: the tuple was
-    /// removed and added again. A bucket of `search` that is smaller than before counts from 0. `constant`, `caller` and `cgroup`
-    /// are `None`.
+    /// removed and added again. A bucket of `search` that is smaller than before counts from 0; a count of `failed` that is
+    /// smaller is 0. `constant`, `caller` and `cgroup` are `None`.
     pub fn between(before: Option<&TupleCount>, now: &TupleCount, seconds: f64) -> Self {
         let zero = TupleCount::default();
         // The tuple was removed, and is there again: its counters began at 0.

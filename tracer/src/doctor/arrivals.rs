@@ -43,7 +43,7 @@ impl<K: Eq + Hash + Copy> Arrivals<K> {
 
     /// Adds a reading `at_s` seconds after the beginning, which must be later than the last one. `opened`: how many connections
     /// each tuple has opened since the beginning. One that is missing here, or has 0, counts as in the reading before. Tuples
-    /// beyond the first [`MOST_TUPLES`] are left out. The 32nd reading has every other one removed: see [`Self::is_due`].
+    /// beyond the first [`MOST_TUPLES`] are left out. With the 32nd reading, every other one is removed: see [`Self::is_due`].
     pub fn add(&mut self, at_s: f64, opened: impl IntoIterator<Item = (K, u64)>) {
         let index = self.times.len();
         self.times.push(at_s);

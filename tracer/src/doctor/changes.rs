@@ -56,7 +56,8 @@ pub struct Sight {
     pub looked: BTreeSet<u32>,
     /// Inode numbers of those that could not be looked at.
     pub failed: BTreeSet<u32>,
-    /// Whether there was no time to look at all: namespaces that are in neither set were not looked at.
+    /// Whether the time did not suffice for all namespaces: those that are in neither set were not looked at. False: those had
+    /// gone.
     pub cut_short: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Makes what the judges take ([`Seen`]) of readings of the ledger: of a recording, and of `tracer top`. No I/O.
+//! Turns readings of the ledger, from a recording or from `tracer top`, into [`Seen`], which the judges take. No I/O.
 //!
 //! The ledger knows less than a list of sockets: no single port, no FIN_WAIT2, no socket that stays. [`super::judge::of_tuples`]
 //! needs none of that.
@@ -71,7 +71,8 @@ impl From<&Row> for Held {
     }
 }
 
-/// The source address and the destination of a tuple of the ledger. A key of [`TupleKey::of_bind`] has no destination.
+/// The source address and the destination of a tuple of the ledger. Of a key of [`TupleKey::of_bind`], which has no destination,
+/// this is `::`, port 0.
 pub const fn ends(key: &TupleKey) -> Ends {
     Ends { source: key.source, destination: key.destination, port: key.destination_port }
 }
@@ -100,9 +101,11 @@ pub fn reuse<'a>(tuples: impl IntoIterator<Item = (&'a TupleKey, Option<u64>)>) 
 }
 
 /// The tuples and addresses of one namespace as they are judged, and how many tuples are left out, because how many ports they
-/// can hold is not known and no call failed for lack of one. `before`, `details` and `growth` are `None`. Whether the parity that
-/// connect() tries first is used up is estimated: if at least half of the capacity is in use. Of several readings of a tuple, the
-/// last one counts.
+/// can hold is not known and no call failed for lack of one.
+///
+/// `before`, `details` and `growth` are `None`. Without a range the range is 1 to 65535, without limits [`Tuples::usable`] is 0.
+/// Whether the parity that connect() tries first is used up is estimated: if at least half of the capacity is in use, reusable
+/// TIME_WAITs not counted. Of several readings of a tuple, the last one counts; each reading of an address is kept.
 pub fn seen(namespace: Namespace, tuples: impl IntoIterator<Item = Counted>) -> (Seen, usize) {
     let Namespace { place, range, limits, reuse, time_wait_s } = namespace;
     let usable = limits.map(|limits| limits.usable());

@@ -72,7 +72,8 @@ pub struct Seen {
     /// What else was read of the namespace; `None`: its sockets were not listed because there are few, or the ports come
     /// from the ledger.
     pub details: Option<Details>,
-    /// By how much the counters grew over the window, and how long that was in seconds; `None`: not known.
+    /// By how much the kernel's TCP counters ([`Details::counters`]) grew over the window, and how long that was in seconds;
+    /// `None`: not known.
     pub growth: Option<(Counters, f64)>,
 }
 
@@ -111,9 +112,9 @@ pub struct BoundAddress {
     pub address: Addr,
     /// Ports in use there, and how many can be; `None`: not known.
     pub ports: Option<(u64, u32)>,
-    /// Calls that failed during the window because no port was free.
+    /// bind(address, 0) and listen() calls that failed during the window because no port was free (EADDRINUSE).
     pub failed: u64,
-    /// Calls of the window without a port that failed because the namespace does not have the address.
+    /// bind() calls with port 0 of the window that failed because the namespace does not have the address (EADDRNOTAVAIL).
     pub not_local: u64,
     /// How long the window was, in seconds; 0: there was none.
     pub seconds: f64,

@@ -41,8 +41,8 @@ pub fn inodes(seen: &[Seen]) -> HashSet<u32> {
     all
 }
 
-/// The processes that have these sockets open, by inode, as far as this thread may read: those that were found within 1 s, of
-/// several processes with the same socket one. Empty: none was found.
+/// The processes that have these sockets open, by inode, as far as this thread may read /proc/PID/fd. The search ends after 1 s
+/// with those that were found by then; if several processes share a socket, one of them is named. Empty: none was found.
 ///
 /// # Errors
 /// /proc cannot be read.
@@ -65,7 +65,7 @@ pub fn owners(inodes: &HashSet<u32, impl BuildHasher>) -> io::Result<HashMap<u32
 
 /// The processes with at least 80 % of their descriptors open (of RLIMIT_NOFILE, soft). One with a limit below 256 does not
 /// count: it is a sandboxed helper. `opening`: the ids of those that have connections open, or opened some in the window: only
-/// these count; empty: not known, so all of the host count.
+/// these count; empty: not known, so all of the host count. [`OfProcess::failed`] is 0.
 pub fn crowded(all: &All, opening: &HashSet<u32, impl BuildHasher>) -> Vec<OfProcess> {
     let crowded = all.processes.iter().filter(|it| {
         let meant = opening.is_empty() || opening.contains(&it.pid);

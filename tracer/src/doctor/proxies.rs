@@ -204,8 +204,8 @@ pub struct Wanted<'a> {
     pub all: &'a [Netns],
     /// Inode number of this process's own namespace.
     pub own: u32,
-    /// Whether there was a window: then lines of logs from before it do not count, else those of the 60 s before [`begin`] do,
-    /// too.
+    /// Which lines of logs count. True: those since [`begin`], which was the beginning of the window. False: there was no window,
+    /// and those of the 60 s before [`begin`] count, too.
     pub window: bool,
     /// Paths of further logs, which the user names.
     pub logs: &'a [PathBuf],

@@ -160,7 +160,8 @@ impl<K: Keep> Recorded<K> {
     }
 
     /// Adds a line, which was written at the time `at`. The lines must come in the order of their stream; a tuple's line that is
-    /// older (by CLOCK_MONOTONIC) than the newest reading begins another run, as [`Entry::Start`] does.
+    /// older (by CLOCK_MONOTONIC) than the newest reading begins another run, as [`Entry::Start`] does. Of [`Entry::Lost`] and
+    /// [`Entry::Degraded`], only the time counts, for [`Judged::span`].
     pub fn add(&mut self, at: At, entry: &Entry<'_>) {
         let (begin, end) = self.span.unwrap_or((at.wall_ns, at.wall_ns));
         self.span = Some((begin.min(at.wall_ns), end.max(at.wall_ns)));

@@ -63,8 +63,7 @@ enum Whose {
 }
 
 impl Members {
-    /// Adds the processes, cgroups and sockets of an earlier moment. The namespaces, and what may be missing, stay those of
-    /// `self`.
+    /// Adds the processes, cgroups and sockets of an earlier moment. All other fields stay those of `self`.
     #[must_use]
     pub fn and(mut self, earlier: Self) -> Self {
         self.pids.extend(earlier.pids);
@@ -149,17 +148,17 @@ impl Owned {
         owned
     }
 
-    /// Adds the tuple of a connect() that was seen in the namespace, whether or not it failed; nothing if the caller is not
-    /// known. `pids`: whether the id of the caller is one of the PID namespace of this process; false: only its cgroup says whose
-    /// it is.
+    /// Adds the tuple of a connect() that was seen in the namespace, whether or not it failed; nothing if the caller does not
+    /// show whose it is. `pids`: whether the id of the caller is one of the PID namespace of this process; false: only its cgroup
+    /// says whose it is.
     pub fn connected(&mut self, ends: &Ends, caller: Caller, members: &Members, pids: bool) {
         if let Some(ports) = self.of_mut(members.whose_call(caller, pids)) {
             ports.tuples.insert((ends.from(), ends.peer()));
         }
     }
 
-    /// Adds the address of a bind(address, 0) that failed in the namespace; nothing if the caller is not known. `pids`: see
-    /// [`Self::connected`].
+    /// Adds the address of a bind(address, 0) that failed in the namespace; nothing if the caller does not show whose it is.
+    /// `pids`: see [`Self::connected`].
     pub fn refused(&mut self, address: IpAddr, caller: Caller, members: &Members, pids: bool) {
         if let Some(ports) = self.of_mut(members.whose_call(caller, pids)) {
             ports.addresses.insert(SocketAddr::new(address, 0));

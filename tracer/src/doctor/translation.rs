@@ -85,7 +85,7 @@ impl Translation {
     }
 
     /// The findings about conntrack, NAT on this host, and NAT behind it, in no order. `seen`: the namespaces whose sockets were
-    /// listed.
+    /// listed; NAT behind the host is judged only of those with a look at the beginning of the window ([`Seen::before`]).
     pub fn judge(&self, seen: &[Seen]) -> Vec<Finding> {
         let unanswered = unanswered(seen);
         let mut findings = Vec::new();

@@ -74,8 +74,8 @@ pub struct Proxy {
     pub connection: Setting<Connection>,
     /// Its lines `server` and `server-template` that were read; at most 20,000 of all sections together.
     pub servers: Vec<Server>,
-    /// Whether there are servers that are not in `servers`: they depend on a condition, are not complete, or are beyond the
-    /// limit.
+    /// Whether there are servers that are not in `servers`: they depend on a condition, are not complete, or come after the first
+    /// 20,000 of all sections.
     pub more_servers: bool,
     /// The backends that `default_backend` and `use_backend` name, in the order of the lines; a name can be there several times.
     pub uses: Vec<String>,

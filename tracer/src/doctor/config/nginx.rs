@@ -1,8 +1,8 @@
 //! nginx: where it is ([`masters`], [`of_master`]), what its configuration says ([`Facts`]), and whether connections to a server
 //! are kept ([`Routes`]).
 //!
-//! The reader is tolerant: of directives that it does not know it needs the form only. Where it cannot follow nginx, the block is
-//! said not to be read, with what depends on it, and nothing is guessed.
+//! The reader is tolerant: of directives that it does not know it needs the form only. A block that it cannot follow is reported
+//! as not read, together with what depends on it; nothing is guessed.
 
 mod facts;
 mod find;

@@ -63,8 +63,8 @@ fn mode_http(proxy: &Proxy) -> Advice {
 /// Ports that HAProxy takes from all connect() calls of its namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Poisoned {
-    /// How many ports that connect() could be given it may bind by its configuration; without those of clients, which
-    /// `usesrc client` binds.
+    /// How many ports of the range that are not reserved it may bind by its configuration. Ports of clients, which `usesrc
+    /// client` binds, are not counted: 0 if it binds only these.
     pub ports: u32,
     pub explanation: Explanation,
 }

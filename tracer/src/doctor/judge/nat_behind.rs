@@ -34,7 +34,7 @@ pub struct Syns {
     pub unanswered: u32,
     /// Connections that were established in the window, at the least.
     pub established: u32,
-    /// Share of the tuple's own ports in use, 0 to 1.
+    /// Share of the tuple's own ports in use: 0 to 1, or above 1 if it holds ports outside of the range.
     pub fill: f64,
     /// Ports that the tuple holds: by open connections, and by those in TIME_WAIT, which ended within the last minute.
     pub connections: u32,

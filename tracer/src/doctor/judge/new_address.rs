@@ -11,10 +11,10 @@ pub(super) fn add(new: NewAddress, gain: &str) -> Advice {
     Advice { command, adds: Some(new), ..advice }
 }
 
-/// Puts the name of the interface into each advice to add an address: into its text, and into its command, which it has only
-/// then, and only if that can be typed as it is. `interface`: that to which the address belongs; `None`: not known, so the advice
-/// stays as it is and says what to fill in; so it does with a name that a terminal cannot show. Sets [`Advice::adds`] to `None`:
-/// a second call changes nothing.
+/// Puts the name of the interface into the text of each advice to add an address, and gives the advice its command if that can be
+/// typed as it is. `interface`: returns the name of the interface to which an address belongs. If it returns `None`, or a name
+/// that a terminal cannot show, the advice stays as it is and says what to fill in. Either way [`Advice::adds`] becomes `None`: a
+/// second call changes nothing.
 pub fn name_interfaces(
     findings: &mut [Finding],
     mut interface: impl FnMut(&NewAddress) -> Option<String>,

@@ -20,9 +20,10 @@ use crate::doctor::{
     verdict::{Check, Missing},
 };
 
-/// The findings with what proxies explain of them, without each `churn` that a proxy's counters disprove, and with those that
-/// configurations and logs show. `watched`: whether failing calls were counted in a window, which shows more than any log: then
-/// no `ports_exhausted` of a log is added.
+/// The findings, in no order: with what proxies explain of them, without each `churn` that a proxy's counters disprove (at least
+/// 90 % of its requests found an open connection), and with those that only configurations and logs show. `seen`: the judged
+/// namespaces; a tuple in another one stays unexplained. `watched`: whether failing calls were counted in a window, which shows
+/// more than any log: then no `ports_exhausted` of a log is added.
 pub fn add(
     findings: Vec<Finding>,
     seen: &[Seen],

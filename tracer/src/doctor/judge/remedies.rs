@@ -130,9 +130,9 @@ pub(super) fn no_port_at_all(seen: &Seen) -> Vec<Advice> {
     )]
 }
 
-/// The advice to use `tracer spread`, with a command that changes nothing yet: for the cgroup whose process connected
-/// last in this tuple; for all processes if that is not known, or `ends` is `None`. `option`: a further option of the
-/// command, with a space after it; empty: none.
+/// The advice to use `tracer spread`, with a command that changes nothing yet: for the cgroup whose process connected last in
+/// this tuple; for all processes if that is not known, or `ends` is `None`. `option`: a further option of the command, with a
+/// space after it; empty: none. `gain`: see [`Advice::gain`].
 pub(super) fn spread(seen: &Seen, ends: Option<&Ends>, option: &str, gain: &str) -> Advice {
     let activity = ends.and_then(|ends| seen.activity.get(ends));
     let cgroup = activity.and_then(|it| it.cgroup.as_deref());

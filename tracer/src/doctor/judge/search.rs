@@ -22,9 +22,12 @@ const TIMES_LONGER: f64 = 20.0;
 /// A tuple with less in use than this share of its ports is empty: its searches find a port at once.
 const EMPTY: f64 = 0.10;
 
-/// A finding for each tuple that is not exhausted and has every port of the first parity in use, so that connect() tries all of
-/// these before it finds one (good to know; critical if its searches take a tenth of a CPU, or 20 times as long as in empty
-/// tuples), or soon will, because 45 % are in use and more every second (a warning).
+/// A finding for each tuple that is not exhausted and is slow or soon will be:
+///
+/// - Every port of the first parity is in use, so that connect() tries all of these before it finds one. Good to know; critical
+///   if the searches take a tenth of a CPU, or 20 times as long as in empty tuples. None if the window saw no connection of it
+///   opened.
+/// - 45 % of its ports are in use and more every second, and its flow needs more than 45 %: a warning.
 pub(super) fn slow(seen: &Seen, around: &Around) -> Vec<Finding> {
     let quick = quick_ns(seen);
     let cases =

@@ -63,7 +63,7 @@ pub(super) fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-/// A share (0 to 1) in percent: `97 %`. Never 100 % for less than all, nor 0 % for more than none.
+/// A share (1 is all of it; more is allowed) in percent: `97 %`. Never 100 % for less than all, nor 0 % for more than none.
 pub(super) fn percent(share: f64) -> String {
     let rounded = (share * 100.0).round();
     let shown = if share < 1.0 && rounded >= 100.0 {
@@ -88,7 +88,7 @@ pub(super) fn netns_option(place: &Place) -> String {
     format!(" --netns{between}{}", quoted(&name))
 }
 
-/// The command that looks at this namespace again.
+/// The command that looks at this namespace again: `tracer doctor`, with `--netns` unless it is the namespace of this process.
 pub(crate) fn look_again(place: &Place) -> String {
     format!("tracer doctor{}", netns_option(place))
 }

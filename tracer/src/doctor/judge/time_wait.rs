@@ -26,7 +26,7 @@ pub struct TimeWaits<'a> {
     pub place: &'a Place,
     /// By how much the counters grew during the window, and how long that was in seconds; `None`: there was one look.
     pub growth: Option<(Counters, f64)>,
-    /// How many there are, those of accepted connections included.
+    /// How many there are, those of accepted connections included; 0 also if that is not known.
     pub now: u64,
     /// How many there may be (net.ipv4.tcp_max_tw_buckets); `None`: not known.
     pub most: Option<u64>,
@@ -35,7 +35,7 @@ pub struct TimeWaits<'a> {
 }
 
 /// A finding if connections of the window ended without TIME_WAIT, because there are as many as there may be (a warning), or 90 %
-/// of that many are there (good to know). `None`: there is room, or the limit is not known.
+/// of that many are there (good to know). `None`: there is room, or the limit is 0 or not known.
 pub fn overflow(seen: &TimeWaits<'_>) -> Option<Finding> {
     let most = seen.most.filter(|most| *most > 0)?;
     let (lost, window_s) = match seen.growth {

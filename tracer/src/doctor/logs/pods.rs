@@ -52,7 +52,8 @@ pub fn pod_uid(cgroup: &str) -> Option<String> {
 }
 
 /// The container with this id (64 hexadecimal digits), of the pod with this uid if it is in one. `files`: those of the host.
-/// `None`: neither kubelet nor Docker has files of that name, or they cannot be read.
+/// `None`: neither kubelet nor Docker has files of that name, or they cannot be read. Of a folder, the first 20,000 names are
+/// looked at.
 pub fn find(files: &dyn Files, id: &str, pod_uid: Option<&str>) -> Option<Container> {
     is_id(id).then_some(())?;
     in_pod(files, id, pod_uid).or_else(|| docker(files, id))

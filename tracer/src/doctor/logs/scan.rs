@@ -38,7 +38,8 @@ pub(super) fn digits(text: &[u8]) -> Option<(u32, &[u8])> {
     Some((number, text.get(end..)?))
 }
 
-/// The number of an error, of `failed (99: …` from after the parenthesis on; `None`: there is none that `end` follows.
+/// The errno at the beginning of a text such as `99: …`, which is what follows `failed (`. `end`: the byte that must come after
+/// the number. `None`: there is no number (see [`digits`]), or another byte comes after it.
 pub(super) fn errno(text: &[u8], end: u8) -> Option<u32> {
     let (number, rest) = digits(text)?;
     (rest.first() == Some(&end)).then_some(number)

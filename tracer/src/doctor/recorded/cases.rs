@@ -95,8 +95,8 @@ impl Cases {
         }
     }
 
-    /// The first advice for a tuple, and the id of the finding that gives it: `ports_exhausted` or its cause. `None`: the tuple did not
-    /// run out of ports, and was not about to, or there was no room for it.
+    /// The first advice for a tuple, and the id of the finding that gives it: `ports_exhausted` or its cause. `None`: the tuple
+    /// did not run out of ports, and was not about to, or there was no room for it, or nothing is advised.
     pub fn advice_for(&self, key: &TupleKey) -> Option<(Id, Advice)> {
         let Kept { exhausted, black_hole } = self.all.get(key)?;
         let ends = from_ledger::ends(key);

@@ -94,7 +94,7 @@ pub(super) fn server(words: &[Word<'_>], defaults: &ServerSettings, at: &At) -> 
 
 /// The servers of a line `server-template` as one, whose name is the prefix with the range, such as `app1-3`. `words`: those
 /// after this keyword; `defaults`: the settings of `default-server`, which its own replace. `None`: prefix, range or address is
-/// missing.
+/// missing. An address that is not understood is [`Target::Unread`].
 pub(super) fn template(words: &[Word<'_>], defaults: &ServerSettings, at: &At) -> Option<Server> {
     let [prefix, range, rest @ ..] = words else { return None };
     let name = format!("{}{}", prefix.text, range.text);

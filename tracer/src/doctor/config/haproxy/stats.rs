@@ -121,8 +121,8 @@ impl Stats {
 }
 
 /// Reads the answer to [`COMMANDS`], in any order. Rows of an unknown type or without names, and lines of `show info` without a
-/// colon, are skipped; an empty answer has neither rows nor values. At most 50,000 rows are read (after more, nothing else is)
-/// and 200 values.
+/// colon, are skipped; an empty answer has neither rows nor values. Reading ends after 50,000 rows, so that what follows these is
+/// missing; of `show info`, the first 200 values are kept.
 pub fn parse(answer: &[u8]) -> Stats {
     let mut stats = Stats::default();
     let mut rest = answer;

@@ -23,7 +23,8 @@ pub enum Workers {
 /// A log of errors.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ErrorLog {
-    /// As it is written: a path, relative to nginx's prefix or absolute, `stderr`, or `syslog:…`.
+    /// As it is written: a path, relative to nginx's prefix or absolute, `stderr`, `syslog:…` or `memory:…`; empty if it is
+    /// missing.
     pub target: String,
     /// The least severe lines that it gets; empty: nginx's default, `error`.
     pub level: String,
@@ -50,9 +51,9 @@ pub struct Facts {
     pub passes: Vec<Pass>,
     /// Logs of errors, of all blocks, at most 256.
     pub error_logs: Vec<ErrorLog>,
-    /// Variables that a map makes of `$http_upgrade`, without `$`: whether, as header `Connection`, each asks the server to close
-    /// the connection in a request without `Upgrade`, which most are. `None`: the value has a variable, or the map may lack
-    /// entries.
+    /// The variables that a `map $http_upgrade $NAME` sets, by NAME: whether the value for a request without the header
+    /// `Upgrade`, as most are, asks the server to close the connection when it is sent as header `Connection`. `None`: the value
+    /// has a variable, or the map may lack entries.
     pub on_no_upgrade: HashMap<String, Option<bool>>,
     /// Everything that could not be read, at most 64 places.
     pub unread: Vec<Unread>,

@@ -24,8 +24,8 @@ pub enum Lack {
     Keepalive,
     /// `keepalive 0`.
     KeepaliveZero(At),
-    /// A directive below `keepalive` takes it back. `keepalive`: where that is; `by` and `at`: the directive's name and
-    /// place.
+    /// A directive below `keepalive` that chooses among the servers switches it off (before nginx 1.29.7). `keepalive`: where
+    /// that is; `by` and `at`: the directive's name and place.
     TakenBack { keepalive: At, by: String, at: At },
     /// Requests are HTTP/1.0: by this setting, or by default.
     Http10(Option<At>),

@@ -50,7 +50,8 @@ pub struct Keepalive {
     /// Whether locations do not share connections (from 1.29.7).
     pub local: bool,
     pub at: At,
-    /// Name and place of the first directive below it that takes it back, before 1.29.7; `None`: there is none.
+    /// Name and place of the first directive below it that chooses among the servers and so, before 1.29.7, switches it off;
+    /// `None`: there is none.
     pub taken_back: Option<(String, At)>,
 }
 

@@ -53,7 +53,7 @@ pub fn by_owner(
 
 /// Findings for the programs that hold at least 100 ports of the range, or 1 % of it, by bind(); critical from 20 % on. `bound`:
 /// all such ports, as the hooks or [`by_owner`] know them. `fast`: how many ports of the second parity of each tuple a spreader
-/// bound.
+/// bound; a tuple that is missing: none; [`u32::MAX`]: not known, so that the tuple's parity says nothing.
 ///
 /// Connected sockets do not show that their port was bound, but parity does: see [`crate::doctor::tuples::Parity`]. What it shows
 /// beyond `bound` is one more finding, without a process. It says nothing about a tuple in which connect() has to use both

@@ -13,8 +13,9 @@ use crate::doctor::{
     proxies::{Log, Proxies, Proxy},
 };
 
-/// Adds what the logs of each proxy and those that the user names say. `watched`: whether a window has counted failing
-/// calls; then no `ports_exhausted` is added.
+/// Adds what the logs of each proxy and those that the user names say. `seen`: the judged namespaces; if there is one only, the
+/// logs that the user names are taken to be of that one. `watched`: whether a window has counted failing calls; then no
+/// `ports_exhausted` is added.
 pub(super) fn add(findings: &mut Vec<Finding>, seen: &[Seen], read: &Proxies, watched: bool) {
     for proxy in &read.all {
         let Some((path, report)) = together(&proxy.logs) else { continue };

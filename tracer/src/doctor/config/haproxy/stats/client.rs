@@ -25,8 +25,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// The most bytes that are read of an answer; those after them are left.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Sends [`COMMANDS`] to the unix socket at this path, and returns the answer: all of it, or the first 4 MiB. `root`: the root
-/// folder of the process that named the path (/proc/PID/root of one that has not changed it since), out of which no link leads.
+/// Sends [`COMMANDS`] to the unix socket at this path, and returns the answer: all of it, or the first 4 MiB; empty if the
+/// connection was closed without one. `root`: the root folder of the process that named the path (/proc/PID/root of one that has
+/// not changed it since), out of which no link leads.
 ///
 /// # Errors
 /// The path cannot be opened; it is no unix socket (`InvalidInput`); nothing listens there, or too many others wait; this process
