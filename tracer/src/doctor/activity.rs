@@ -23,8 +23,8 @@ pub struct Activity {
     pub ended: u64,
     /// Of `ended`: those that this host closed first, so that their port went into TIME_WAIT.
     pub closed_first: u64,
-    /// Connections that were established and ended: how many each end closed first, and what they sent. All 0: none ended, or
-    /// that is not known.
+    /// Connections that were established and ended: how many each end closed first, and how many segments with data they sent.
+    /// All 0: none ended, or that is not known.
     pub closed: Closed,
     /// How many ports were held outside of TIME_WAIT: the mean of the numbers at the beginning and at the end.
     pub open: f64,
@@ -115,6 +115,8 @@ impl Activity {
     /// none. If none got a port, they are open for 0 s. `time_wait_s`: how long a TIME_WAIT holds its port, in seconds.
     /// `waiting`: which share of the ports is in TIME_WAIT now, 0 to 1; it counts as the share that this host closes first if no
     /// connection ended in the window.
+    ///
+    /// [`Self::seconds`] must be more than 0.
     pub fn flow(&self, time_wait_s: f64, waiting: f64) -> Option<Flow> {
         let wanted = self.opened.saturating_add(self.exhausted());
         if wanted == 0 {

@@ -187,7 +187,7 @@ pub struct Finding {
     pub consequence_of: Option<Id>,
     /// Where the processes of its subject run; `None`: not known, or in several places.
     pub home: Option<Home>,
-    /// How it differs from the rounds before; `None`: there was none.
+    /// How it differs from the rounds before; `None`: this is the first round, or the only one.
     pub change: Option<Change>,
 }
 

@@ -38,7 +38,8 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// How long a connection holds its port, in seconds.
+    /// How long a connection holds its port on average, in seconds: while it is open, and in TIME_WAIT if this host closes it
+    /// first.
     pub fn held_s(&self) -> f64 {
         self.open_s + self.closes_first * self.time_wait_s
     }

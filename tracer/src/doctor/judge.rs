@@ -173,7 +173,8 @@ pub fn judge(seen: &Seen, around: &Around) -> Vec<Finding> {
     findings
 }
 
-/// How severe `ports_exhausted` and `black_hole` are for a tuple, if [`of_tuples`] finds them; `None`: it does not. Makes no text.
+/// How severe `ports_exhausted` and `black_hole` are for a tuple, if [`of_tuples`] finds them; `None`: it does not. Makes no
+/// text. `tuple`: that of `ends` in `seen`.
 pub fn severities(seen: &Seen, ends: &Ends, tuple: &Tuple) -> [Option<Severity>; 2] {
     [ports::severity_of(seen, ends, tuple), silent::severity_of(seen, ends, tuple)]
 }

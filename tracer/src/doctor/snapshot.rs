@@ -31,7 +31,7 @@ const WORTH_A_LOOK: f64 = 0.10;
 #[derive(Debug)]
 pub struct Look {
     pub place: Place,
-    /// When it had been looked at.
+    /// When the look at it had ended.
     pub at: Instant,
     pub settings: Settings,
     /// What else was read there; `None`: the namespace has few sockets (fewer than 10 % of the size of its port range), so that

@@ -78,7 +78,8 @@ impl Translation {
         Self { looks: all.iter().map(look).collect(), at: Instant::now() }
     }
 
-    /// The checks `conntrack`, of connection tracking, and `snat`, of its entries.
+    /// The checks `conntrack`, of whether the limits and counters of connection tracking were read in each namespace, and `snat`,
+    /// of whether its entries were.
     pub fn checks(&self) -> [Check; 2] {
         let looks = self.looks.iter();
         conntrack::checks(looks.map(|(place, look, _)| (place, look.as_ref().map(Option::as_ref))))

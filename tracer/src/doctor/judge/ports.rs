@@ -57,17 +57,18 @@ pub(super) fn exhausted(seen: &Seen, around: &Around) -> Vec<Finding> {
     cases.filter_map(|case| case.finding()).collect()
 }
 
-/// Whether this tuple is a critical `ports_exhausted`.
+/// Whether this tuple is a critical `ports_exhausted`. `tuple`: that of `ends` in `seen`.
 pub(super) fn is_exhausted(seen: &Seen, ends: &Ends, tuple: &Tuple) -> bool {
     severity_of(seen, ends, tuple) == Some(Severity::Critical)
 }
 
-/// How severe the finding of a tuple that [`exhausted`] makes is; `None`: it makes none.
+/// How severe the finding of a tuple that [`exhausted`] makes is; `None`: it makes none. `tuple`: that of `ends` in `seen`.
 pub(super) fn severity_of(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Severity> {
     severity(tuple, seen.activity.get(ends), seen.flow(ends))
 }
 
-/// Share of the ports that are in use, as findings have it: 0 for a tuple that holds none.
+/// Share of the ports that are in use, as findings have it; above 1 if it holds ports outside the range. 0 for a tuple that holds
+/// none; 1 for one that holds some and has a capacity of 0.
 pub(super) fn saturation(tuple: &Tuple) -> f64 {
     if tuple.held == 0 { 0.0 } else { tuple.saturation() }
 }

@@ -26,7 +26,7 @@ pub(super) fn black_holes(seen: &Seen) -> Vec<Finding> {
     seen.now.by_ends.iter().filter_map(|(ends, tuple)| of_tuple(seen, ends, tuple)).collect()
 }
 
-/// How severe the finding of a tuple that [`black_holes`] makes is; `None`: it makes none.
+/// How severe the finding of a tuple that [`black_holes`] makes is; `None`: it makes none. `tuple`: that of `ends` in `seen`.
 pub(super) fn severity_of(seen: &Seen, ends: &Ends, tuple: &Tuple) -> Option<Severity> {
     if tuple.unanswered < FEW {
         return None;

@@ -167,7 +167,7 @@ impl Window {
     }
 
     /// Whether the window is to be judged even if nothing in it is worse than before: the last one for which this was true is at
-    /// least a thousandth of the run's time ago. To be called once for each window.
+    /// least a thousandth of the run's time ago. To be called once for each window. True for the first one.
     pub(super) fn is_due(&mut self) -> bool {
         let now_ns = self.newest.map_or(0, |it| it.mono_ns);
         let age_ns = now_ns.saturating_sub(*self.first_ns.get_or_insert(now_ns));
@@ -206,7 +206,7 @@ impl Window {
         })
     }
 
-    /// What net.ipv4.tcp_tw_reuse must be in the namespace of these tuples: see [`from_ledger::reuse`].
+    /// The net.ipv4.tcp_tw_reuse of the namespace of these tuples, inferred as [`from_ledger::reuse`] does.
     pub(super) fn reuse(&self, keys: &[TupleKey]) -> Reuse {
         let known = |key| Some((key, self.tuples.get(key)?.reusable));
         from_ledger::reuse(keys.iter().filter_map(known))

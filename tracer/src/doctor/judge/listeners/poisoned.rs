@@ -26,6 +26,7 @@ const MOST_SHARE: f64 = 0.20;
 pub struct BoundBy {
     /// `None`: not known.
     pub process: Option<Process>,
+    /// How many ports of the range it holds: each counts once.
     pub ports: u32,
 }
 
