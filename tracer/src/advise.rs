@@ -136,7 +136,7 @@ impl Settings {
     }
 
     /// The flow at this rate (connections/s), of which nothing else is known: it is assumed that each connection is open for a
-    /// tenth of a second and that this host closes it first.
+    /// tenth of a second and that this host closes it first. `loopback`: whether the connections are to loopback addresses.
     pub fn assumed(&self, rate: f64, loopback: bool) -> Flow {
         let time_wait_s = self.time_wait_s(loopback);
         Flow { rate, open_s: ASSUMED_OPEN_S, closes_first: 1.0, time_wait_s }

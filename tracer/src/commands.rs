@@ -1,4 +1,4 @@
-//! The commands that trace, read a recording or advise. Each module has the name of its command.
+//! The commands that trace, read recordings, diagnose or advise. Each public module has the name of its command.
 
 pub mod advise;
 mod bar;

@@ -92,6 +92,7 @@ pub struct DoctorArgs {
 }
 
 impl DoctorArgs {
+    /// The output format: that of `--json` or `--plugin` if one is given, else that of `-o`.
     pub fn format(&self) -> DoctorFormat {
         match (self.json, self.plugin) {
             (true, _) => DoctorFormat::Json,
@@ -115,7 +116,7 @@ pub enum DoctorFormat {
 /// A value of `--window`; `None`: 0.
 pub(crate) type Window = Option<Duration>;
 
-/// Seconds to watch: 0, or 0.1 s to an hour.
+/// The time to watch, as [`value::interval`] reads it: 0.1 s to an hour; `None`: 0 or 0s, no hooks.
 pub(super) fn window(text: &str) -> Result<Window, String> {
     if text == "0" || text == "0s" {
         return Ok(None);

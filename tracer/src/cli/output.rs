@@ -61,6 +61,7 @@ pub struct JsonArgs {
 }
 
 impl JsonArgs {
+    /// Whether `-o json` or `--json` is given.
     pub fn is_json(self) -> bool {
         self.json || self.format == TextFormat::Json
     }

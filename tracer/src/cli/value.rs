@@ -117,6 +117,8 @@ pub(super) fn comm(text: &str) -> Result<String, String> {
     }
 }
 
+/// A network namespace: only digits are an inode number (at most 32 bits), a text with a slash is a path, any other a name under
+/// /run/netns. An empty text, `.` and `..` are refused.
 pub(super) fn netns(text: &str) -> Result<NetnsRef, String> {
     if text.is_empty() || text == "." || text == ".." {
         return Err("expected a name under /run/netns, a path, or an inode number".to_owned());
@@ -161,7 +163,7 @@ fn unmapped(network: IpNet) -> IpNet {
         .unwrap_or(network)
 }
 
-/// A port, or LOW-HIGH with both ends included.
+/// A port from 1 to 65535, or LOW-HIGH with both ends included and LOW not above HIGH.
 pub(crate) fn ports(text: &str) -> Result<Ports, String> {
     let port = |text: &str| {
         text.parse::<u16>()

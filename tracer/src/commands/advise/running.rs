@@ -28,7 +28,8 @@ pub(super) struct Running {
     /// How many of its processes serve connections.
     pub(super) workers: Option<u32>,
     pub(super) version: Option<Version>,
-    /// The limit of open descriptors (RLIMIT_NOFILE, soft) of the worker that has the lowest one.
+    /// The limit of open descriptors (RLIMIT_NOFILE, soft) of the worker that has the lowest one; `None` also if it is 2^32 or
+    /// more, as without a limit.
     pub(super) descriptors: Option<u32>,
 }
 

@@ -48,8 +48,9 @@ pub(super) struct Report {
     /// The port range of the namespace in which the tracer was started, as `32768-60999`; absent: not known.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<String>,
-    /// The filter of the recording, as command-line options: it has only tuples and single events that pass the filter;
-    /// absent: there was none. Failures by cause that come from totals, and losses, are always those of the whole host.
+    /// The filter of the recording, as command-line options: it has only tuples and single events that pass the filter; empty
+    /// (left out of the JSON): there was none. Failures by cause that come from totals, and losses, are always those of the whole
+    /// host.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) filter: String,
     /// How many lines were read.

@@ -10,8 +10,8 @@ use crate::{
     view::reading::{Call, Failure},
 };
 
-/// The failed call that an event is about; `None`: it is about something else, or its kind or detail is unknown. `offset`:
-/// the wall clock minus CLOCK_MONOTONIC, ns.
+/// The failed call that an event is about; `None`: it is about something else, or its kind or detail is unknown. `offset`: the
+/// wall clock minus CLOCK_MONOTONIC, ns. [`Failure::count`] is 1, [`Failure::holder`] `None`.
 pub(super) fn of(
     event: &Event,
     offset: u64,
