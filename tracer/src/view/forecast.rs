@@ -117,8 +117,8 @@ pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     number(recent.opened) < expected / 2.0 - expected.sqrt()
 }
 
-/// How many TIME_WAITs whose begin was seen end in each of the next [`TIME_WAIT_S`] seconds; in all no more than `time_wait`, the
-/// number of TIME_WAITs now. `reuse`: whether connect() takes over TIME_WAITs.
+/// How many TIME_WAITs whose begin was seen end in each of the next [`TIME_WAIT_S`] seconds (index 0: the next one); in all no
+/// more than `time_wait`, the number of TIME_WAITs now. `reuse`: whether connect() takes over TIME_WAITs.
 pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
     let mut counted = 0;
     let mut sum = 0.0;

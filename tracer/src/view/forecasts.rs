@@ -54,9 +54,9 @@ impl Forecasts {
         }
     }
 
-    /// How many TIME_WAITs of a tuple of this reading end in each of the next seconds (at most 61), of those whose begin is
-    /// known, without the zeros at the end; empty: none, or the tuple is not known. To be called before [`Self::end`], which
-    /// forgets idle tuples.
+    /// How many TIME_WAITs of a tuple of this reading end in each of the next seconds (index 0: the next one; at most 61), of
+    /// those whose begin is known, without the zeros at the end; empty: none, or the tuple is not known. To be called before
+    /// [`Self::end`], which forgets idle tuples.
     pub fn ending(&self, key: &TupleKey) -> Vec<u32> {
         let mut ends = self.tuples.get(key).map(|it| it.ending(self.now_ms)).unwrap_or_default();
         let zeros = ends.iter().rev().take_while(|count| **count == 0).count();

@@ -84,10 +84,10 @@ impl Subject {
 }
 
 /// One row for each group, in no order, without rows about bind(address, 0). Numbers of ports, rates and failed calls are sums;
-/// the capacity, and the ports by state, are not known if those of one tuple are not; of rates and reusable TIME_WAITs, those
-/// that are known are added. Saturation, ETA and port search are each those of the tuple in which they are worst, because ports
-/// run out by tuple. The errno is that of any tuple that has one. Process id, port range and container are left out if they
-/// differ; process names that differ become `*`.
+/// the capacity, and the ports by state, are not known if those of one tuple are not; of rates, of reusable TIME_WAITs and of how
+/// connections are used, those that are known are added. Saturation, ETA and port search are each those of the tuple in which
+/// they are worst, because ports run out by tuple. The errno is that of any tuple that has one, the name of the network namespace
+/// that of any tuple. Process id, port range and container are left out if they differ; process names that differ become `*`.
 pub fn grouped(rows: impl Iterator<Item = Row>, by: GroupBy) -> Vec<Row> {
     let mut groups: HashMap<Subject, Row> = HashMap::new();
     // The row of an address (bind) is left out: its ports are those of the address's tuples.

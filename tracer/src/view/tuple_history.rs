@@ -98,7 +98,7 @@ pub struct Detail {
     pub row: Row,
     /// Changes per second over each window of [`Window::ALL`]; `None`: no earlier values are known.
     pub changes: [Option<Change>; 3],
-    /// Port searches so far, by duration.
+    /// Port searches so far, by duration: the index is that of [`tracer_common::tuple::search_bucket`].
     pub search: [u32; SEARCH_BUCKETS],
     /// Established connections that ended so far, by how long they lasted: the index is that of
     /// [`tracer_common::ends::lifetime_bucket`]. All 0: none ended, or the readings do not say it.

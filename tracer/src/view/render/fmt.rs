@@ -39,7 +39,7 @@ pub(crate) fn per_second(number: f64) -> String {
     text.parse().map_or(text, count)
 }
 
-/// A count of things: `1 port`, `2 ports`.
+/// A count of things: `1 port`, `2 ports`, `0 ports`. `one`: the word for one of them, to which an `s` is added for several.
 pub(crate) fn several(number: u64, one: &str) -> String {
     format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
 }

@@ -27,7 +27,9 @@ const WIDE: usize = 60;
 /// How many columns the line of the worst tuple leaves for saturation and ETA.
 const USAGE_WIDTH: usize = 30;
 
-/// Draws as many lines as the area has, with the most important ones first.
+/// Draws the top of the screen into `area`, as far as its height goes: in one line, the rates and the time; in two, also the host
+/// and the losses; in more, also the worst tuple, what to do about it, and the limitations; in the lines that are left,
+/// sparklines of connects and failures.
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
     let rates = model.history.host().rates(model.window);

@@ -3,8 +3,9 @@
 /// Bars of 0 to 8 eighths of a line.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The newest `width` values as bars, one column each, the newest on the right: `height` lines, the top one first. If there
-/// are fewer values, the left is empty. Each value above 0 is visible. `top`: the value of a bar of full height.
+/// The newest `width` values as bars, one column each, the newest on the right: `height` lines, the top one first. If there are
+/// fewer values, the left is empty. Each value above 0 is visible, by an eighth of a line at least. `top`: the value of a bar of
+/// full height; greater values have that height, too; with 0, each value above 0 has one eighth.
 pub(super) fn bars(values: &[f64], (width, height): (usize, usize), top: f64) -> Vec<String> {
     let values = &values[values.len().saturating_sub(width)..];
     let pad = width - values.len();
@@ -40,7 +41,7 @@ fn eighths(value: f64, top: f64, height: usize) -> usize {
 
 /// The newest `width` pairs of a whole and a part of it as bars, one column each, the newest on the right; the part is drawn at
 /// the bottom. `height` lines, the top one first, each with `width` characters; with each, whether it belongs to the part. If
-/// there are fewer pairs, the left is empty. `top`: the whole that has a bar of full height.
+/// there are fewer pairs, the left is empty. A character with both shows the larger of them. `top`: as in [`bars`].
 pub(super) fn stacked(
     points: &[(f64, f64)],
     (width, height): (usize, usize),
@@ -69,7 +70,7 @@ pub(super) fn stacked(
 }
 
 /// At most `width` values, oldest first; each is the largest of the successive values that it stands for, as `larger` (which gets
-/// an older and a newer one) says. Fewer values than `width` stay as they are.
+/// an older and a newer one) says. Fewer values than `width` stay as they are; with `width` 0, there are none.
 pub(super) fn squeezed<T: Copy>(values: &[T], width: usize, larger: impl Fn(T, T) -> T) -> Vec<T> {
     let (count, columns) = (values.len(), width.min(values.len()));
     let chunk = |column: usize| {

@@ -150,7 +150,8 @@ fn mib(kib: u64) -> String {
     format!("{}.{} MiB", count(kib / 1024), kib % 1024 * 10 / 1024)
 }
 
-/// The lines of a label and, to its right, a text, which is wrapped there. `room`: columns for both.
+/// The lines of a label and, from column 18 on (the first is 0; after a wider label, later), a text, which is wrapped there.
+/// `room`: columns for both; the text has at least 10. `bold`: the style of the label; `style`: that of the text.
 pub(super) fn labelled(
     label: &str,
     text: &str,

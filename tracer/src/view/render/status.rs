@@ -21,8 +21,9 @@ use crate::{
     },
 };
 
-/// Draws the line; while something is typed, also the line above it (an error, or what can be typed). Returns where the
-/// cursor is; `None`: nothing is being typed, or there is no room for the cursor.
+/// Draws the line; while something is typed, also the line above it (an error, or what can be typed). Returns where the cursor
+/// is; `None`: nothing is being typed, or there is no room for the cursor. `body`: the area above, of which the last line is
+/// used; `area`: that of the bottom line.
 pub(super) fn draw(
     model: &Model,
     theme: Theme,

@@ -23,7 +23,7 @@ pub struct Judged {
     pub row: Row,
     /// What happened in the last ten seconds, or in as many as are known; `None`: no earlier values are known.
     pub since: Option<Since>,
-    /// Port searches so far, by duration.
+    /// Port searches so far, by duration: the index is that of [`tracer_common::tuple::search_bucket`].
     pub search: [u32; SEARCH_BUCKETS],
     /// Path of the cgroup of the process that connected last; `None`: not known.
     pub cgroup: Option<Arc<str>>,

@@ -22,9 +22,9 @@ pub struct Point {
     pub time_wait: u32,
     /// Ports that the tuple can hold; 0: none, or not known.
     pub capacity: u32,
-    /// Ports taken, per second.
+    /// Ports taken, per second; 0 also if that is not known.
     pub opened: f32,
-    /// Failed calls, per second.
+    /// Failed calls, per second; 0 also if that is not known.
     pub failed: f32,
 }
 

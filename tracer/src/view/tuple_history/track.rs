@@ -184,7 +184,8 @@ impl Track {
         }
     }
 
-    /// Orders the fuller tuple first.
+    /// Orders the fuller tuple first ([`Self::share`]), those whose share is not known last; of equal ones, that with more ports
+    /// in use, then that with the greater key.
     pub(super) fn order_by_share(&self, other: &Self) -> Ordering {
         let share = |track: &Self| track.share().unwrap_or(-1.0);
         share(other)
@@ -267,7 +268,7 @@ impl Track {
         self.forecast.is_exhausted()
     }
 
-    /// Share of its ports in use, 0 to 1; `None`: not known.
+    /// Share of its ports in use: 1 is full, above 1 if it holds more than its present range has; `None`: not known.
     pub(super) fn share(&self) -> Option<f64> {
         stats::saturation(self.in_use.into(), self.capacity)
     }
