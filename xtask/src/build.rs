@@ -65,8 +65,8 @@ pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
     command
 }
 
-/// Sets the variable by which `tracer`'s build script finds the object, if cargo's target directory is not the workspace's
-/// `target`. Returns `command`.
+/// Sets `TRACER_BPF_OBJECT`, by which `tracer`'s build script finds the object, if cargo's target directory is not the
+/// workspace's `target`. Returns `command`.
 pub(crate) fn embed(command: &mut Command) -> &mut Command {
     let target = workspace::target();
     if target != workspace::root().join("target") {

@@ -20,8 +20,8 @@ pub(crate) fn missing(document: &str, name: &str) -> String {
     format!("{document} has no line `<!-- {name} -->` followed by `<!-- /{name} -->`")
 }
 
-/// Writes `part` between the markers of `document`, a path from the root. Fails if the document does not have the
-/// markers, or cannot be read or written.
+/// Writes `part` (which must end with a line end, or be empty: not checked) between the markers of this name in `document`, a
+/// path from the root. Fails if the document does not have the markers, or cannot be read or written.
 pub(crate) fn write(document: &str, name: &str, part: &str) -> Result<()> {
     let path = workspace::root().join(document);
     let text =

@@ -14,15 +14,15 @@ use crate::{
 const PROGRAMS: [&str; 5] = ["nginx", "haproxy", "wrk", "ip", "unshare"];
 
 /// Runs `show demo`. It replaces this process, so that the terminal belongs to it. Returns only on an error: this process is not
-/// root, one of [`PROGRAMS`] is missing, a build fails, or `show` cannot be executed.
+/// root, one of [`PROGRAMS`] is missing, the set-up or a build fails, or `show` cannot be executed.
 pub(crate) fn demo() -> Result<()> {
     let mut command = show("run the demo")?;
     command.arg("demo");
     Err(Error::new(command.exec()).context(format!("cannot run `{}`", exec::show(&command))))
 }
 
-/// Runs `show picture`, which writes the picture of README.md. Fails if this process is not root, a program is missing, or a
-/// build or `show` fails.
+/// Runs `show picture`, which writes the picture of README.md, tracer/doc/top.svg. Fails if this process is not root, a program
+/// is missing, or the set-up, a build or `show` fails.
 pub(crate) fn picture() -> Result<()> {
     let mut command = show("make the picture")?;
     let folder = workspace::root().join("tracer/doc");

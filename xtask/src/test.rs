@@ -66,13 +66,15 @@ const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
-/// Sets up, and runs one kind of tests, or with `None` all kinds except those that run only by name. In the guests, `matrix` says
-/// how many tests run; only the kernels whose versions (such as `6.1`) are in `kernels` are booted (empty: all; a version that
-/// the matrix does not have is ignored). `args` go to the kernel tests' runner; of [`Which::Lies`] and [`Which::Parsers`] they
-/// are parts of the tests' names.
+/// Sets up, and runs one kind of tests, or with `None` all kinds except those that run only by name. Prints tables of what passed
+/// and how long it took. In the guests, `matrix` says how many tests run; only the kernels whose versions (such as `6.1`) are in
+/// `kernels` are booted (empty: all; a version that the matrix does not have is ignored). `args` go to the kernel tests' runner
+/// (with [`Which::Abuse`], they replace the filter that chooses its tests); of [`Which::Lies`] and [`Which::Parsers`] they are
+/// parts of the tests' names; the unit tests ignore them.
 ///
 /// # Errors
-/// A test failed; the set-up or a build fails; a runner cannot be started.
+/// A test failed; the set-up or a build fails; a runner cannot be started; the table `tests.md` cannot be written into the target
+/// directory.
 pub(crate) fn test(
     which: Option<Which>,
     matrix: Matrix,

@@ -153,8 +153,9 @@ impl Dialer {
     }
 }
 
-/// The client process, `dial PEER LIFE CHOICE PARENT LISTENER SOURCES…`: each line on stdin is a number of connections to make;
-/// the result goes to stdout as binary numbers, which `Dialer::end` reads.
+/// The client process, `dial PEER LIFE CHOICE PARENT LISTENER SOURCES…`: each line on stdin is a number of connections to make.
+/// The answer on stdout is little-endian `u64`: how many connections are counted, ports released, time of the failure, CPU time;
+/// then for each counted connection when connect() returned, and how long it took (`Made` has the units).
 ///
 /// # Errors
 /// Wrong arguments or lines, an error of connect() other than EADDRNOTAVAIL, and every error of another system call.

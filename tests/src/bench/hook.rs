@@ -47,8 +47,9 @@ impl Drop for Counting {
     }
 }
 
-/// Measures the hook with pools of 4 and 256 addresses, and with fast ports. Returns the table, and judges the targets. Sets the
-/// sysctl `kernel.bpf_stats_enabled` while it runs. Errors as of [`super::run`], or if that cannot be set.
+/// Measures the hook with pools of 4 and 256 addresses, and with fast ports. Returns the table, and judges the targets
+/// [`CHOICE`], [`CHOICE_PERCENT`] and [`FAST_PORT`]. Sets the sysctl `kernel.bpf_stats_enabled` to 1 while it runs. Errors as of
+/// [`super::run`], or if that cannot be set.
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let _counting = Counting::begin()?;
     let mut text = "Run time of the programs that spread, for each connect(), as the kernel counts it (its own clock included); and, \

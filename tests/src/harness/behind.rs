@@ -237,6 +237,6 @@ pub fn one(key: &[u8]) -> u64 {
     if key[8] & 1 != 0 { 1 } else { 1 << 32 }
 }
 
-/// Byte offset of the counter `held` in a value of the map TUPLES. Its lower 32 bits count the odd ports that the tuple holds,
-/// its upper 32 bits the even ones.
+/// Byte offset of the counter `held`, a `u64` in native byte order, in a value of the map TUPLES. Its lower 32 bits count the odd
+/// ports that the tuple holds, its upper 32 bits the even ones.
 pub const HELD: usize = 32;

@@ -48,8 +48,8 @@ impl Cgroup {
         &self.0
     }
 
-    /// Moves a process into this cgroup; an error if there is no such process. Sockets that it makes afterwards belong to the
-    /// cgroup, too.
+    /// Moves a process, with all of its threads, into this cgroup; an error if there is no such process, or this process may not
+    /// move it. Sockets that it makes afterwards belong to the cgroup, too; those that it has already stay where they are.
     pub fn add(&self, process: u32) -> Result<()> {
         Ok(fs::write(self.0.join("cgroup.procs"), process.to_string())?)
     }

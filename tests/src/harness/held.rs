@@ -10,7 +10,9 @@ use crate::harness::{process::Process, tracer::wait_for};
 /// Longest time for a thread to stop (longer in a guest): a system call that it is in has to be interrupted, or end, first.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Threads of another process that are stopped, as by a debugger; they continue when this is dropped.
+/// Threads of another process that are stopped, as by a debugger; they continue when this is dropped. It must be dropped by the
+/// thread that made it (not checked): ptrace(2) lets no other thread detach them, and they would stay stopped until that thread
+/// ends.
 pub struct Held(Vec<libc::pid_t>);
 
 impl Held {

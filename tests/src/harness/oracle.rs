@@ -23,7 +23,8 @@ pub struct Sockets {
     pub time_wait: u64,
     /// How many of `in_use` are in SYN_SENT, with a SYN that was retransmitted.
     pub unanswered: u64,
-    /// `in_use` by the name of the state; for a time-wait socket, its substate.
+    /// `in_use` by the name of the state (`ESTABLISHED`, `FIN_WAIT1`, …: include/net/tcp_states.h without `TCP_`); for a
+    /// time-wait socket, its substate.
     pub states: BTreeMap<&'static str, u64>,
 }
 
@@ -80,8 +81,8 @@ pub fn counters(netns: &NetNs) -> Result<String> {
 }
 
 impl Sockets {
-    /// Number of sockets in one of these states (names as in `ss` with `_`, such as `SYN_SENT`); an unknown name counts 0. A
-    /// time-wait socket whose substate is FIN_WAIT2 counts in none.
+    /// Number of sockets in one of these states, by the kernel's names without `TCP_`, such as `FIN_WAIT1`
+    /// (include/net/tcp_states.h); an unknown name counts 0. A time-wait socket whose substate is FIN_WAIT2 counts in none.
     pub fn in_states(&self, names: &[&str]) -> u64 {
         let of = |name: &&str| self.states.get(*name).copied().unwrap_or(0);
         let all: u64 = names.iter().map(of).sum();

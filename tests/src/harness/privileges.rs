@@ -45,9 +45,9 @@ pub const ADVISED: &[(&str, u32)] = &[
     ("cap_bpf", BPF),
 ];
 
-/// The value (20 bytes, little-endian) of the extended attribute `security.capability` that setcap(8) writes to make these
-/// capabilities permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h. Bit N of `permitted` is
-/// capability N.
+/// The value (20 bytes) of the extended attribute `security.capability` that setcap(8) writes to make these capabilities
+/// permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h, five little-endian `u32`. Bit N of
+/// `permitted` is capability N.
 pub fn of_file(permitted: u64) -> Vec<u8> {
     const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
     let low = u32::try_from(permitted & u64::from(u32::MAX)).unwrap_or_default();

@@ -58,8 +58,9 @@ pub fn counts_all_missed() -> bool {
     Place::get() == Place::Host || no_missed_probes().is_none()
 }
 
-/// How many of `calls` a tracer may not have seen: `missed`, which is the kernel's count of skipped hooks. Where the kernel does
-/// not count all of them ([`counts_all_missed`]), a tenth of the calls if that is more.
+/// How many of `calls` a tracer may not have seen: `missed`, which is the kernel's count of skipped hooks, even if there were
+/// fewer calls. Where the kernel does not count all of them ([`counts_all_missed`]), a tenth of the calls (rounded up) if that is
+/// more.
 pub fn unseen(missed: u64, calls: u64) -> u64 {
     if counts_all_missed() { missed } else { missed.max(calls.div_ceil(10)) }
 }

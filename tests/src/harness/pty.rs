@@ -113,7 +113,7 @@ impl Pty {
         lie::screen(lock(&self.screen).screen().contents())
     }
 
-    /// The screen with colours and other attributes.
+    /// The screen with colours and other attributes; never falsified.
     pub fn screen(&self) -> vt100::Screen {
         lock(&self.screen).screen().clone()
     }

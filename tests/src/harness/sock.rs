@@ -107,8 +107,8 @@ impl Sock {
         sendto(&self.0, data, flags, &peer)
     }
 
-    /// Reads at most 256 bytes, and returns how many; 0 at the end of the stream. Without data, a blocking socket waits, and a
-    /// non-blocking one fails with EAGAIN.
+    /// Reads at most 256 bytes, forgets them, and returns how many there were; 0 at the end of the stream. Without data, a
+    /// blocking socket waits, and a non-blocking one fails with EAGAIN.
     pub fn receive(&self) -> Result<usize> {
         let mut buffer = [0_u8; 256];
         recv(&self.0, &mut buffer, RecvFlags::empty()).map(|(count, _)| count)
@@ -135,7 +135,7 @@ impl Sock {
     }
 
     /// Sets TCP_USER_TIMEOUT, in whole milliseconds (rounded down): how long sent data, and a SYN, may stay without an answer. 0
-    /// sets the kernel's default again.
+    /// sets the kernel's default again; EINVAL for 2³¹ ms or more.
     pub fn set_user_timeout(&self, limit: Duration) -> Result<()> {
         sockopt::set_tcp_user_timeout(&self.0, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))
     }

@@ -15,7 +15,7 @@ fn open(stage: &Stage, server: &Server) -> Result<(Vec<Sock>, Vec<Sock>)> {
     stage.netns.run(|| server.pairs(usize::try_from(COUNT)?))
 }
 
-/// The client closes first: its ports are in TIME_WAIT.
+/// The client closes its 20 connections first: their ports are in TIME_WAIT, before and after the server closes, too.
 pub fn client_first(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple();
@@ -28,7 +28,8 @@ pub fn client_first(stage: &mut Stage) -> Result<()> {
     stage.check(&[(tuple, Expected::ports(COUNT, COUNT).opened(COUNT))])
 }
 
-/// The server closes first: the client's ports are free once the client has closed, too.
+/// The server closes 20 connections first: the client's ports are in use, not in TIME_WAIT, until the client has closed, too;
+/// then they are free.
 pub fn server_first(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple();
@@ -39,8 +40,8 @@ pub fn server_first(stage: &mut Stage) -> Result<()> {
     stage.check(&[(tuple, Expected::ports(0, 0).opened(COUNT))])
 }
 
-/// Both sides close at the same time. It depends on timing which side ends up in TIME_WAIT, so the test expects no certain number
-/// of ports: the tracer must have as many as the kernel.
+/// Both sides close each of 200 connections at the same time. It depends on timing which side ends up in TIME_WAIT, so the test
+/// expects no certain number of ports: the tracer must have as many as the kernel.
 pub fn both_at_once(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(200))?;
@@ -87,8 +88,8 @@ pub fn reset_by_server(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(COUNT))])
 }
 
-/// After shutdown(), the socket is in FIN_WAIT2; once the server has closed, a time-wait socket holds the port, while the
-/// client's descriptor is still open.
+/// After shutdown() by the client, its socket is in FIN_WAIT2, which is not TIME_WAIT; once the server has closed, a time-wait
+/// socket holds the port, while the client's descriptor is still open, and after that is closed.
 pub fn half_closed(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple();

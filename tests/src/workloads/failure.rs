@@ -26,7 +26,8 @@ pub fn expect_error<T>(result: rustix::io::Result<T>, errno: Errno) -> Result<()
     Ok(())
 }
 
-/// Nobody listens: connect() takes a port, which is free again as soon as the RST arrives.
+/// Ten connect() calls to a port on which nobody listens: each takes a port, which is free again as soon as the RST arrives, and
+/// fails with the cause `refused`.
 pub fn refused(stage: &mut Stage) -> Result<()> {
     let closed = "10.1.0.1:7999".parse()?;
     let tuple = Tuple::new(SERVER.parse()?, closed);
@@ -39,7 +40,9 @@ pub fn refused(stage: &mut Stage) -> Result<()> {
     stage.check(&[(tuple, Expected::ports(0, 0).opened(10).failed("refused", 10))])
 }
 
-/// The server does not answer until connect() ends with ETIMEDOUT, after the last retransmission of the SYN.
+/// The server does not answer until connect() ends with ETIMEDOUT, after the last retransmission of the SYN. The port is in use
+/// until then, and free afterwards; the cause is `timed_out`. The tracer counts one call without an answer, and as many SYNs that
+/// were sent again as the kernel (TCP_INFO).
 pub fn timed_out(stage: &mut Stage) -> Result<()> {
     // 7 s until the timeout, or 15 s in a guest; 4 s more since Linux 6.5 (tcp_syn_linear_timeouts): enough time to check the
     // stage before.
@@ -64,8 +67,8 @@ pub fn timed_out(stage: &mut Stage) -> Result<()> {
     stage.check(&[(hole.tuple(), failed), filled])
 }
 
-/// The application closes the socket before the SYN is retransmitted: the cause is `aborted`. If this machine is too busy to do
-/// that in time, the test tries again with the next of ten server ports.
+/// The application closes the socket before the SYN is retransmitted, in ten calls: the cause of each is `aborted`. If this
+/// machine is too busy to do that in time, the test tries again with the next of ten server ports.
 pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
     for port in 7000..7010 {
         let (hole, _filler) = stage.black_hole(&format!("10.1.0.1:{port}"))?;
@@ -89,8 +92,8 @@ pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
     bail!("none of ten rounds of connect() and close() took less than {GIVES_UP_AT_ONCE:?} each")
 }
 
-/// The application closes the socket only after the SYN was retransmitted (which happens 1 s after connect()): the cause is
-/// `no_answer`.
+/// The application closes five sockets only after their SYNs were retransmitted (which happens 1 s after connect()): until then,
+/// the tracer counts their ports as in use and without an answer, as the kernel has them; then the cause is `no_answer`.
 pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
     let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
@@ -116,7 +119,8 @@ pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
     stage.check(&[(hole.tuple(), failed), filled])
 }
 
-/// Non-blocking connect() calls, successful and refused, whose end poll() reports.
+/// Non-blocking connect() calls whose end poll() reports, ten successful ones and a refused one, are counted as blocking ones
+/// are: ten ports in use, which are in TIME_WAIT after close(), and one failure with the cause `refused`.
 pub fn nonblocking_with_wait(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let closed = "10.1.0.1:7999".parse()?;
@@ -142,7 +146,8 @@ pub fn nonblocking_with_wait(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10)), refused])
 }
 
-/// All ports of the range are in use towards one server: each further connect() fails, with the cause `ports_exhausted`.
+/// All 50 ports of the range are in use towards one server: each further connect() fails with EADDRNOTAVAIL and the cause
+/// `ports_exhausted`. When a port becomes free, exactly one more connect() succeeds.
 pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -173,7 +178,8 @@ pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), full)])
 }
 
-/// Two sockets bind the same port and connect to the same server: the second connect() fails, because its 4-tuple exists already.
+/// Two sockets bind the same port and connect to the same server: connect() of the second one fails with EADDRNOTAVAIL each of
+/// three times, because its 4-tuple exists already; the cause is `tuple_in_use`.
 pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
@@ -197,8 +203,9 @@ pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Routing fails before a source address and a port are chosen, in four ways: no port is taken, the tuple's source is 0.0.0.0,
-/// and the cause is `unreachable`, `denied` or `other`.
+/// Routing fails before a source address and a port are chosen: no port is taken, and the tuple's source is 0.0.0.0. Without a
+/// route and with an `unreachable` one, the cause is `unreachable`; with a `prohibit` one it is `denied`, with a `blackhole` one
+/// `other`.
 pub fn no_route(stage: &mut Stage) -> Result<()> {
     let routes = [
         ("", "192.0.2.1:80", Errno::NETUNREACH, "unreachable"),
@@ -221,8 +228,8 @@ pub fn no_route(stage: &mut Stage) -> Result<()> {
     stage.check(&expected)
 }
 
-/// There is a route, but no address that could be the source. The errno is the same as for exhausted ports (EADDRNOTAVAIL); the
-/// cause is `no_source_address`.
+/// There is an IPv6 route, but no address that could be the source. The errno is the same as for exhausted ports (EADDRNOTAVAIL);
+/// the cause is `no_source_address`, and the tuple's source is `::`.
 pub fn no_source_address(stage: &mut Stage) -> Result<()> {
     stage.netns.ip("-6 addr del ::1/128 dev lo")?;
     stage.netns.ip("-6 route add local fd00:2::1/128 dev lo")?;
@@ -234,7 +241,9 @@ pub fn no_source_address(stage: &mut Stage) -> Result<()> {
     stage.check(&[(Tuple::new("::".parse()?, peer), failed)])
 }
 
-/// One descriptor is used for several connect() calls: after calls that were refused, and after one that found no port.
+/// One descriptor is used for several connect() calls: one that is refused, one that finds no port, another one that is refused,
+/// and one that succeeds. Each is counted in the tuple of its server: the second one takes no port, and fails with the cause
+/// `ports_exhausted`.
 pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -12,7 +12,8 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// The ledger counts IPv6 as it counts IPv4: a full range, a refused connect(), TIME_WAIT.
+/// The ledger counts IPv6 as it counts IPv4: a range of 20 ports that is full, one call that finds no port, a refused connect(),
+/// and 20 ports in TIME_WAIT after close().
 pub fn ipv6(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
     stage.netns.ip("addr add fd00:1::1/128 dev lo nodad")?;
@@ -33,7 +34,9 @@ pub fn ipv6(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected { time_wait: 20, ..full }), refused])
 }
 
-/// A socket with a v4-mapped address shares the ports of the IPv4 sockets, and is counted in their tuple.
+/// A socket with a v4-mapped address shares the ports of the IPv4 sockets, and is counted in their tuple: with ten of each, a
+/// range of 20 ports is full, and the next connect() to the mapped address fails (`ports_exhausted`). A refused one to another
+/// mapped address is in the IPv4 tuple, too.
 pub fn v4_mapped(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -13,7 +13,7 @@ use crate::harness::{
     tracer::wait_for,
 };
 
-/// A port is in use until the last process that shares the socket has closed it.
+/// The ports of five sockets are in use until the last process that shares them has ended: then they are in TIME_WAIT.
 pub fn inherited(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(5))?;
@@ -30,7 +30,7 @@ pub fn inherited(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(5))])
 }
 
-/// The ports of a killed process go to TIME_WAIT, as after close().
+/// The 20 ports of a killed process go to TIME_WAIT, as after close().
 pub fn owner_killed(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let mut owner = stage.netns.run(|| Helper::spawn(&["hold", "10.1.0.1:7000", "20"]))?;
@@ -45,8 +45,8 @@ pub fn owner_killed(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])
 }
 
-/// A namespace is removed whose connections are in TIME_WAIT: the kernel ends the time-wait sockets, and within 20 s (longer in
-/// a guest) the ledger must have released their ports.
+/// A namespace is removed of whose ten connections five are in TIME_WAIT: the kernel ends the time-wait sockets, and within 20 s
+/// (longer in a guest) the ledger must have released all ports: each tuple has released as many as it took.
 pub fn namespace_vanishes(stage: &mut Stage) -> Result<()> {
     let netns = NetNs::new()?;
     let inum = netns.inum();

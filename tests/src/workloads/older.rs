@@ -63,7 +63,8 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
 }
 
 /// New connections are opened and closed, and older ones are closed, while the starting tracer reads the sockets that exist
-/// already: no event may be counted twice or missed.
+/// already: no event may be counted twice or missed, so that in the end the tracer has exactly the kernel's ports, and no failed
+/// call.
 pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (old, _accepted) = stage.netns.run(|| server.pairs(2000))?;
@@ -125,8 +126,9 @@ fn churn_sockets(
 /// Longest time until the tracer has next compared its tables with the kernel's sockets, and corrected them.
 const COMPARED: Duration = Duration::from_secs(40);
 
-/// Two ports were bound before the tracer started. The tracer counts the port of the idle socket as bound from the start on, but
-/// that of the connected socket only once the connection has ended: sock_diag does not say whether bind() took the port.
+/// Two ports of a range of 50 were bound before the tracer started. The tracer counts the port of the idle socket as bound from
+/// the start on (capacity 49), but that of the connected socket only once the connection has ended (48, within 40 s): sock_diag
+/// does not say whether bind() took the port. Each counts until its socket is closed.
 pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
@@ -153,8 +155,8 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     wait_capacity(stage, &server, 50, soon)
 }
 
-/// Listeners are closed while the tracer reads the older sockets at its start: none of their ports may stay in its table of bound
-/// ports.
+/// Up to 800 listeners are closed while the tracer reads the older sockets at its start: none of their ports may stay in its
+/// table of bound ports, so that within 40 s the capacity is the whole range of 1,000 ports.
 pub fn listeners_end(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;

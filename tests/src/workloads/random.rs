@@ -16,8 +16,9 @@ const PROCESSES: u64 = 4;
 /// How many times all helper processes pause, so that the ledger can be compared with the kernel.
 const PAUSES: u64 = 5;
 
-/// Does 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run
-/// (an error of that run names it).
+/// Does 10,000 random operations in all (600 in a guest), in four processes. Five times, while these pause, and after they were
+/// killed, the ledger must be what the kernel has, and the sums of the calls must be what the processes saw. The seed is the
+/// time, unless `TRACER_TEST_SEED` has the seed of an earlier run (an error of that run names it).
 pub fn mixed(stage: &mut Stage) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,

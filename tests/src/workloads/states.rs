@@ -16,7 +16,8 @@ use crate::harness::{
     stage::{Expected, Outcome, Server, Stage},
 };
 
-/// Brings connections of one tuple into each state from ESTABLISHED on, and compares the tracer with the kernel after each step.
+/// Brings eleven connections of one tuple into ESTABLISHED, CLOSE_WAIT, LAST_ACK, FIN_WAIT1, FIN_WAIT2, CLOSING and TIME_WAIT:
+/// after each step, and after all were closed, the tracer must count as many ports in each group of states as the kernel has.
 pub fn every_state(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (mut clients, mut accepted) = stage.netns.run(|| server.pairs(11))?;

@@ -16,7 +16,8 @@ use crate::harness::{
 /// How long a socket is in TIME_WAIT: `TCP_TIMEWAIT_LEN` of include/net/tcp.h.
 const TIME_WAIT: Duration = Duration::from_mins(1);
 
-/// The port of a closed socket in FIN_WAIT2 is free after tcp_fin_timeout.
+/// The ports of 20 closed sockets in FIN_WAIT2, whose peers stay open, count as in TIME_WAIT, and are free after tcp_fin_timeout
+/// (2 s here).
 pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -29,7 +30,7 @@ pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
 }
 
-/// TIME_WAIT ends after 60 s: the ports are in use until then, and free afterwards.
+/// TIME_WAIT ends after 60 s: the ports of 20 closed connections are in use until then, and free afterwards.
 pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(20))?;
@@ -51,7 +52,8 @@ pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
 }
 
-/// With tcp_tw_reuse=1, connect() takes over a port that has been in TIME_WAIT for more than 1 s.
+/// With tcp_tw_reuse=1, connect() takes over a port that has been in TIME_WAIT for more than 1 s: while all ten ports of the
+/// range are in TIME_WAIT, five more connections succeed, and the tuple has ten ports in use, five of them in TIME_WAIT.
 pub fn reused(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
@@ -68,7 +70,8 @@ pub fn reused(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(15))])
 }
 
-/// A socket that binds the same port again takes over the 4-tuple from the time-wait socket of its predecessor.
+/// A socket that binds the same port again takes over the 4-tuple from the time-wait socket of its predecessor: in each of three
+/// rounds, the tuple has one port in use, which is in TIME_WAIT after close().
 pub fn recycled(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
@@ -94,7 +97,8 @@ pub fn recycled(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// If the namespace has tcp_max_tw_buckets time-wait sockets already, the kernel makes no more: the port is free immediately.
+/// If the namespace has tcp_max_tw_buckets time-wait sockets already (5 here), the kernel makes no more: of 20 closed
+/// connections, five ports are in TIME_WAIT, and the others are free immediately.
 pub fn bucket_overflow(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "5")?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -36,8 +36,8 @@ fn requests(
     Ok((clients, accepted, segments))
 }
 
-/// Connections with one request and with 25, closed first by either end, or reset: each is counted as what it was, once, when
-/// its socket closes.
+/// Connections with one request, 25 and two, closed first by this host, by the peer, or reset: each is counted once, when its
+/// socket closes, as `closed_here`, `closed_by_peer` or `aborted`, and its segments with data as the kernel has them (TCP_INFO).
 pub fn requests_and_closers(stage: &mut Stage) -> Result<()> {
     let one = stage.server("10.1.0.1:7000")?;
     let many = stage.server("10.1.0.1:7001")?;

@@ -16,7 +16,8 @@ use crate::harness::{
     stage::{Expected, Outcome, Server, Stage},
 };
 
-/// The subflows of an MPTCP connection are TCP sockets, and counted; the MPTCP socket above them is not counted.
+/// The subflows of an MPTCP connection are TCP sockets, and counted; the MPTCP socket above them is not counted: five connections
+/// to an MPTCP server and five to a TCP server take five ports each.
 pub fn mptcp(stage: &mut Stage) -> Result<()> {
     stage.add_server(7000);
     let plain = stage.server("10.1.0.1:7001")?;
@@ -65,7 +66,8 @@ fn send_fast(server: &Server) -> Result<(Sock, Sock)> {
     Ok((sock, accepted))
 }
 
-/// sendto() with MSG_FASTOPEN: the first call requests a cookie, the others send data in their SYN.
+/// sendto() with MSG_FASTOPEN, five times: the first call requests a cookie, the others send data in their SYN. Each takes a
+/// port, which is in TIME_WAIT after close().
 pub fn fast_open_sendto(stage: &mut Stage) -> Result<()> {
     let server = fast_open_server(stage)?;
     let socks =
@@ -105,7 +107,7 @@ pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
 }
 
 /// With TCP_FASTOPEN_CONNECT, if the kernel has the server's cookie, connect() takes a port, but nothing is sent before the first
-/// write.
+/// write: the port is in use before and after that, and in TIME_WAIT after close().
 pub fn fast_open_connect(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
     let accepted = stage.netns.run(|| -> Result<Sock> {
@@ -121,7 +123,8 @@ pub fn fast_open_connect(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(2, 2).opened(2))])
 }
 
-/// connect() through io_uring, successful and refused.
+/// connect() through io_uring is counted as the system call is: ten successful ones, whose ports are in TIME_WAIT after close(),
+/// and one with the cause `refused`.
 pub fn io_uring(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let closed = "10.1.0.1:7999".parse()?;

@@ -60,8 +60,9 @@ impl Cost {
     }
 }
 
-/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process. Sets the
-/// sysctl `kernel.bpf_stats_enabled` while it runs. Fails if that cannot be set, or a tool or the load fails.
+/// Measures each of `tools` but [`Tool::None`] and, if bpftrace is one of them, the empty program: `plan.kernel_rounds` times
+/// each, with one client process. Sets the sysctl `kernel.bpf_stats_enabled` to 1 while it runs. Fails if that cannot be set, or
+/// a tool or the load fails.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,

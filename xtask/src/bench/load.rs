@@ -48,8 +48,8 @@ impl Generator {
     }
 
     /// Has `clients` processes (at least one) make `connects` connections (at least one for each) together, rounded down to a
-    /// multiple of `clients`, after a warm-up, and waits for the end. Fails if the load generator has ended or fails, or its
-    /// answer is not five numbers.
+    /// multiple of `clients`, after a warm-up of 500 each, and waits for the end. Fails if the load generator has ended or fails,
+    /// or its answer is not five numbers.
     pub(crate) fn load(&mut self, clients: u32, connects: u32) -> Result<Load> {
         let numbers = self.ask(&format!("load {clients} {connects}"))?;
         ensure!(numbers.len() == 5, "the load generator answered {numbers:?}");

@@ -60,8 +60,8 @@ impl Reading {
     }
 }
 
-/// Fills the table with refused connections and measures [`READINGS`] readings, or a few more: the figures are means over these.
-/// Fails if it waits longer than [`LIMIT`] for a step, or tracer or the load generator fails.
+/// Fills the table with refused connections and measures 8 readings ([`READINGS`]), or a few more: the figures are means over
+/// these. Fails if it waits longer than 40 s ([`LIMIT`]) for a step, or tracer or the load generator fails.
 pub(crate) fn tuples(
     plan: &Plan,
     programs: &Programs,

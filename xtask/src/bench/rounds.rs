@@ -111,7 +111,7 @@ fn turn(
 }
 
 impl Samples {
-    /// The samples as CSV, one line for each load, times in ns.
+    /// The samples as CSV, one line for each load, after a line with the names of the columns; times in ns.
     pub(crate) fn csv(&self) -> String {
         let mut text = "tool,turn,clients,connects,elapsed,load_cpu,p50,p99,tool_cpu\n".to_owned();
         for Sample { tool, turn, clients, load, tool_cpu } in &self.loads {

@@ -72,7 +72,7 @@ impl Tool {
         }
     }
 
-    /// The Debian package that has the tool; `tracer` if the tool is tracer itself, or none.
+    /// The Debian package that has the tool; `tracer` for tracer itself and for [`Tool::None`], which need no package.
     pub(crate) fn package(self) -> &'static str {
         match self {
             Self::None | Self::Default | Self::All => "tracer",
@@ -146,9 +146,9 @@ pub(crate) struct Ended {
 }
 
 impl Running {
-    /// Starts the tool, and waits until it is attached and idle (at most [`REST_LIMIT`] for the latter; a tool that is still busy
-    /// then is no error). Removes the recording of an earlier run. Fails for [`Tool::None`], if the tool cannot be run or ends,
-    /// or if it is not attached within [`START_LIMIT`].
+    /// Starts the tool, and waits until it is attached and idle (at most 10 s for the latter: [`Self::rest`]). Removes the
+    /// recording of an earlier run. Fails for [`Tool::None`], if the tool cannot be run or ends, or if it is not attached within
+    /// 30 s ([`START_LIMIT`]).
     pub(crate) fn start(tool: Tool, programs: &Programs) -> Result<Self> {
         let recording = programs.scratch.join("events.jsonl");
         let stdout = programs.scratch.join("stdout");
@@ -193,8 +193,8 @@ impl Running {
         }
     }
 
-    /// Waits until the tool has processed what it has seen and is idle, at most [`REST_LIMIT`]; a tool that is still busy then is
-    /// no error. Fails if the tool has ended.
+    /// Waits until the tool has processed what it has seen and is idle (it used less than 2 % of a CPU for 200 ms), at most 10 s
+    /// ([`REST_LIMIT`]); a tool that is still busy then is no error. Fails if the tool has ended.
     pub(crate) fn rest(&self) -> Result<()> {
         let deadline = Instant::now() + REST_LIMIT;
         let mut before = process::cpu_ns(self.pid())?;
@@ -208,8 +208,8 @@ impl Running {
         }
     }
 
-    /// Ends the tool as Ctrl-C would, and reads what it wrote. Fails if it does not end within [`STOP_LIMIT`], or if it should
-    /// print each connection and wrote at most two lines.
+    /// Ends the tool as Ctrl-C would, and reads what it wrote. Fails if it does not end within 15 s ([`STOP_LIMIT`]), or if it
+    /// should print each connection and wrote at most two lines; its exit code is not looked at.
     pub(crate) fn stop(mut self) -> Result<Ended> {
         exec::output(Command::new("kill").args(["-INT", &self.pid().to_string()]))?;
         let deadline = Instant::now() + STOP_LIMIT;

@@ -3,7 +3,7 @@
 /// Addresses of archives, in the order in which to try them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Archives {
-    /// Those with a suite that has the name of a release.
+    /// Those with a suite that has the name of a release; first those that have a suite `NAME-updates`, too.
     pub(crate) main: Vec<String>,
     /// Those with a suite `NAME-security`.
     pub(crate) security: Vec<String>,

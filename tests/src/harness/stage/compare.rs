@@ -71,8 +71,9 @@ pub(super) fn calls(expected: &BTreeMap<Tuple, Expected>, outcome: Option<&Outco
 }
 
 /// The tuples in which a tracer differs from the kernel or from what the workload expects, or opened − released is not the number
-/// of ports in use, a line each; empty if there are none. The opened ports, and the failures of each cause, may differ from
-/// what the workload expects by up to `unseen`.
+/// of ports in use, a line each; empty if there are none. What `expected` does not have is compared with the kernel only. The
+/// opened ports, the failures of each cause and the ends of connections ([`Uses::are`](crate::harness::tracer::watch::Uses::are))
+/// may differ from what the workload expects by up to `unseen` each.
 pub(super) fn against_tracer(
     table: &Table,
     expected: &BTreeMap<Tuple, Expected>,

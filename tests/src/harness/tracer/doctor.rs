@@ -224,6 +224,7 @@ pub fn doctor_of(recordings: &[&Path]) -> Result<Diagnosis> {
 }
 
 /// Runs [`doctor`] for the namespaces with these names in /run/netns; without names, for those that doctor finds by itself.
+/// Errors as of [`doctor`].
 pub fn doctor_of_names(names: &[String], options: &[&str]) -> Result<Diagnosis> {
     let mut command = command(&["doctor", "-o", "json"])?;
     for name in names {

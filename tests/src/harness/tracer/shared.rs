@@ -45,9 +45,9 @@ pub fn watch(backend: &str) -> Result<Shared> {
     Ok(shared)
 }
 
-/// Ends the shared tracers one after the other by SIGINT. Each must end with exit code 0; after one that does not, the others are
-/// killed. If all ended so, closes the namespaces that were kept for them. Drift is no error here but is in [`drifts`]: in a
-/// guest, some is expected.
+/// Ends the shared tracers one after the other by SIGINT, except those that a stage still uses. Each must end with exit code 0;
+/// after one that does not, the others are killed. If all ended so, closes the namespaces that were kept for them. Drift is no
+/// error here but is in [`drifts`]: in a guest, some is expected.
 pub fn stop() -> Result<()> {
     let all = std::mem::take(&mut *running());
     let ended = all.into_iter().try_for_each(|(backend, shared)| {

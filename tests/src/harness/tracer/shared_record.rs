@@ -56,9 +56,10 @@ pub fn begin(backend: &str, netns: &NetNs) -> Result<Part> {
     Ok(Part { backend: backend.to_owned(), file, first, begin, missed, netns: netns.inum() })
 }
 
-/// Ends the recorder of this backend by SIGINT, if it runs. Its exit code must be 0, every line valid, and none missing; nothing
-/// may be lost except by `events_limited`, and the totals must add up. If no other recorder and no shared tracer runs any more,
-/// closes the namespaces that are kept for them.
+/// Ends the recorder of this backend by SIGINT, if it runs; else does nothing. Its exit code must be 0, every line valid, and
+/// none missing; nothing may be lost except by `events_limited`; the totals must add up, and have each failure that has a line,
+/// of which there must be at least one. If no other recorder and no shared tracer runs any more, closes the namespaces that are
+/// kept for them.
 pub fn stop(backend: &str) -> Result<()> {
     let Some(record) = running().remove(backend) else { return Ok(()) };
     let recording = record.stop();

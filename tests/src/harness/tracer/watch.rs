@@ -117,8 +117,8 @@ pub struct Reading {
 
 impl Reading {
     /// Fails if the ledger was corrected although the kernel skipped no hook: then tracer's hooks have not seen something that
-    /// only the comparison with sock_diag found. Never fails where the kernel does not count all skipped hooks
-    /// ([`probe::counts_all_missed`]).
+    /// only the comparison with sock_diag found. Never fails for that where the kernel does not count all skipped hooks
+    /// ([`probe::counts_all_missed`]). Fails, too, if the ledger was corrected and the reading has no loss `hook_missed`.
     pub fn assert_no_drift(&self) -> Result<()> {
         let drifted =
             self.drift > 0 && self.lost("hook_missed")? == 0 && probe::counts_all_missed();
