@@ -89,7 +89,8 @@ fn run(netns: &NetNs, program: &str, arguments: &[&str]) -> Result<Ended> {
     netns.run(|| tracer::run(&mut command, LIMIT))
 }
 
-/// A namespace without any address but those of `lo`.
+/// nginx accepts what `tracer advise nginx` prints for each pool of [`POOL`], with exit code 0 and without a warning, in a
+/// namespace that has none of these addresses. For [`SERVERS`], it prints lines for three locations.
 fn nginx_accepts() -> Result<()> {
     let netns = NetNs::new()?;
     let folder = tempfile::tempdir()?;
@@ -113,7 +114,7 @@ fn nginx_accepts() -> Result<()> {
     Ok(())
 }
 
-/// The proxy with its four addresses, towards an upstream at once.
+/// The proxy with its four addresses, which `ip` added by the lines of `tracer advise ip`, and an upstream that answers at once.
 fn scene() -> Result<Scene> {
     let scene = Scene::new(100, "location / { return 200 'ok'; }")?;
     let batch = scene.folder.path().join("addresses");
@@ -141,7 +142,8 @@ fn sources(scene: &Scene) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Under a load that would use up the 100 ports of one address within a second, each address is used and no connect() fails.
+/// nginx with the advised lines: under a load that would use up the 100 ports of one address within a second, each of the four
+/// addresses is used and no connect() fails.
 fn nginx_uses() -> Result<()> {
     let scene = scene()?;
     let to = format!("{UPSTREAM}:{UPSTREAM_PORT}");
@@ -164,6 +166,8 @@ fn nginx_uses() -> Result<()> {
 const DEFAULTS: &str =
     "defaults\n mode http\n timeout connect 5s\n timeout client 10s\n timeout server 10s\n";
 
+/// haproxy accepts what `tracer advise haproxy` prints for each pool of [`POOL`], with exit code 0 and without a warning, in a
+/// namespace that has none of these addresses.
 fn haproxy_accepts() -> Result<()> {
     let netns = NetNs::new()?;
     let folder = tempfile::tempdir()?;
@@ -180,6 +184,8 @@ fn haproxy_accepts() -> Result<()> {
     Ok(())
 }
 
+/// haproxy with the advised lines: under a load that would use up the 100 ports of one address within a second, each of the four
+/// addresses is used, and haproxy logs no connect() and no bind() that failed.
 fn haproxy_uses() -> Result<()> {
     let scene = scene()?;
     let to = format!("{UPSTREAM}:{UPSTREAM_PORT}");
@@ -207,6 +213,8 @@ fn haproxy_uses() -> Result<()> {
     Ok(())
 }
 
+/// squid accepts what `tracer advise squid` prints for each pool of [`POOL`] and three kinds of `--to`, with exit code 0 and
+/// without an error.
 fn squid_accepts() -> Result<()> {
     let netns = NetNs::new()?;
     let folder = tempfile::tempdir()?;
@@ -238,7 +246,9 @@ fn settings(netns: &NetNs) -> Result<Vec<String>> {
     netns.run(|| names.iter().map(|name| read(name)).collect())
 }
 
-/// A service listens on a port that the wider range has: it is reserved.
+/// sysctl(8) sets what `tracer advise sysctl` prints: a range from 10240 to 65535, in which the port of a listening service is
+/// reserved, too, tcp_tw_reuse 1 and tcp_timestamps 1. After that, there is nothing more to advise; and the two commands in the
+/// comments restore all four settings.
 fn sysctls() -> Result<()> {
     let netns = NetNs::new()?;
     netns.sysctl("ipv4/tcp_timestamps", "0")?;
@@ -283,6 +293,9 @@ fn addresses(netns: &NetNs) -> Result<Vec<String>> {
         .collect())
 }
 
+/// `ip -batch` adds the addresses of the pool that the host does not have yet, as `tracer advise ip` prints them: deprecated, so
+/// that the kernel still chooses the first one. After that, there is nothing more to add; and the same lines with `delete`
+/// restore what was there.
 fn adds_addresses() -> Result<()> {
     let (netns, other) = (NetNs::new()?, NetNs::new()?);
     netns.veth(&["10.2.0.1/24"], &other, &["10.2.0.2/24"])?;

@@ -144,14 +144,16 @@ fn check(process: u32, named: &[(&str, Allowed)], other: &Allowed) -> Result<()>
     Ok(())
 }
 
+/// `tuples --interval`: the thread `netns` has at most the capabilities of [`VISITOR`]; each other thread has CAP_BPF at most,
+/// and `nobody` as its effective user.
 fn of_tuples() -> Result<()> {
     let watch = Watch::start("auto", &[])?;
     check(watch.id(), &[("netns", VISITOR)], &reader(NOBODY))?;
     watch.stop()
 }
 
-/// All threads except `netns` have the effective user who owns the output's folder, as whom the file is opened: root, or another
-/// user. Without an output file, the effective user is `nobody`.
+/// `record`: all threads except `netns` (as in [`of_tuples`]) have CAP_BPF at most, and as their effective user the one who owns
+/// the output's folder, as whom the file is opened: root, or another user. Without an output file, it is `nobody`.
 fn of_record() -> Result<()> {
     let record = Record::start("auto", &[])?;
     check(record.process.id(), &[("netns", VISITOR)], &reader(0))?;
@@ -166,13 +168,15 @@ fn of_record() -> Result<()> {
     end(&mut process)
 }
 
-/// `top` stays root, because only root can read the agents' state files.
+/// `top` stays root, because only root can read the agents' state files; its threads have the capabilities of [`of_tuples`].
 fn of_top() -> Result<()> {
     let mut process = printing(&mut command(&["top", "-b", "-i", "0.2", "-o", "json"])?)?;
     check(process.id(), &[("netns", VISITOR)], &reader(0))?;
     end(&mut process)
 }
 
+/// The agent of `spread`: `netns` has at most the capabilities of [`VISITOR`]; `keeper` and `output` have CAP_BPF at most, and
+/// `nobody` as their effective user; all others have at most what [`ATTACHER`] allows, as root.
 fn of_spread() -> Result<()> {
     let rule = Rule::new();
     let cgroup = Cgroup::new(rule.name())?;

@@ -82,7 +82,8 @@ fn end(mut process: Process, held: Option<&Held>, what: &[&str], code: i32) -> R
     Ok(stderr)
 }
 
-/// The threads that read sockets in namespaces are stopped: the end must not wait for each of the four namespaces.
+/// The threads that read sockets in namespaces are stopped: each of [`COMMANDS`] must end within a second ([`SOON`]) with exit
+/// code 0, and not wait for each of the four namespaces.
 fn namespace_that_does_not_answer() -> Result<()> {
     let mut stages = (0..4).map(|_| Stage::new(&[])).collect::<Result<Vec<_>>>()?;
     let mut pairs = Vec::new();
@@ -100,7 +101,8 @@ fn namespace_that_does_not_answer() -> Result<()> {
     Ok(())
 }
 
-/// The thread that does the work is stopped: the program ends with exit code 1, and its error says that lines are lost.
+/// The thread that does the work is stopped: each of [`COMMANDS`] ends within a second with exit code 1, and its error says that
+/// lines are lost.
 fn work_that_hangs() -> Result<()> {
     for arguments in COMMANDS {
         let process = start(arguments)?;

@@ -168,7 +168,8 @@ fn backend_that_cannot_run(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The output is in a folder that does not exist: `record` fails within 5 s (longer in a guest), before it attaches anything.
+/// The output is in a folder that does not exist: `record` fails within 5 s (longer in a guest) with exit code 1 and the path,
+/// before it attaches anything.
 fn output_in_missing_folder() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("missing/events.jsonl");
@@ -200,6 +201,8 @@ fn nothing_is_attached_for(path: &str) -> Result<()> {
 /// The log message at -v when the program has attached; the name of the backend follows.
 const ATTACHED: &str = "attached: the backend is ";
 
+/// The output is on a read-only file system: `record` fails with exit code 1, the path and the reason, before it attaches
+/// anything.
 fn output_in_read_only_folder() -> Result<()> {
     let disk = mounts::SmallDisk::new(64)?;
     disk.make_read_only()?;
@@ -210,7 +213,7 @@ fn output_in_read_only_folder() -> Result<()> {
     nothing_is_attached_for(path)
 }
 
-/// Without BTF no backend can run, chosen by name or not.
+/// Without BTF no backend can run, chosen by name or not: exit code 69, and the error has all backends and the missing file.
 fn no_type_information() -> Result<()> {
     for backend in ["auto", "tracepoint"] {
         let ended = mounts::with_bare_sys(|| {
@@ -223,7 +226,8 @@ fn no_type_information() -> Result<()> {
     Ok(())
 }
 
-/// cgroup2 is not mounted, and the program does not have the capability to mount it: the error has the command that mounts it.
+/// cgroup2 is not mounted, and the program does not have the capability to mount it: exit code 69, and the error has the command
+/// that mounts it. For a user without privileges, exit code 77 and the capabilities.
 fn no_cgroup_hierarchy() -> Result<()> {
     for command in [&["tuples", "--once"][..], &["record", "--duration", "1"]] {
         let ended = mounts::with_bare_sys(|| {
@@ -238,7 +242,8 @@ fn no_cgroup_hierarchy() -> Result<()> {
     says(&ended, &[NO_PRIVILEGE], &["CAP_BPF"])
 }
 
-/// With the three capabilities that it needs, `record` works, and `degraded` names the others.
+/// With the three capabilities that it needs, `record` sees all of five connections, and `degraded` names the others that it
+/// would use.
 fn three_capabilities() -> Result<()> {
     // Up to Linux 5.10 the memory of BPF maps counts against this limit, and raising it takes a fourth capability.
     let none = Rlimit { current: None, maximum: None };
@@ -268,6 +273,7 @@ fn three_capabilities() -> Result<()> {
     Ok(())
 }
 
+/// A user without privileges gets exit code 77 and the names of capabilities that are missing.
 fn without_privileges() -> Result<()> {
     says(&run_as_nobody(&["tuples", "--once"])?, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])
 }
@@ -318,12 +324,13 @@ fn run_copy_as_nobody(
     tracer::run(&mut command, START_LIMIT)
 }
 
-/// `ip netns exec` hides cgroup2, bpffs and tracefs: as root, tracer works without them.
+/// `ip netns exec` hides cgroup2, bpffs and tracefs: as root, tracer works without them, and counts three connections.
 fn under_a_bare_sys() -> Result<()> {
     counts_pairs(|| Ok(()))
 }
 
-/// On a hardened host only root can enter /sys/devices, and tracer's threads are not root any more when they read it.
+/// On a hardened host only root can enter /sys/devices, and tracer's threads are not root any more when they read it: tracer
+/// counts three connections nevertheless.
 fn only_root_gets_into_sys() -> Result<()> {
     counts_pairs(mounts::close_devices)
 }

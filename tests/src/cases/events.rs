@@ -42,9 +42,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The tests that share one recording of this backend, and last the test that ends the recording. So the recording of one backend
-/// ends before that of the next one starts: in a guest, a start takes several times as long while a shared tracer runs and the
-/// namespaces that are kept for it exist.
+/// The tests that share one recording of this backend, and last the one that ends it, before the next backend's starts: in a
+/// guest, a start takes several times as long while a shared tracer runs and the namespaces kept for it exist.
 fn of_a_shared_recording(plan: &Plan, backend: &str) -> Vec<Case> {
     let tests: &[BackendTest] = &[
         ("one_connection", one_connection),
@@ -196,6 +195,7 @@ fn time_wait_release(backend: &str) -> Result<()> {
     Ok(())
 }
 
+/// Eight connect() calls of three causes fail: each has an event with the cause, errno, tuple and thread; without a port, counts.
 fn failures(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;

@@ -78,6 +78,7 @@ fn refuse(stage: &Stage, comm: &std::ffi::CStr, peer: &str, count: usize) -> Res
     })
 }
 
+/// `--comm` passes the calls of threads with exactly this name: five events, and none of a thread whose name only begins with it.
 fn comm(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let events = recorded(backend, &stage, &["--comm", "flt-wanted"], true, || {
@@ -92,6 +93,7 @@ fn comm(backend: &str) -> Result<()> {
     Ok(())
 }
 
+/// `--pid` passes the five calls of that process, and none of another one in the same namespace.
 fn pid(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let mut helper = stage.netns.run(|| Helper::spawn(&["try", "10.1.0.1:7999", "5"]))?;
@@ -109,7 +111,8 @@ fn pid(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Only events of the cgroup pass. Each event has the cgroup's path and, as its container id, the last part of that path.
+/// `--cgroup` passes the five calls of the process in that cgroup only. Each event has the cgroup's path and, as its container
+/// id, the last part of that path.
 fn cgroup(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let cgroup = Cgroup::container()?;
@@ -133,6 +136,7 @@ fn cgroup(backend: &str) -> Result<()> {
     Ok(())
 }
 
+/// `--netns` with an inode number passes the five calls in that namespace, and none in another one.
 fn netns(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let other = Stage::new(&[])?;
@@ -145,7 +149,7 @@ fn netns(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// `--netns` with the name in /run/netns, and with a path. Each event has the name.
+/// `--netns` with the name in /run/netns, and with a path, passes the five calls in that namespace only. Each event has the name.
 fn netns_by_name_and_path(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let other = Stage::new(&[])?;
@@ -165,6 +169,7 @@ fn netns_by_name_and_path(backend: &str) -> Result<()> {
     Ok(())
 }
 
+/// `-6` passes the three calls to an IPv6 address, and none to an IPv4 address.
 fn ipv6(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let inum = stage.netns.inum().to_string();
@@ -179,7 +184,8 @@ fn ipv6(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// `tracer tuples` shows the rows that pass, with the name of their namespace.
+/// `tracer tuples` with a filter of destinations shows only the row that passes, of two, with four ports in use and the name of
+/// its namespace.
 fn rows_of_tuples(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let name = format!("tracer-test-rows-{}", std::process::id());

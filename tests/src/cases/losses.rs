@@ -97,8 +97,8 @@ fn lost(recording: &Recording, reason: &str) -> Result<u64> {
     Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
 }
 
-/// The tracer is stopped (SIGSTOP) while more events come than its small ring has room for: the events that find no room are
-/// counted as `event_ring_full`.
+/// The tracer is stopped (SIGSTOP) while 500 connections make more events (at least three each) than its ring of 64 KiB has room
+/// for: the events that find no room are counted as `event_ring_full`, and the totals add up.
 fn ring_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -264,6 +264,7 @@ fn disk_full() -> Result<()> {
     Ok(())
 }
 
+/// The reader of stdout closes the pipe while `record` writes events: it ends with exit code 0.
 fn record_into_a_closed_pipe() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -273,6 +274,7 @@ fn record_into_a_closed_pipe() -> Result<()> {
     ends_quietly(process)
 }
 
+/// The reader of stdout closes the pipe while `tuples --interval` runs: it ends with exit code 0.
 fn tuples_into_a_closed_pipe() -> Result<()> {
     let (process, stdout, _) = piped(&["tuples", "--interval", "0.1", "-o", "json"])?;
     drop(stdout);

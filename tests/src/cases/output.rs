@@ -128,6 +128,7 @@ fn follows_on(oldest_first: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// `--rotate 64K --keep 2`: there are three files, the two older ones of 64 to 128 KiB, and no line is lost between them.
 fn rotated() -> Result<()> {
     let folder = record_rotating("events.jsonl", &[], "events.jsonl.2")?;
     let expected = ["events.jsonl", "events.jsonl.1", "events.jsonl.2"];
@@ -153,6 +154,7 @@ fn folder_of_another() -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
+/// In a folder of another user, rotated files belong to that user with mode 0600, and no line is lost between them.
 fn rotated_for_another() -> Result<()> {
     let folder = record_rotating_in(folder_of_another()?, "ev.jsonl", &[], "ev.jsonl.2")?;
     let oldest_first = ["ev.jsonl.2", "ev.jsonl.1", "ev.jsonl"];
@@ -226,8 +228,9 @@ fn tricks() -> Result<()> {
     follows_on(&[lie::file(moved.join("first"))?, lie::file(moved.join("ev.jsonl"))?])
 }
 
-/// What would fail later is reported at the start: a file that the folder's owner may not write to, and a rotation in a folder
-/// that the owner may not change, are errors; without rotation such a folder is a warning, as reopening the file would fail.
+/// What would fail later is reported at the start: a file that the folder's owner may not write to (exit code 1), and a rotation
+/// in a folder that the owner may not change (78), are errors; without rotation such a folder is a warning, as reopening the file
+/// would fail.
 fn refused_folders() -> Result<()> {
     let folder = folder_of_another()?;
     let file = folder.path().join("ev.jsonl");
@@ -247,6 +250,7 @@ fn refused_folders() -> Result<()> {
     Ok(())
 }
 
+/// `--compress zstd` with rotation: there are three files, each of which zstd(1) reads, and no line is lost between them.
 fn compressed() -> Result<()> {
     let more = ["--compress", "zstd"];
     let folder = record_rotating("events.jsonl.zst", &more, "events.jsonl.2.zst")?;
@@ -274,7 +278,8 @@ fn terminal() -> Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(near), OwnedFd::from_raw_fd(far)) })
 }
 
-/// While the lines go to a file, stderr on a terminal has the number of events, their rate, and losses.
+/// While the lines go to a file, stderr on a terminal has the number of events (at least the 50 of this test), their rate, and
+/// losses.
 fn progress_on_a_terminal() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -310,6 +315,7 @@ fn progress_on_a_terminal() -> Result<()> {
     Ok(())
 }
 
+/// While the lines go to a file, nothing is on stdout, nor on stderr if that is a pipe.
 fn quiet_when_piped() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut command = command(&["record", "--events", "all", "--duration", "2", "--output"])?;

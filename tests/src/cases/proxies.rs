@@ -63,8 +63,9 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Makes the namespaces, and starts the upstream. `ports`: how many source ports the proxy has, from 40000 on. `serve`: nginx
-    /// directives for the upstream's `server` block. An error if nginx does not start.
+    /// Makes the namespaces, and starts the upstream. `ports`: how many source ports the proxy has, from 40000 on (1 to 25,536:
+    /// the kernel refuses other ranges). `serve`: nginx directives for the upstream's `server` block. An error if nginx does not
+    /// start.
     pub(crate) fn new(ports: u64, serve: &str) -> Result<Self> {
         let proxy = NetNs::new()?;
         let upstream_netns = NetNs::new()?;

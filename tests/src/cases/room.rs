@@ -40,8 +40,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 /// Number of random operations before each comparison.
 const OPERATIONS: u64 = 60;
 
-/// Random operations and comparisons, in turn. The seed is CLOCK_MONOTONIC in ns, unless `TRACER_TEST_SEED` has the seed of a run
-/// to repeat.
+/// Two rounds in a guest, six on the host: after each 60 random operations, the room must be what the kernel grants. The seed is
+/// CLOCK_MONOTONIC in ns, unless `TRACER_TEST_SEED` has the seed of a run to repeat.
 fn mixes(backend: &str) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,

@@ -70,9 +70,9 @@ fn delegated() -> Result<()> {
 const NO_MOUNTS: &str =
     "for at in $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo); do umount -l $at; done";
 
-/// A tracer in a cgroup namespace sees the host's connections, because it finds the host's cgroup root by its mounts or by
+/// A tracer in a cgroup namespace sees the host's five connections, because it finds the host's cgroup root by its mounts or by
 /// process 1. If neither leads to that root, `degraded` in the recording says so, and `tracer spread` refuses to take all
-/// processes.
+/// processes (exit code 78), and attaches nothing.
 fn namespace() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -36,8 +36,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 }
 
 /// 1,500 threads call connect(), each up to 100 times a second, while a victim in another namespace runs out of ports in one
-/// tuple, and opens and closes connections in another. The table of attempts has 128 entries. Every event of the victim's
-/// failures must be complete, and the victim's rows exact.
+/// tuple, and opens and closes connections in another. The table of attempts has 128 entries. Each of the victim's failures must
+/// have a complete event, its rows must be exact, no call may be lost as `attempts_full`, and drift must be 0.
 fn threads() -> Result<()> {
     const PORTS: usize = 1000;
     const AT_ONCE: u64 = 100;

@@ -18,7 +18,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 
 /// An outsider, which is not in the rule's cgroup, makes every address of the pool look broken, each towards a port of its own
 /// that the rule does not name: there, 10 connections a second from the address time out, while those from the other addresses
-/// are established. No address may be left out.
+/// are established. No address may be left out, and the rule's own connections must use all addresses, each for more than an
+/// eighth.
 fn nobody_is_expelled() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -48,7 +48,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 }
 
 /// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer: a program that opens the
-/// FIFO may wait forever. A running tracer must go on with its readings, and others must start.
+/// FIFO may wait forever. A running tracer must make five more readings within 10 s, and two others must start and end with exit
+/// code 0.
 fn fifos() -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
@@ -211,8 +212,9 @@ fn record_stats(file: &Path) -> Result<Process> {
     Process::spawn(&mut command)
 }
 
-/// While a tracer starts, an outsider sends it forged sock_diag answers in the outsider's own namespace: none may be in the
-/// ledger, the tracer's sockets must refuse them, and a victim's connections must be counted exactly.
+/// While a tracer starts, an outsider sends it 400,000 times forged sock_diag answers in the outsider's own namespace: none may
+/// be in the ledger, the tracer's sockets may take 10 of them at most, a victim's 20 connections must be counted exactly, and the
+/// tracer may take less than 128 MiB.
 fn forged_answers() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

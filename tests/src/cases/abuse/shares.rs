@@ -144,8 +144,8 @@ fn connections() -> Result<()> {
     watch.stop()
 }
 
-/// An outsider binds more ports, in its own namespace, than the table of bound ports has entries: the victim's capacity must be
-/// right.
+/// An outsider binds 600 ports in its own namespace, more than the table of bound ports has entries (512). The victim binds 20
+/// ports of a range of 1,000: within 10 s its capacity must be 980, and ports of the outsider must be counted as lost.
 fn bound() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
@@ -222,8 +222,8 @@ fn spread_after_each(mut act: impl FnMut(&mut Outsider, u16) -> Result<()>) -> R
     host.rule.check_nothing_left()
 }
 
-/// An outsider binds a port for a moment at each of 4,200 addresses: with `--rebind`, no bind() may be moved to an address of
-/// the pool that has no port left.
+/// An outsider binds a port for a moment at each of 4,200 addresses, and all ports of the pool's second address are bound: with
+/// `--rebind`, each of 50 bind() calls must succeed, and be moved to the first address of the pool, which has ports left.
 fn full_address() -> Result<()> {
     let host = Host::new()?;
     let spread = host.spread(&POOL[..2], &["--rebind"])?;

@@ -25,8 +25,9 @@ const CALLS: &str = "open,openat,openat2,creat,execve,execveat,connect,sendto,se
     renameat2,mkdir,mkdirat,rmdir,mknod,mknodat,symlink,symlinkat,link,linkat,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,\
     truncate,ftruncate,setxattr,fsetxattr,mount,umount2,kill,tkill,tgkill,pidfd_send_signal,ptrace";
 
-/// Runs doctor under strace where a HAProxy with a statistics socket runs, and an nginx: each call must be one of those that read
-/// only.
+/// Runs doctor under strace where a HAProxy with a statistics socket runs, whose source address is not on the host: doctor finds
+/// that (`bad_source`), and makes its window. It must run no other program, and each of its calls must be one of those that read
+/// only ([`is_allowed`]).
 pub(super) fn reads_only() -> Result<()> {
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
     let folder = scene.folder.path();

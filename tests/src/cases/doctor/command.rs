@@ -51,7 +51,9 @@ pub(super) fn exit_codes() -> Result<()> {
     Ok(())
 }
 
-/// A user without privileges sees that his own namespace is full, and never that it is healthy if the window is missing.
+/// A user without privileges sees that their own namespace is full (exit code 2, `ports_exhausted`). If it is not full, and the
+/// window cannot be made, because CAP_BPF is missing, the verdict is `unknown` (exit code 3), never `healthy`; with `--window 0`
+/// the exit code is 0, and the check `namespaces` is not made.
 pub(super) fn without_privileges() -> Result<()> {
     let edge = Edge::new(20)?;
     let found = doctor_of_nobody(&edge.here, &["--window", "0"])?;
@@ -69,8 +71,8 @@ pub(super) fn without_privileges() -> Result<()> {
     Ok(())
 }
 
-/// Two runs at the same time have the same diagnosis, and nothing is pinned after them (in a guest; on the host, other rules may
-/// have pins).
+/// Two runs at the same time have the same diagnosis (exit code 1, `ports_exhausted`: 41 of 50 ports are in use), and nothing is
+/// pinned after them (in a guest; on the host, other rules may have pins).
 pub(super) fn leaves_nothing_behind() -> Result<()> {
     let edge = Edge::new(50)?;
     let _held = edge.open(41)?;

@@ -74,8 +74,8 @@ impl Load {
 }
 
 impl Edge {
-    /// A host with this many source ports, at least one, from 40000 on, and its upstream. An error if one of the namespaces
-    /// cannot be made.
+    /// A host with this many source ports, from 1 to 25,536 (not checked), from port 40000 on, and its upstream. An error if one
+    /// of the namespaces cannot be made.
     pub(in crate::cases) fn new(ports: u16) -> Result<Self> {
         let (here, there) = (NetNs::new()?, NetNs::new()?);
         here.veth(&[HERE], &there, &[THERE])?;

@@ -40,8 +40,8 @@ fn request(scene: &Scene) -> Result<String> {
     })
 }
 
-/// nginx has `proxy_bind` with an address that this host does not have: requests fail. After the command that doctor prints, they
-/// succeed.
+/// nginx has `proxy_bind` with an address that this host does not have: requests fail (500), and doctor finds `bad_source`,
+/// measured, with that address. After the first command that it prints, requests succeed (200).
 pub(super) fn nginx_without_its_source() -> Result<()> {
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
     let http = format!(
@@ -69,7 +69,8 @@ pub(super) fn nginx_without_its_source() -> Result<()> {
     Ok(())
 }
 
-/// nginx has fewer descriptors than clients: doctor finds `descriptors`, and no lack of ports.
+/// nginx may have 64 descriptors, and 74 clients connect: doctor finds `descriptors`, critical, of that process, with lines of
+/// its log, and no lack of ports.
 pub(super) fn nginx_without_descriptors() -> Result<()> {
     const LIMIT: u64 = 64;
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;

@@ -105,8 +105,8 @@ fn run(runs: Runs, netns: &NetNs, window: &str) -> Result<Diagnosis> {
     diagnosis(&netns.run(|| tracer::run(command, Place::get().limit(LIMIT)))?)
 }
 
-/// Each of [`USERS`] gets the same verdict about a full namespace. About an idle one, users who cannot watch get exit code 3, the
-/// reason, and what they need.
+/// Each of [`USERS`] gets the same verdict about a full namespace: exit code 2 and `ports_exhausted`, of 20 ports. About an idle
+/// one, users who can watch get exit code 0; those who cannot get exit code 3, the reason, and what they need.
 pub(super) fn same_verdict_or_the_reason() -> Result<()> {
     let (full, idle) = (Edge::new(20)?, Edge::new(20_000)?);
     full.leave_time_waits(20)?;
@@ -146,8 +146,8 @@ pub(super) fn same_verdict_or_the_reason() -> Result<()> {
     Ok(())
 }
 
-/// Root of a user namespace looks at the network namespace that belongs to it. Another one of the host, whose name it sees, it
-/// cannot enter: doctor says so.
+/// Root of a user namespace looks at the network namespace that belongs to it, and gets exit code 0. Another one of the host,
+/// whose name it sees, it cannot enter: the check `namespaces` is then not made, because of the user namespace.
 pub(super) fn root_of_a_container() -> Result<()> {
     let other = NetNs::new()?;
     let _name = other.name(&format!("closed-{}", std::process::id()))?;

@@ -52,8 +52,8 @@ fn why(finding: &Finding) -> Result<&str> {
     finding.why.as_deref().with_context(|| format!("no why: {finding:?}"))
 }
 
-/// nginx closes first, because its upstream has HTTP/1.1 and no `keepalive`: doctor names the line of the configuration, and what
-/// to add there.
+/// nginx closes first, because its upstream has HTTP/1.1 and no `keepalive`: in `ports_exhausted` (exit code 2) and
+/// `closes_first`, doctor names nginx, the upstream, the line of the configuration, and `keepalive` as what to add there.
 pub(super) fn nginx_closes_first() -> Result<()> {
     let (found, place) = of_nginx(1_000, &one_server(), NEW)?;
     ensure!(found.exit == 2, "{found:?}");
@@ -104,8 +104,8 @@ pub(super) fn nginx_with_old_defaults() -> Result<()> {
     Ok(())
 }
 
-/// nginx's log says that servers of an upstream failed, although this host had no port: doctor says so, as a consequence of
-/// `ports_exhausted`.
+/// nginx's log says that servers of an upstream failed, although this host had no port: doctor finds `blamed_upstream`, inferred
+/// from lines of the log, as a consequence of `ports_exhausted`, which it finds only once.
 pub(super) fn blamed_upstream() -> Result<()> {
     let (found, _) = of_nginx(200, &one_server().repeat(2), NEW)?;
     table::check("blamed_upstream", &found)?;
@@ -139,8 +139,8 @@ fn start_haproxy(scene: &Scene, backend: &str) -> Result<(Process, String)> {
     Ok((haproxy, config.to_str().context("path is not UTF-8")?.to_owned()))
 }
 
-/// HAProxy resets its connections to servers: its ports are held by those that are open, and no finding about HAProxy names
-/// TIME_WAIT.
+/// HAProxy resets its connections to servers: its ports are held by those that are open. Doctor finds `ports_exhausted` with
+/// failed calls and the line of the server, not `closes_first`, and no finding about HAProxy names TIME_WAIT or tcp_tw_reuse.
 pub(super) fn haproxy_at_its_limit() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let root = folder.path().to_str().context("path is not UTF-8")?;
@@ -161,8 +161,8 @@ pub(super) fn haproxy_at_its_limit() -> Result<()> {
     Ok(())
 }
 
-/// HAProxy's configuration has a source address that no interface has: doctor finds `bad_source`, with the line. With
-/// `ip_nonlocal_bind`, by which the address can be bound, it does not.
+/// HAProxy's configuration has a source address that no interface has: doctor finds `bad_source` (exit code 2), with the address
+/// and the line. With `ip_nonlocal_bind`, by which the address can be bound, it does not.
 pub(super) fn haproxy_without_its_source() -> Result<()> {
     let scene = Scene::new(1_000, "location / { return 200 'ok'; }")?;
     let (_haproxy, config) = start_haproxy(&scene, " source 10.2.0.77\n")?;
@@ -178,8 +178,8 @@ pub(super) fn haproxy_without_its_source() -> Result<()> {
     Ok(())
 }
 
-/// Without a window, a log (`--log`) is the only witness of failures that are over. A line of 5 s ago counts, one of an hour ago
-/// does not; a log that does not exist is a check that was not made.
+/// Without a window, a log (`--log`) is the only witness of failures that are over. A line of 5 s ago counts (`ports_exhausted`,
+/// inferred, exit code 2), one of an hour ago does not (exit code 0); a log that does not exist is a check that was not made.
 pub(super) fn log_that_is_named() -> Result<()> {
     let netns = NetNs::new()?;
     let folder = tempfile::tempdir()?;

@@ -36,7 +36,9 @@ pub(super) fn has_rate(found: &Diagnosis, finding: &Finding, load: &Load) -> Res
     Ok(())
 }
 
-/// A full tuple to which programs still connect: how many calls fail, at which rate, and what one address can give.
+/// A full tuple of 100 ports to which programs still connect: doctor finds `ports_exhausted` first (exit code 2), with calls that
+/// failed, the load's rate, 1.5 to 1.67 connections a second as the most that one address can give, and a need of more than one
+/// address.
 pub(super) fn failing_calls() -> Result<()> {
     let edge = Edge::new(100)?;
     edge.leave_time_waits(100)?;
@@ -53,7 +55,8 @@ pub(super) fn failing_calls() -> Result<()> {
     Ok(())
 }
 
-/// More than half of a large range is in use: the half that connect() tries first has no free port.
+/// 4,200 of 8,000 ports are in use, so that the half that connect() tries first has no free port: doctor finds `slow_search`,
+/// critical and measured, with a mean of more than 0.05 ms.
 pub(super) fn first_half_full() -> Result<()> {
     let edge = Edge::new(8_000)?;
     edge.leave_time_waits(4_200)?;
@@ -69,7 +72,8 @@ pub(super) fn first_half_full() -> Result<()> {
     Ok(())
 }
 
-/// No port is held, and yet every call fails.
+/// No port is held, and yet every call fails, because all are reserved: doctor finds `ports_exhausted` (exit code 2), with
+/// capacity and saturation 0.
 pub(super) fn every_port_reserved() -> Result<()> {
     let edge = Edge::new(10)?;
     edge.here.sysctl("ipv4/ip_local_reserved_ports", "40000-40009")?;
@@ -81,7 +85,8 @@ pub(super) fn every_port_reserved() -> Result<()> {
     Ok(())
 }
 
-/// A program binds an address before each connect(), so that ports run out for all destinations together.
+/// A program binds an address before each connect(), so that ports run out for all destinations together: doctor finds
+/// `ports_exhausted` (exit code 2) with bind() calls that failed, and advises `--rebind`.
 pub(super) fn bound_addresses() -> Result<()> {
     let edge = Edge::new(20)?;
     let bound = || -> Result<Sock> {
@@ -121,7 +126,7 @@ pub(super) fn bound_addresses() -> Result<()> {
     Ok(())
 }
 
-/// A load that needs a tenth of its ports is healthy.
+/// A load that needs a tenth of its ports is healthy: no call fails, and the exit code is 0.
 pub(super) fn a_load_that_fits() -> Result<()> {
     let edge = Edge::new(20_000)?;
     let (found, load) = edge.under_load(edge.first(), 30, || doctor(&edge.here, WINDOW))?;

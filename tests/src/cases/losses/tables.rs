@@ -124,8 +124,8 @@ pub(super) fn tuples_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "tuples")?, 100, others)
 }
 
-/// A failure has an event with its cause even if the table of tuples has no room for its row; the event of an exhaustion then has
-/// no `ports.in_use`. What found no room is counted as lost.
+/// A failure has an event with its cause even if the table of 64 tuples has no room for its row; the event of an exhaustion then
+/// has no `ports.in_use`. Of 120 failures, 100 to another destination each, what found no room is counted as lost: 110.
 pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40003")?;
@@ -172,8 +172,8 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The table of tuples is full, and non-blocking calls are refused: the RST comes just before connect() returns, and each failure
-/// must still have an event, with the process and the duration.
+/// The table of 64 tuples is full, and 100 non-blocking calls are refused: the RST comes just before connect() returns, and each
+/// failure must still have an event, with the process and the duration, apart from calls whose hook the kernel skipped.
 pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
     const CALLS: u8 = 100;
     let stage = Stage::new(&[])?;
@@ -208,8 +208,8 @@ pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The table of tuples is full when connections are opened, and does not count all of them: once idle tuples are removed, the
-/// comparison with the kernel adds the missing ports, which is not drift.
+/// The table of tuples is full when 40 connections are opened, and does not count all of them: once idle tuples are removed,
+/// within 40 s, the comparison with the kernel adds the missing ports, which is not drift.
 pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     const PORTS: usize = 40;
     let stage = Stage::new(&[])?;
@@ -239,7 +239,8 @@ pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     watch.stop()
 }
 
-/// Bound ports that found no room in the table are counted as lost; the capacity is too large by exactly that number.
+/// 100 ports are bound, and the table has room for 64: those that found no room are counted as lost; the capacity is too large by
+/// exactly that number.
 pub(super) fn binds_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;

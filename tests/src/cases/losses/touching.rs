@@ -107,7 +107,7 @@ fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
 }
 
 /// Runs for `TRACER_TEST_FORGET_SECONDS` seconds (by default 3): in each turn the noted port has an entry, and at the end SHARES
-/// counts as many entries as TOUCHED has.
+/// counts as many entries as TOUCHED has. In some turn the entry must have been removed, and in some it must have stayed.
 #[expect(clippy::print_stdout, reason = "how much was tried is a result")]
 pub(super) fn race(backend: &str) -> Result<()> {
     let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());

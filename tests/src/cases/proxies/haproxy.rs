@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use super::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, record};
 use crate::harness::process::Process;
 
-/// haproxy's log has as many failures as the tracer's recording; else an error.
+/// haproxy logs at least one failure, as many as the tracer counts, and as many sessions with status 503 and state `SC`.
 pub(super) fn runs_out() -> Result<()> {
     let folder = tempfile::tempdir()?;
     // The upstream limits each response to 20,000 bytes a second, so that a page of 30,000 bytes takes a while.

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, record, start_nginx};
 
-/// nginx's log has as many failures as the tracer's recording; else an error.
+/// nginx logs at least one failure, and as many as the tracer counts.
 pub(super) fn runs_out() -> Result<()> {
     let scene = Scene::new(1000, "location / { return 200 'ok'; }")?;
     let folder = scene.folder.path();

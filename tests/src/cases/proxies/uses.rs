@@ -56,7 +56,8 @@ struct Logged {
     connections: u64,
 }
 
-/// The tracer has, of each way, as many requests and connections as the upstream's log (± 1 %), and the right end closed first.
+/// The tracer has, of each way, as many requests and connections as the upstream's log (± 1 %), and the right end closed first:
+/// with keepalive on, ten requests or more for each connection, otherwise one.
 pub(super) fn counts_requests() -> Result<()> {
     let mut scene = Scene::new(20_000, "return 200 'ok';")?;
     let folder = scene.folder.path().to_owned();

@@ -230,10 +230,10 @@ impl Hall {
     }
 
     /// Waits until the tracer's room (capacity minus ports in use) of every tuple and address in a reading is what the kernel
-    /// grants. Takes [`SETTLED`] at least.
+    /// grants. Takes 1.5 s ([`SETTLED`]) at least.
     ///
     /// # Errors
-    /// A number still differs after [`LIMIT`], or a call failed.
+    /// A number still differs after 8 s (longer in a guest: [`LIMIT`]), or a call failed.
     pub(super) fn compare(&mut self) -> Result<()> {
         let granted = self.granted()?;
         let changed = Instant::now();

@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// A range with a part of the ports of services, where a kubelet runs; with these ports reserved by the printed command, all is
-/// well.
+/// A range that has 68 of the ports of services (30000 to 32767), where a kubelet runs: doctor finds `nodeport_overlap` with that
+/// number; with these ports reserved by the first command that it prints, it finds nothing.
 pub(in crate::cases::doctor) fn nodeport_overlap() -> Result<()> {
     let scene = Scene::new(32_700, 32_899)?.holding(22)?.named("nodeports")?;
     let folder = tempfile::tempdir()?;

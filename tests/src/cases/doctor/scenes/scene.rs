@@ -54,8 +54,8 @@ impl Scene {
         Ok(scene)
     }
 
-    /// A namespace with this many source ports (at least one), from 40000 on, and the server at 10.2.0.2:8081 in another
-    /// namespace, which the scene keeps. Returns the scene and the server's address. Errors as of [`Edge::new`].
+    /// A namespace with this many source ports, from 40000 on, and the server at 10.2.0.2:8081 in another namespace, which the
+    /// scene keeps. Returns the scene and the server's address. Limits and errors as of [`Edge::new`].
     pub(super) fn with_network(ports: u16) -> Result<(Self, SocketAddr)> {
         let Edge { here, there, listener, upstream } = Edge::new(ports)?;
         let mut scene = Self::around(here, upstream, listener);
