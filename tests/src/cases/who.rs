@@ -144,7 +144,7 @@ fn ensure_each_once(recording: &Recording, threads: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The screen has one row for a process, with its older and newer sockets together.
+/// The screen has one row for a process, with its 6 older and 6 newer sockets together.
 fn a_process_is_one_row() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -200,7 +200,8 @@ fn a_unit_where_there_is_no_container(backend: &str) -> Result<()> {
     helper.kill()
 }
 
-/// The same tuple in two namespaces, as in many pods: each row has the name of its namespace, and filters accept that name.
+/// The same tuple in two namespaces, as in many pods: each row has the name of its namespace (with one namespace, the table has
+/// no such column), and filters accept that name.
 fn rows_that_look_alike() -> Result<()> {
     let mut stages = [Stage::new(&[])?, Stage::new(&[])?];
     let mut held = Vec::new();

@@ -188,7 +188,7 @@ fn part_of_a_destination() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// The route to the destination has two next hops: the addresses of both interfaces are taken.
+/// The route to the destination has two next hops: a dry run takes the addresses of both interfaces.
 fn multipath() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("route add 10.5.0.0/16 nexthop via 10.9.0.254 nexthop via 10.3.0.254")?;
@@ -199,6 +199,8 @@ fn multipath() -> Result<()> {
     Ok(())
 }
 
+/// `--dry-run` prints the three addresses of the interface to the servers as taken, all others as passed over, each with the
+/// reason, and the size of the pool.
 fn dry_run() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("addr add 10.8.0.1/32 dev lo")?;
@@ -239,7 +241,7 @@ fn ipv6() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// No route to the destination, or no usable address: an error, and nothing is attached.
+/// No route to the destination, or no usable address: an error (exit code 78) with the reasons, and nothing is attached.
 fn no_route() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("route add unreachable 10.4.0.0/16")?;
@@ -257,8 +259,8 @@ fn no_route() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// Two destinations that are reached over different interfaces: an error, because addresses of one would be used towards the
-/// other.
+/// Two destinations that are reached over different interfaces: an error (exit code 78) that names both, because addresses of one
+/// would be used towards the other.
 fn several_interfaces() -> Result<()> {
     let proxy = Proxy::new()?;
     let arguments = ["--pool", "auto", "--to", "10.3.0.0/24", "10.9.0.0/24", "--on-exit", "keep"];
@@ -268,7 +270,8 @@ fn several_interfaces() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// Named addresses that do not fit the routes are used, with a warning.
+/// Named addresses that do not fit the routes are used, with a warning: in the status, on stderr, and in a dry run, which has
+/// none for an address that fits.
 fn named_addresses() -> Result<()> {
     let proxy = Proxy::new()?;
     let _server = listen(&proxy.servers, "10.3.0.254:7000")?;

@@ -201,7 +201,8 @@ fn quiet(mut status: Status) -> Status {
     status
 }
 
-/// A second agent for a rule fails; the first agent and its rule are as before.
+/// A second agent for a rule fails (exit code 75, with the process id of the first); the first agent and its rule are as before,
+/// and spread all further connections.
 fn second_agent() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -230,6 +231,7 @@ fn second_agent() -> Result<()> {
     nothing_done(&host)
 }
 
+/// `--release` of a rule whose agent runs fails (exit code 75, with the agent's process id), and the rule still spreads.
 fn release_under_a_running_agent() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -241,12 +243,14 @@ fn release_under_a_running_agent() -> Result<()> {
     nothing_done(&host)
 }
 
+/// `--release` of a rule that does not exist fails (exit code 78) with its name and what lists the rules.
 fn release_of_no_rule() -> Result<()> {
     let host = Host::new()?;
     says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name(), "tracer status"])
 }
 
-/// The pins of a rule without an agent were removed: `--release` removes its state file.
+/// The pins of a rule without an agent were removed: `--release` removes its state file; a second `--release` finds no rule (exit
+/// code 78).
 fn release_without_pins() -> Result<()> {
     let host = Host::new()?;
     host.spread(&POOL, &["--on-exit", "keep"])?.stop()?;
@@ -273,6 +277,7 @@ fn start_that_fails_late() -> Result<()> {
     nothing_done(&host)
 }
 
+/// `status --rule` of a rule that does not exist fails (exit code 78) with its name and what lists the rules.
 fn status_of_no_rule() -> Result<()> {
     let ended = run(&mut command(&["status", "--rule", "no-such-rule"])?, START_LIMIT)?;
     says(&ended, &[BAD_CONFIG], &["no-such-rule", "tracer status"])
@@ -291,6 +296,7 @@ fn too_many() -> Result<()> {
     nothing_done(&host)
 }
 
+/// A user without privileges gets exit code 77 and the names of capabilities that are missing; nothing is attached.
 fn without_privileges() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy();
@@ -301,7 +307,8 @@ fn without_privileges() -> Result<()> {
     nothing_done(&host)
 }
 
-/// A process that cannot see the rules' pins gets an error, not "there is no rule".
+/// A process that cannot see the rules' pins gets an error (exit code 77) that says why, not "there is no rule": a user without
+/// privileges, and root of a user namespace.
 fn rules_that_cannot_be_looked_for() -> Result<()> {
     for arguments in [&["status"][..], &["spread", "--release", "--rule", "any"]] {
         let missing = ["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "setcap"];

@@ -235,7 +235,8 @@ fn pins_deleted_of_a_dead_agent() -> Result<()> {
     })
 }
 
-/// The agent renews the lease as long as it runs; once it is killed the lease expires in time, and nothing is spread any more.
+/// The agent renews the lease as long as it runs: for two and a half leases all connections are spread. Once it is killed, the
+/// lease expires within one and a quarter, and nothing is spread any more (`lease_over`).
 fn lease_over() -> Result<()> {
     let host = Host::new()?;
     let lease = Place::get().limit(Duration::from_secs(1));

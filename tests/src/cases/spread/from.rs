@@ -35,8 +35,8 @@ fn project(file: &Path) -> Result<Ended> {
     run(&mut from(file)?, START_LIMIT)
 }
 
-/// For a recording, plain or compressed, the projection is of its peak, not of its end. The command attaches nothing, so it
-/// needs no privileges.
+/// For a recording, plain or compressed, the projection is of its peak, not of its end: 96 % of one address are 24 % of four. The
+/// command attaches nothing, so it needs no privileges.
 fn a_recording() -> Result<()> {
     for name in ["ports.jsonl", "ports.jsonl.zst"] {
         let mut host = Host::new()?;
@@ -87,11 +87,13 @@ fn a_recording() -> Result<()> {
     Ok(())
 }
 
+/// A file that does not exist is an error (exit code 1) with its path.
 fn no_such_file() -> Result<()> {
     let path = Path::new("/nowhere/ports.jsonl");
     says(&project(path)?, &[1], &["/nowhere/ports.jsonl", "no such file"])
 }
 
+/// A file with a line that is none of a recording is an error (exit code 1) with the file and the number of the line.
 fn not_a_recording() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("other.log");
@@ -99,6 +101,7 @@ fn not_a_recording() -> Result<()> {
     says(&project(&path)?, &[1], &["other.log, line 2", "tracer record"])
 }
 
+/// A recording without a `tuple.stats` line is an error (exit code 1) that says which events are needed.
 fn nothing_of_use() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("failed.jsonl");

@@ -51,7 +51,8 @@ impl FullPipe {
         ["--decisions", "all", "--output", &path].map(str::to_owned).into()
     }
 
-    /// Whether the pipe, which has room for 64 KiB, has more than 60,000 bytes: the next line may not fit.
+    /// Whether the pipe, which has room for 64 KiB, has more than 60,000 bytes: the next line may not fit. An error if the kernel
+    /// does not say how many it has (FIONREAD).
     pub(in crate::cases) fn is_full(&self) -> Result<bool> {
         Ok(ioctl_fionread(&self.reader)? > 60_000)
     }

@@ -164,7 +164,8 @@ fn binds_and_listens(ports: std::ops::Range<u16>, address: &str) -> Result<u64> 
     Ok(succeeded)
 }
 
-/// What an unrelated process can do alone, with full tuples, with a full pool, and after the pool is empty again.
+/// What an unrelated process can do alone ([`ALONE`]), with full tuples ([`WITH_FULL_TUPLES`]), with a full pool
+/// ([`WITH_A_FULL_POOL`]), and after the pool is empty again (as alone).
 fn others_while_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -54,6 +54,8 @@ fn dry_with(host: &Host, pool: &[&str]) -> Result<String> {
     Ok(ended.stdout)
 }
 
+/// `--dry-run` where 96 % of the ports of one address are in use: it names the destination, says that they would be 24 % of four,
+/// and spreads nothing.
 fn dry_run() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -67,13 +69,14 @@ fn dry_run() -> Result<()> {
     Ok(())
 }
 
+/// `--dry-run` where nothing is connected: 0 % now, and 0 % with the pool.
 fn dry_run_of_nothing() -> Result<()> {
     let said = dry(&Host::new()?)?;
     ensure!(said.contains("peak saturation 0 % -> 0 %"), "it says {said:?}");
     Ok(())
 }
 
-/// Connections of other cgroups are not in the projection.
+/// Connections of other cgroups are not in the projection (8 % of the rule's own 80), and their number is printed (500).
 fn dry_run_of_one_cgroup() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -147,7 +150,8 @@ fn sampled() -> Result<()> {
     whole(&lines, count)
 }
 
-/// Sockets that are exempt have lines with the reason.
+/// Sockets that are exempt have lines with the reason (`has_port`, `has_address`, `other_destination`), the address that they
+/// had, and none that was chosen.
 fn passed() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -214,6 +218,8 @@ fn full_pool() -> Result<()> {
     whole(&lines, decisions.len())
 }
 
+/// With `--decisions all`, each of 200 connections has a line, in their order, with the rule, the reason, the chosen address, the
+/// destination, the namespace, the caller and its cgroup, and a socket cookie of its own.
 fn all_decisions() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -291,6 +297,8 @@ fn decisions_into_a_file() -> Result<()> {
     Ok(())
 }
 
+/// `tracer status` as text, for one rule with 40 connections: it has the rule's name, agent, cgroup, pool, destination and
+/// capacity, and how many connections were spread.
 fn status_for_people() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -45,6 +45,8 @@ fn no_static_program() -> Option<String> {
     there.is_none().then(|| "static-dialer is not built; `cargo xtask test` does it".to_owned())
 }
 
+/// A program without a dynamic linker, in the rule's cgroup, opens as many connections as the pool has ports: each address gets
+/// as many, within 1 %, half-way and at the end.
 fn static_program() -> Result<()> {
     let path = static_dialer()?;
     ensure!(is_dynamic(&fs::read(&path)?) == Some(false), "{} is dynamic", path.display());

@@ -44,7 +44,7 @@ impl Bursts {
         Self { reuse: "2", server: "127.0.0.1:7000", pool: ["127.0.1.1", "127.0.1.2"] };
 
     /// Plays the bursts, in all 1,000 connections, each of which must be spread. The pool has 400 ports: later bursts must take
-    /// over ports that have been in TIME_WAIT for a second.
+    /// over ports that have been in TIME_WAIT for a second. `arguments`: more of `tracer spread`.
     fn play(&self, arguments: &[&str]) -> Result<()> {
         let mut host = Host::new()?;
         host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;

@@ -103,8 +103,9 @@ fn of_a_start(host: &Host, more: &[&str]) -> Result<Duration> {
     Ok(took)
 }
 
-/// A signal comes at one of several moments between the start of the process and the active rule: nothing is left of the rule.
-/// Each of the three signals is tried at five moments, which differ from those of the other two.
+/// A signal comes at one of several moments between the start of the process and the active rule: the process ends within a
+/// second ([`SOON`]) without an error, and nothing is left of the rule. Each of the three signals is tried at five moments, which
+/// differ from those of the other two.
 fn signals_at_any_moment() -> Result<()> {
     let host = Host::new()?;
     let step = of_a_start(&host, &[])? / MOMENTS;
@@ -152,8 +153,8 @@ fn signals_while_it_takes_over() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// The output is a FIFO: without a reader it does not delay the start, and when it is full it does not delay the end, which
-/// reports that lines are lost.
+/// The output is a FIFO: without a reader it does not delay the start, and when it is full the agent ends within a second of a
+/// signal all the same, with exit code 1, and reports that lines are lost.
 fn signals_while_it_waits() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;
@@ -223,7 +224,8 @@ fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()
     }
 }
 
-/// The thread that does the start is stopped and cannot see the signal: another thread undoes what the start has made.
+/// The thread that does the start is stopped and cannot see the signal: another thread undoes what the start has made, within a
+/// second. Of a new rule nothing is left; a rule that was being taken over is as before.
 fn start_that_hangs() -> Result<()> {
     const KEEP: [&str; 2] = ["--on-exit", "keep"];
     let host = Host::new()?;
@@ -243,8 +245,8 @@ fn start_that_hangs() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// One of the agent's threads is stopped: after SIGTERM the rule ends all the same. If the thread is `netns`, the exit code is 0;
-/// otherwise the exit code is 1, and stderr says what did not end.
+/// One of the agent's threads is stopped: after SIGTERM the rule ends within a second all the same. If the thread is `netns`, the
+/// exit code is 0; otherwise the exit code is 1, and stderr says what did not end.
 fn agent_that_hangs() -> Result<()> {
     let host = Host::new()?;
     for (thread, code) in [("tracer-work", 1), ("keeper", 1), ("netns", 0)] {
@@ -267,7 +269,8 @@ fn agent_that_hangs() -> Result<()> {
 }
 
 /// The pins and the lock of a rule are removed while its agent is stopped: the rule is still active by the agent's descriptors,
-/// and tracer finds it by the loaded programs.
+/// and tracer finds it by the loaded programs: the status has its counts, a new start takes it over, and `--release` detaches
+/// everything.
 fn pins_gone() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

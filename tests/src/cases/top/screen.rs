@@ -73,7 +73,8 @@ pub(super) fn shows_an_exhaustion() -> Result<()> {
     Ok(())
 }
 
-/// `top` in tmux: afterwards the terminal must again have what the shell printed before, and nothing of the view.
+/// `top` in tmux: `?` shows the help; after `q`, the exit code is 0, and the terminal must again have what the shell printed
+/// before, and nothing of the view.
 pub(super) fn in_tmux() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("tmux");
@@ -109,7 +110,7 @@ pub(super) fn in_tmux() -> Result<()> {
     seen
 }
 
-/// However the program ends, the terminal's modes are restored.
+/// However the program ends (`q`, Ctrl-C, SIGTERM, SIGINT, `-n`), its exit code is 0, and the terminal's modes are restored.
 pub(super) fn is_given_back() -> Result<()> {
     type End = fn(&mut Pty) -> Result<()>;
     let ends: [(&str, End); 4] = [
@@ -142,8 +143,8 @@ pub(super) fn ends_with_its_terminal() -> Result<()> {
     Ok(())
 }
 
-/// The terminal is resized while the program runs, to sizes from 300×100 to 1×1 (columns × lines): the program writes a new
-/// screen each time.
+/// The terminal is resized while the program runs, to sizes from 300×100 to 1×1 (columns × lines): the program writes something
+/// within 10 s each time, shows the list at the last size, and ends by `q` with exit code 0.
 pub(super) fn of_any_size() -> Result<()> {
     let mut top = start(&[], Size(40, 10))?;
     for size in [Size(300, 100), Size(80, 24), Size(10, 3), Size(1, 1), Size(40, 10)] {

@@ -30,7 +30,8 @@ fn tuples(line: &str, netns: u64) -> Result<Vec<Value>> {
     Ok(tuples.iter().filter(|it| it["netns"].as_u64() == Some(netns)).cloned().collect())
 }
 
-/// `top` without a terminal prints as many readings as `-n` says, and the second one has the ports that the kernel has.
+/// `top` without a terminal prints as many readings as `-n` says, and the second one has the 40 ports that the kernel has, and no
+/// ETA.
 pub(super) fn is_what_the_kernel_has() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;

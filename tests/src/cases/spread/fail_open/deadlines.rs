@@ -104,7 +104,7 @@ fn endless_comparison() -> Result<()> {
     })
 }
 
-/// A lease that is too short for the agent to renew it in time is an error.
+/// A lease that is too short for the agent to renew it in time, below 0.5 s, is an error (exit code 2).
 fn short_lease() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy().into_owned();

@@ -49,7 +49,8 @@ fn report(name: &str, calls: usize, rounds: u64) {
     println!("{name}: {} calls in all, {rounds} rounds of trouble", 2 * calls);
 }
 
-/// Each address has 1,000 ports, few of which are in use.
+/// Each address has 1,000 ports, few of which are in use. All kinds of trouble ([`trouble::round`]): the ring of decisions and
+/// the table of connections must have been full.
 fn wide() -> Result<()> {
     let calls = number("TRACER_TEST_CONNECTS", 20_000)?;
     let host = Host::new()?;

@@ -97,6 +97,8 @@ fn connect_all(socks: Vec<Sock>, peer: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// The rule's cgroup is removed while the agent runs: sockets that were made in it still connect, nothing is spread, and the
+/// status has the cgroup as gone. When a cgroup of the same name is made, connections are spread again.
 fn cgroup_removed() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -125,7 +127,8 @@ fn cgroup_removed() -> Result<()> {
     })
 }
 
-/// The cgroup is removed when there is no agent: the next start finds links to a cgroup that does not exist any more.
+/// The cgroup is removed when there is no agent: the next start finds links to a cgroup that does not exist any more, and spreads
+/// for the new cgroup of that name.
 fn cgroup_removed_of_a_dead_agent() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -144,7 +147,7 @@ fn cgroup_removed_of_a_dead_agent() -> Result<()> {
     })
 }
 
-/// More tuples than the ledger has room for: all connections are spread.
+/// 200 tuples, and the ledger has room for 64: all connections are spread.
 fn tuples_full() -> Result<()> {
     const ROOM: usize = 64;
     let mut host = Host::new()?;
@@ -167,7 +170,7 @@ fn tuples_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// More connections than the ledger has room for: all are spread.
+/// 1,536 connections, and the ledger has room for 1,024: all are spread.
 fn conns_full() -> Result<()> {
     const ROOM: u64 = 1024;
     let mut host = Host::new()?;

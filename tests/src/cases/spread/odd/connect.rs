@@ -55,6 +55,7 @@ fn same_outcomes() -> Result<()> {
     scene.end().map(drop)
 }
 
+/// A socket whose first connect() was spread and refused connects again: both calls are spread.
 fn connect_again_after_refusal() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -66,7 +67,7 @@ fn connect_again_after_refusal() -> Result<()> {
     Ok(())
 }
 
-/// An address that an earlier connect() bound must not stay when the next destination is not the rule's.
+/// An address that an earlier connect() bound must not stay when the next destination is not the rule's (`other_destination`).
 fn connect_again_elsewhere() -> Result<()> {
     let scene = Scene::new(&["--to", CLOSED])?;
     let sock = scene.tcp()?;
@@ -79,6 +80,8 @@ fn connect_again_elsewhere() -> Result<()> {
     Ok(())
 }
 
+/// One socket connects to the rule's destination, to another one and to the first again, with connect(AF_UNSPEC) between: it is
+/// spread, not spread, and spread.
 fn disconnected() -> Result<()> {
     let mut scene = Scene::new(&["--to", "10.1.0.1:7000"])?;
     let elsewhere = scene.host.server("10.1.0.1:7001")?;
@@ -93,6 +96,8 @@ fn disconnected() -> Result<()> {
     scene.end().map(drop)
 }
 
+/// A non-blocking connect() that succeeds, and one that is refused, have the same results, also of a second call, as with
+/// spreading off; the first is spread.
 fn nonblocking() -> Result<()> {
     let scene = Scene::new(&[])?;
     let play = |sock: &Sock, peer: SocketAddr| -> Result<_> {
@@ -113,6 +118,7 @@ fn nonblocking() -> Result<()> {
     scene.end().map(drop)
 }
 
+/// connect() through io_uring is spread, and its refusal reported.
 fn io_uring() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -124,7 +130,8 @@ fn io_uring() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// An MPTCP socket connects by a socket that the kernel makes: kernel sockets are exempt, and this is the easiest way to get one.
+/// An MPTCP socket connects by a socket that the kernel makes: kernel sockets are exempt (`kernel_socket`), and this is the
+/// easiest way to get one.
 fn mptcp() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.host.app.make(Kind::Mptcp, false)?;
@@ -141,7 +148,8 @@ fn fast_open_server(scene: &Scene) -> Result<()> {
     Ok(scene.server.listener.set_fast_open(64)?)
 }
 
-/// sendto() with MSG_FASTOPEN: the first call requests a cookie, the others send data in their SYN.
+/// sendto() with MSG_FASTOPEN, ten times: the first call requests a cookie, the others send data in their SYN. Each is spread,
+/// and its data arrives.
 fn fast_open() -> Result<()> {
     let scene = Scene::new(&[])?;
     fast_open_server(&scene)?;
@@ -156,6 +164,7 @@ fn fast_open() -> Result<()> {
     scene.end().map(drop)
 }
 
+/// connect() with TCP_FASTOPEN_CONNECT and a first write, ten times: each is spread, and its data arrives.
 fn fast_open_connect() -> Result<()> {
     let scene = Scene::new(&[])?;
     fast_open_server(&scene)?;

@@ -35,6 +35,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
+/// A UDP socket is exempt (`other_family`).
 fn udp() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.host.app.make(Kind::Udp, false)?;
@@ -43,6 +44,7 @@ fn udp() -> Result<()> {
     scene.end_exempt("other_family", 1)
 }
 
+/// A socket that is bound to a device (SO_BINDTOIFINDEX) is exempt (`bound_to_device`).
 fn bound_to_a_device() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -52,6 +54,7 @@ fn bound_to_a_device() -> Result<()> {
     scene.end_exempt("bound_to_device", 1)
 }
 
+/// A socket with IP_TRANSPARENT is exempt (`transparent`).
 fn transparent() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -62,7 +65,7 @@ fn transparent() -> Result<()> {
 }
 
 /// Three sockets are bound: to a port only, to an address and a port, and to an address by a bind() that also chooses a port.
-/// None is spread.
+/// Each keeps its address and port, and is exempt (`has_port`).
 fn bound_to_a_port() -> Result<()> {
     let scene = Scene::new(&[])?;
     for (bound, from) in
@@ -79,6 +82,7 @@ fn bound_to_a_port() -> Result<()> {
     scene.end_exempt("has_port", 3)
 }
 
+/// A socket that is bound to an address without a port (IP_BIND_ADDRESS_NO_PORT) is exempt (`has_address`).
 fn bound_to_an_address() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -100,6 +104,7 @@ fn bound_to_no_address() -> Result<()> {
     scene.end().map(drop)
 }
 
+/// 20 sockets with SO_REUSEPORT are spread as others are.
 fn reuse_port() -> Result<()> {
     let scene = Scene::new(&[])?;
     let mut held = Vec::new();
@@ -113,6 +118,7 @@ fn reuse_port() -> Result<()> {
     scene.end().map(drop)
 }
 
+/// A connection to 127.0.0.1 is exempt (`loopback`) if the pool has no loopback address.
 fn loopback_destination() -> Result<()> {
     let mut scene = Scene::new(&[])?;
     let server = scene.host.server("127.0.0.1:7001")?;
@@ -136,6 +142,7 @@ fn loopback_pool() -> Result<()> {
     Ok(())
 }
 
+/// A connection to an IPv6 destination is exempt (`other_family`) if the pool has IPv4 addresses only.
 fn ipv6_with_an_ipv4_pool() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("[fd00::1]:7000")?;
@@ -148,6 +155,8 @@ fn ipv6_with_an_ipv4_pool() -> Result<()> {
     Ok(())
 }
 
+/// A pool with two IPv4 and two IPv6 addresses: connections of each family use both addresses of that family alike (9 to 11 of
+/// 20).
 fn two_families() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let servers = [host.server("10.1.0.1:7000")?, host.server("[fd00::1]:7000")?];

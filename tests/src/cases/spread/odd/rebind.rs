@@ -67,7 +67,8 @@ fn bound(scene: &Host, no_port: bool, port: u16) -> Result<Sock> {
     Ok(sock)
 }
 
-/// bind(address, 0) with IP_BIND_ADDRESS_NO_PORT, as in nginx and haproxy: until connect(), getsockname() has the bound address.
+/// bind(address, 0) with IP_BIND_ADDRESS_NO_PORT, as in nginx and haproxy, 200 times: until connect(), getsockname() has the
+/// bound address; then each is spread (`least_used`), with 45 to 55 of each address.
 fn bound_without_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let mut held = Vec::new();
@@ -90,7 +91,8 @@ fn bound_without_a_port() -> Result<()> {
 }
 
 /// The application's bind() takes no port, and past 45 % of a tuple's ports the spreader binds fast ports in connect(): these
-/// must not count as bound by the application, which would lower the capacity of all addresses.
+/// must not count as bound by the application, which would lower the capacity of all addresses. All 120 ports of two addresses
+/// are used, and the capacity stays 60.
 fn fills_without_a_port(backend: &str) -> Result<()> {
     const EACH: u64 = 60;
     let mut host = Host::new()?;
@@ -114,7 +116,8 @@ fn fills_without_a_port(backend: &str) -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// bind(address, 0) without IP_BIND_ADDRESS_NO_PORT takes a port itself, so the address has to be replaced in bind().
+/// bind(address, 0) without IP_BIND_ADDRESS_NO_PORT takes a port itself, so the address has to be replaced in bind() (`moved`):
+/// 1,000 sockets keep their address and port in connect(), and are spread evenly (within 5 %).
 fn bound_with_a_port_of_the_kernel() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let mut held = Vec::new();
@@ -149,7 +152,7 @@ fn bound_with_some_destinations() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// As [`bound_with_a_port_of_the_kernel`], for IPv6 (cgroup/bind6).
+/// As [`bound_with_a_port_of_the_kernel`], for IPv6 (cgroup/bind6): 200 sockets, more than an eighth of them from each address.
 fn ipv6() -> Result<()> {
     const COUNT: u64 = 200;
     let mut host = Host::with_ipv6()?;
@@ -174,6 +177,7 @@ fn ipv6() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
+/// A bind() to a port that the application chose keeps its address and port: the socket is exempt (`has_port`).
 fn bound_to_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let sock = bound(&scene.host, false, 40_100)?;
@@ -183,7 +187,7 @@ fn bound_to_a_port() -> Result<()> {
     scene.end_exempt("has_port", 1)
 }
 
-/// When the pool is full, the application's own address stays.
+/// When the pool of 1,000 ports is full, the application's own address stays: no connect() fails.
 fn pool_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -203,7 +207,8 @@ fn pool_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Other processes have bound every port of one address of the pool: no bind() may be moved to that address.
+/// Other processes have bound every port of one of two addresses of the pool: each of 50 bind() calls must be moved to the other
+/// one.
 fn moved_address_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -233,7 +238,8 @@ fn moved_address_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// bind(address, 0) is moved to the pool until none of its addresses has a port left; then the application's own address stays.
+/// bind(address, 0) is moved to the pool until none of its addresses has a port left, evenly (within 5 %) half-way, too; then the
+/// application's own address stays (`pool_full`). Once the ports are free, bind() is moved again.
 fn fills_the_pool() -> Result<()> {
     const ALL: u64 = PORTS * POOL.len() as u64;
     let mut host = Host::new()?;
