@@ -15,7 +15,8 @@ use std::{env, sync::Arc};
 
 use super::{Case, Plan};
 
-/// The host runs all of these tests; guests, which are slow, run none.
+/// The tests of attacks on the program. The host runs all of them, each `TRACER_TEST_ABUSE_RUNS` times (by default once); guests,
+/// which are slow, run none.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let parts = [
         outsider::cases(plan),

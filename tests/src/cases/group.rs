@@ -28,7 +28,7 @@ pub(super) struct Group<'a> {
 }
 
 impl Plan {
-    /// An empty group of tests.
+    /// A group without tests yet. `name` is what the names of its tests begin with, as in `name::test`.
     pub(super) fn group<'a>(&'a self, name: &'a str) -> Group<'a> {
         Group { plan: self, name, cases: Vec::new(), last: 0 }
     }

@@ -61,7 +61,8 @@ pub fn both_at_once(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The client closes with an RST: its ports are free immediately, without TIME_WAIT.
+/// The client closes its 20 connections with an RST: its ports are free immediately, without TIME_WAIT, and remain so when the
+/// server closes, too.
 pub fn reset_by_client(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = open(stage, &server)?;
@@ -74,7 +75,8 @@ pub fn reset_by_client(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(COUNT))])
 }
 
-/// The server closes with an RST: the client's ports are free immediately, without TIME_WAIT.
+/// The server closes 20 connections with an RST: the client's ports are free immediately, without TIME_WAIT, although the
+/// client's sockets are still open.
 pub fn reset_by_server(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = open(stage, &server)?;

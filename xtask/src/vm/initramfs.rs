@@ -61,7 +61,7 @@ impl Initramfs {
         Ok(())
     }
 
-    /// The finished archive.
+    /// The finished archive, uncompressed. An error if its last entry cannot be written.
     pub(crate) fn finish(self) -> Result<Vec<u8>> {
         Ok(newc::trailer(self.bytes)?)
     }

@@ -1,5 +1,5 @@
-//! `abuse::recordings`: reading a recording takes a bounded amount of memory and time, whatever is in it, and the output says
-//! so when a limit was reached.
+//! `abuse::recordings`: reading a recording takes at most 256 MiB (32 MiB if nothing of it need be kept) and a minute, whatever
+//! is in it, and the output says so when a limit was reached.
 
 mod files;
 

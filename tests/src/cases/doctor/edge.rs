@@ -1,4 +1,4 @@
-//! A host with few source ports, and an upstream.
+//! A host with few source ports and an upstream, in two network namespaces, and loads of connections between them.
 
 use std::{
     fmt,

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, record, start_nginx};
 
-/// nginx logs at least one failure, and as many as the tracer counts.
+/// nginx, with 1,000 source ports, logs at least one connect() that found no port, and as many as the tracer counts of it.
 pub(super) fn runs_out() -> Result<()> {
     let scene = Scene::new(1000, "location / { return 200 'ok'; }")?;
     let folder = scene.folder.path();

@@ -175,7 +175,7 @@ impl Hall {
         }
     }
 
-    /// The local ports of the open connections' clients.
+    /// The local ports of the open connections' clients, in no certain order; empty if none is open.
     pub(super) fn connected_ports(&self) -> Vec<u16> {
         self.pairs.iter().filter_map(|(client, _)| Some(client.local().ok()?.port())).collect()
     }
@@ -192,7 +192,7 @@ impl Hall {
         self.stage.netns.sysctl("ipv4/ip_local_reserved_ports", &format!("{ports}\n"))
     }
 
-    /// Sets net.ipv4.ip_local_port_range: `FIRST LAST`.
+    /// Sets net.ipv4.ip_local_port_range: `FIRST LAST`, both inclusive, such as `40000 40099`. An error if the kernel refuses it.
     pub(super) fn set_range(&mut self, range: &str) -> Result<()> {
         self.stage.netns.sysctl("ipv4/ip_local_port_range", range)
     }

@@ -23,7 +23,7 @@ pub(in crate::cases) struct FullPipe {
 }
 
 impl FullPipe {
-    /// Makes the FIFO, empty, in a new folder. An error if that fails.
+    /// Makes the FIFO, empty, in a new folder. An error if the folder or the FIFO cannot be made, or the FIFO cannot be opened.
     pub(in crate::cases) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("lines");

@@ -77,8 +77,8 @@ impl Readings {
     }
 }
 
-/// 8 connections a second fill 48 % of 1,000 ports, all in TIME_WAIT, which end in batches: neither `top` nor `tuples` may have
-/// an ETA in any reading, from the first connection until batches have ended for a while.
+/// 8 connections a second, for 80 s, fill 48 % of 1,000 ports, all in TIME_WAIT, which end in batches after 60 s: neither `top`
+/// nor `tuples` may have an ETA in any reading, nor may a `top` that starts after 55 s.
 pub(super) fn a_steady_load_is_none() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;

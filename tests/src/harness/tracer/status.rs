@@ -91,6 +91,7 @@ impl LeftOutTowards {
 pub struct Candidate {
     /// The address, in text form.
     pub address: String,
+    /// The name of the interface that has it.
     pub interface: String,
     /// Why the address is not taken; `None` if it is.
     pub reason: Option<String>,
@@ -99,6 +100,7 @@ pub struct Candidate {
 /// A network that the host reaches over another interface than the pool's, so that connections to it are not spread.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Elsewhere {
+    /// In CIDR notation, such as `10.3.0.0/24`.
     pub network: String,
 }
 

@@ -1,4 +1,5 @@
-//! Scenes about what is on the way: queues, routes, reverse-path filters, and a NAT behind this host.
+//! Scenes about what is on the way: queues, routes, reverse-path filters, and a NAT behind this host. `small_range`, which doctor
+//! finds in most scenes, is never what is wrong.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +20,8 @@ const FEW: usize = 12;
 /// The value of the sysctl `net.core.somaxconn`: no accept queue is longer.
 const SHORT: &str = "3";
 
-/// 20 connections, from all 20 ports, to a destination that answers nothing: they stay in SYN_SENT.
+/// 20 connections, from all 20 ports, to a destination that answers nothing: they stay in SYN_SENT. Doctor must find
+/// `black_hole`.
 pub(super) fn black_hole() -> Result<Scene> {
     let (mut scene, _) = Scene::with_network(20)?;
     // No interface has this hardware address: whatever is sent to it is dropped.
@@ -45,12 +47,12 @@ fn with_queue(waiting: usize) -> Result<Scene> {
 }
 
 /// A service whose accept queue holds four connections, one more than its length (`sk_acceptq_is_full` of include/net/sock.h);
-/// SYNs of two more are dropped.
+/// SYNs of two more are dropped. Doctor must find `upstream_queue`.
 pub(super) fn upstream_queue() -> Result<Scene> {
     Ok(with_queue(6)?.counting(&[("queue.waiting", 4), ("queue.longest", 3)]))
 }
 
-/// A service whose accept queue, of length three, holds two connections.
+/// A service whose accept queue, of length three, holds two connections. Doctor must find nothing wrong.
 pub(super) fn queue_with_room() -> Result<Scene> {
     with_queue(2)
 }
@@ -115,12 +117,12 @@ fn silent_ones(address: SocketAddr) -> Result<(Vec<Sock>, Vec<Sock>)> {
 }
 
 /// A server of the internet (as if behind a NAT) has answered some connections, and five SYNs not; new connections are begun over
-/// and over.
+/// and over. Doctor must find `nat_behind`.
 pub(super) fn nat_behind() -> Result<Scene> {
     global_server(false)
 }
 
-/// The server of [`nat_behind`] answers all connections, and nothing is left in SYN_SENT.
+/// The server of [`nat_behind`] answers all connections, and nothing is left in SYN_SENT. Doctor must find nothing wrong.
 pub(super) fn all_answered() -> Result<Scene> {
     global_server(true)
 }
@@ -154,7 +156,7 @@ fn begin_from(scene: &Scene, source: &str, count: usize, transparent: bool) -> R
 }
 
 /// Three sockets of a program use an address that is not here (`ip_nonlocal_bind` is 1): their SYNs leave, and the answers go
-/// elsewhere.
+/// elsewhere. Doctor must find `nonlocal_bind`.
 pub(super) fn nonlocal_bind() -> Result<Scene> {
     let mut scene = with_nonlocal_bind()?;
     // Without IP_TRANSPARENT, connect() fails with ENETUNREACH: no SYN leaves.
@@ -163,7 +165,8 @@ pub(super) fn nonlocal_bind() -> Result<Scene> {
     Ok(scene)
 }
 
-/// Programs may use an address that is not here (`ip_nonlocal_bind` is 1), and none does.
+/// Programs may use an address that is not here (`ip_nonlocal_bind` is 1), and none does. Doctor must find nothing wrong, and
+/// note `nonlocal_bind` (`info`).
 pub(super) fn nonlocal_bind_unused() -> Result<Scene> {
     with_nonlocal_bind()
 }
@@ -198,11 +201,12 @@ fn with_two_interfaces(filter: &str) -> Result<Scene> {
 }
 
 /// Answers arrive at another interface than the one that leads to their sender, and are dropped here (`rp_filter` 1, strict).
+/// Doctor must find `reverse_path`.
 pub(super) fn reverse_path() -> Result<Scene> {
     with_two_interfaces("1")
 }
 
-/// Answers arrive as in [`reverse_path`], and are not dropped (`rp_filter` 2, loose).
+/// Answers arrive as in [`reverse_path`], and are not dropped (`rp_filter` 2, loose). Doctor must find nothing wrong.
 pub(super) fn reverse_path_loose() -> Result<Scene> {
     with_two_interfaces("2")
 }

@@ -1,4 +1,5 @@
-//! A scene: a network namespace, and what is in it.
+//! A scene: a network namespace with a server, what is wrong in it, what goes on while doctor looks at it, and what doctor must
+//! say then.
 
 use std::{any::Any, net::SocketAddr};
 
