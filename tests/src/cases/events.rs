@@ -96,8 +96,8 @@ fn one<'a>(recording: &'a Recording, kind: &str, netns: u64, port: u16) -> Resul
     Ok(events[0])
 }
 
-/// Calls `connection`, which makes a connection, until it returns the port: it returns `None` if the kernel skipped hooks meanwhile
-/// and events are missing. An error if it does so five times.
+/// Calls `connection`, which makes a connection, until it returns the port: it returns `None` if the kernel skipped hooks
+/// meanwhile and events are missing. An error if it does so five times.
 fn seen_to_its_end(connection: impl Fn() -> Result<Option<u16>>) -> Result<u16> {
     let seen = (0..5).find_map(|_| connection().transpose());
     seen.context("the kernel skipped hooks of five connections one after the other")?

@@ -126,8 +126,8 @@ pub(super) fn same_verdict_or_the_reason() -> Result<()> {
         let (Some(full), Some(idle)) = (of_full.get(name), of_idle.get(name)) else {
             bail!("{name} did not look");
         };
-        // A full tuple is seen without a window and without privileges. Not every user sees in which namespace a process runs: one
-        // of another test can be near its limit of descriptors.
+        // A full tuple is seen without a window and without privileges. Not every user sees in which namespace a process runs:
+        // one of another test can be near its limit of descriptors.
         let mut causes = full.causes();
         causes.retain(|id| *id != DESCRIPTORS);
         ensure!(full.exit == 2 && causes == ["ports_exhausted"], "{name}: {full:?}");
@@ -161,8 +161,8 @@ pub(super) fn root_of_a_container() -> Result<()> {
     Ok(())
 }
 
-/// The window was not made if its user lacks something, and no other core check is missing. Each check that was not made says why and
-/// what it needs.
+/// The window was not made if its user lacks something, and no other core check is missing. Each check that was not made says why
+/// and what it needs.
 fn check_missing(found: &Diagnosis, user: &User) -> Result<()> {
     let window = (!user.window.is_empty()).then_some(("window", user.window));
     for (id, needs) in window.iter().chain(user.others) {

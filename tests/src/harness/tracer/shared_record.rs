@@ -140,9 +140,9 @@ impl Part {
         Ok(lines)
     }
 
-    /// Waits until [`Self::lines`] has a line for which `is_it` is true, at most 20 s (see [`Place::limit`]), and returns true. False:
-    /// it has none by then, and in this guest the kernel has skipped hooks since this part began, by the recording: the line can be
-    /// missing for that. Never false on the host, or with the tracepoint backend.
+    /// Waits until [`Self::lines`], called with `kind` and `port`, has a line for which `is_it` is true, at most 20 s (see
+    /// [`Place::limit`]), and returns true. False: it has none by then, and in this guest the kernel has skipped hooks since this
+    /// part began, by the recording: the line can be missing for that. Never false on the host, or with the tracepoint backend.
     ///
     /// # Errors
     /// It has none by then, and no hook was skipped.

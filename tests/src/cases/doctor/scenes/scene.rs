@@ -42,9 +42,9 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// A scene in a new namespace: a server listens at [`LOCAL`] on `lo`, port 8081, and clients connect from the same address with
-    /// the source ports `low` to `high`, both inclusive. An error if the namespace cannot be made or set up (only root can), the
-    /// server cannot listen, or the kernel refuses the range.
+    /// A scene in a new namespace: a server listens at [`LOCAL`] on `lo`, port 8081, and clients connect from the same address
+    /// with the source ports `low` to `high`, both inclusive. An error if the namespace cannot be made or set up (only root can),
+    /// the server cannot listen, or the kernel refuses the range.
     pub(super) fn new(low: u16, high: u16) -> Result<Self> {
         let here = NetNs::new()?;
         here.ip(&format!("addr add {LOCAL}/32 dev lo"))?;
