@@ -208,7 +208,8 @@ fn track(netns: &NetNs, numbers: std::ops::Range<u32>) -> Result<()> {
     Ok(())
 }
 
-/// Where nothing is translated or tracked, doctor makes the checks about that, and they find nothing.
+/// In a new namespace, where nothing is translated or tracked, the checks `conntrack` and `snat` are ok, and doctor finds nothing
+/// (exit code 0).
 pub(super) fn not_in_use() -> Result<()> {
     let netns = NetNs::new()?;
     let none: &[&str] = &["--window", "0"];

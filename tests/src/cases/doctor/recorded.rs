@@ -5,8 +5,9 @@ use anyhow::{Result, ensure};
 use super::{edge::Edge, window::has_rate};
 use crate::harness::tracer::{doctor::doctor_of, record::Record};
 
-/// A recording of a full tuple to which programs still connect: doctor says which tuple it is, how many calls failed, at which
-/// rate, and when.
+/// A recording of a full tuple of 100 ports, all in TIME_WAIT, to which programs still connect 50 times a second: doctor finds
+/// `ports_exhausted` first (exit code 2), with the tuple, these ports, the calls that failed (at most as many as the load
+/// counted), the load's rate, the time of it, and tcp_tw_reuse as the first advice. The check `descriptors` cannot be made.
 pub(super) fn failing_calls() -> Result<()> {
     let edge = Edge::new(100)?;
     edge.leave_time_waits(100)?;

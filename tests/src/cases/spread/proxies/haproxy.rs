@@ -71,7 +71,7 @@ fn sources(stage: &Stage) -> Result<BTreeMap<String, u64>> {
     Ok(sources.iter().map(|(tuple, it)| (tuple.source.to_string(), it.in_use)).collect())
 }
 
-/// With spreading off, exactly as many requests at once succeed as there are ports.
+/// With spreading off and 1,000 ports, exactly 1,000 of 1,020 requests at once succeed; the others get 503.
 pub(super) fn unspread() -> Result<()> {
     let pages = tempfile::tempdir()?;
     let stage = stage("", &pages)?;
