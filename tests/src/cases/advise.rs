@@ -293,9 +293,9 @@ fn addresses(netns: &NetNs) -> Result<Vec<String>> {
         .collect())
 }
 
-/// `ip -batch` adds the addresses of the pool that the host does not have yet, as `tracer advise ip` prints them: deprecated, so
-/// that the kernel still chooses the first one. After that, there is nothing more to add; and the same lines with `delete`
-/// restore what was there.
+/// `ip -batch` adds the addresses of the pool that the host does not have yet, as `tracer advise ip` prints them: all (three, or
+/// four with IPv6) are deprecated, so that the kernel still chooses the first one. After that, `advise` prints none to add; and
+/// the same lines with `delete` restore what was there.
 fn adds_addresses() -> Result<()> {
     let (netns, other) = (NetNs::new()?, NetNs::new()?);
     netns.veth(&["10.2.0.1/24"], &other, &["10.2.0.2/24"])?;

@@ -278,7 +278,8 @@ fn without_privileges() -> Result<()> {
     says(&run_as_nobody(&["tuples", "--once"])?, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])
 }
 
-/// The error without privileges names capabilities for `setcap`: with these, no capability is missing.
+/// The error without privileges names capabilities for `setcap`: with exactly these on its file, `record` of a user without
+/// privileges ends with exit code 0, and `degraded` names no missing capability.
 fn advised_capabilities() -> Result<()> {
     let refused = run_as_nobody(&["tuples", "--once"])?;
     let advice =
@@ -353,7 +354,8 @@ fn counts_pairs(change: fn() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Two `tracer tuples --interval` and one `tracer record` run at the same time: each sees every connection.
+/// Two `tracer tuples --interval` and one `tracer record` run at the same time: each sees all ten connections, in use and then in
+/// TIME_WAIT, and the recording has ten `port.allocated` and no losses.
 fn two_tracers_at_once(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[backend.to_owned(), backend.to_owned()])?;
     stage.watch()?;

@@ -169,7 +169,8 @@ fn rotated_for_another() -> Result<()> {
     follows_on(&files.into_iter().collect::<Result<Vec<_>>>()?)
 }
 
-/// In a folder of another user, the file is renamed, then SIGHUP is sent, as logrotate does: no line is lost.
+/// In a folder of another user, the file is renamed, then SIGHUP is sent, as logrotate does: there is a new file, `record` ends
+/// with exit code 0 after SIGINT, and `seq` has no gap from the old file to the new one.
 fn reopened_for_another() -> Result<()> {
     let folder = folder_of_another()?;
     let (file, moved) = (folder.path().join("ev.jsonl"), folder.path().join("ev.jsonl.1"));
@@ -183,8 +184,9 @@ fn reopened_for_another() -> Result<()> {
     follows_on(&[lie::file(moved)?, lie::file(file)?])
 }
 
-/// The folder's owner replaces the output file by links to root's files, and the folder by a link to a folder of root's:
-/// nothing of root's may be written to.
+/// The folder's owner replaces the output file by links (symbolic, then hard) to root's file, and the folder by a link to a
+/// folder of root's. After each SIGHUP, `record` goes on with the file or the folder that it had: root's file and folder are as
+/// before, and `seq` has no gap.
 fn tricks() -> Result<()> {
     let roots = tempfile::tempdir()?;
     let secret = roots.path().join("secret");
@@ -315,7 +317,7 @@ fn progress_on_a_terminal() -> Result<()> {
     Ok(())
 }
 
-/// While the lines go to a file, nothing is on stdout, nor on stderr if that is a pipe.
+/// While the lines of `record --duration 2` go to a file, nothing is on stdout, nor on stderr, which is a pipe; exit code 0.
 fn quiet_when_piped() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut command = command(&["record", "--events", "all", "--duration", "2", "--output"])?;
@@ -343,7 +345,8 @@ fn dev_full() -> Result<()> {
     Ok(())
 }
 
-/// Each line of the log is a JSON object; messages of the BPF programs are among them.
+/// With `-vvv --log-format json`, each line of stderr is a JSON object with `level`, `timestamp` and `message`; a message about
+/// the backend and one of a BPF program (`command …`) are among them.
 fn log_as_json() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -111,7 +111,9 @@ fn own_ports(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 50, 250)
 }
 
-/// Ports that MPTCP sockets bind are counted, although the kernel takes them in other functions than those of TCP sockets.
+/// Ports that MPTCP sockets bind are counted, although the kernel takes them in other functions than those of TCP sockets: with
+/// ten of 200 ports bound, the tuple of one connection has the capacity 190, and after their release 200. Ten more, at another
+/// address, are counted where the kernel counts them.
 fn bound_by_mptcp(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for port in RANGE.take(10) {
@@ -129,8 +131,8 @@ fn bound_by_mptcp(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 1, 200)
 }
 
-/// Ports that connections hold are bound at another address, and released: the room is right while they are bound, and after
-/// their release.
+/// 40 ports that connections hold, and 50 others, are bound at another address, and released: the room is right while they are
+/// bound, after their release, and when the connections are closed, too.
 fn bound_over_connections(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for _ in 0..60 {
@@ -154,7 +156,8 @@ fn bound_over_connections(backend: &str) -> Result<()> {
     hall.compare()
 }
 
-/// Ports that connections hold are reserved, and the port range changes: the room is right after each change.
+/// Ports that connections hold are reserved, the port range moves, the reservation ends, and the range shrinks to four ports: the
+/// room is right after each of these changes.
 fn reserved_and_moved(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for server in [0, 0, 1] {

@@ -53,7 +53,8 @@ fn settings(stage: &Stage) -> Result<(u64, String)> {
     Ok((number(start, "settings.max_conns")?, why.to_owned()))
 }
 
-/// As many TIME_WAITs as the kernel allows (`tcp_max_tw_buckets`) take at most four fifths of the table of connections.
+/// The table of connections has more entries with `tcp_max_tw_buckets` 300,000 than with 1,000: these TIME_WAITs take at most
+/// four fifths of it, and the reason that is printed names the sysctl.
 fn time_waits_have_room() -> Result<()> {
     const MANY: u64 = 300_000;
     let stage = Stage::new(&[])?;
@@ -107,7 +108,8 @@ fn nearly_full(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// `tracer top` shows on its fifth screen that a table is nearly full, and what tracer itself costs.
+/// `tracer top` shows on its fifth screen what tracer's BPF programs cost, and, once 215 more tuples are in a table of 512, that
+/// it is nearly full, with the setting `--max-tuples`; not before.
 fn on_screen() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -160,8 +162,8 @@ fn no_limit() -> Option<String> {
     limit().err().map(|error| format!("{error:#}"))
 }
 
-/// The kernel refuses the memory for the tables: the error says how much they need, which settings make them smaller, and which
-/// limit was reached.
+/// The kernel refuses the memory for the tables, because the limit (RLIMIT_MEMLOCK, or a memory cgroup's) is 64 MiB: exit code 1,
+/// and the error says how much they need, which settings make them smaller, and which limit was reached.
 fn no_memory() -> Result<()> {
     const LIMIT: u64 = 64 << 20;
     let mut command = tracer::command(&["--max-conns", "4000000", "tuples", "--once"])?;

@@ -57,8 +57,9 @@ fn rows(backend: &str, stage: &Stage, filter: &[&str]) -> Result<Vec<Value>> {
     Ok(reading["tuples"].as_array().context("no tuples")?.clone())
 }
 
-/// Each event has the names of the process and the thread, and `--comm` accepts either. Rows of sockets that are older than the
-/// tracer have the name of the process.
+/// Each event has the names of the process and the thread, and `--comm` accepts either: that of the process passes all threads'
+/// events, that of a thread only its own. Rows of sockets that are older than the tracer have the name of the process, and none
+/// of a thread.
 fn threads_have_their_process(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -107,8 +108,8 @@ fn threads_have_their_process(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The process has ended before its name could be read: events have the thread's name instead, and
-/// `process.executable.name.source` says so.
+/// The process has ended before its name could be read, because the tracer was stopped: events have the thread's name instead,
+/// and `process.executable.name.source` is `thread`.
 fn a_process_that_is_gone(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let record = Record::start(backend, &["--events", "failed"])?;
@@ -174,7 +175,8 @@ fn a_process_is_one_row() -> Result<()> {
     Ok(())
 }
 
-/// A cgroup that is named like a systemd service gives `systemd.unit`, and no `container.id`.
+/// Two failures in a cgroup that is named like a systemd service: their events have that name as `systemd.unit`, and no
+/// `container.id`. A tracer that starts later has no row of them.
 fn a_unit_where_there_is_no_container(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let cgroup = Cgroup::unit("tracer-test")?;
@@ -200,8 +202,8 @@ fn a_unit_where_there_is_no_container(backend: &str) -> Result<()> {
     helper.kill()
 }
 
-/// The same tuple in two namespaces, as in many pods: each row has the name of its namespace (with one namespace, the table has
-/// no such column), and filters accept that name.
+/// The same tuple in two namespaces, as in many pods: each has a row with the name of its namespace, of which the table with one
+/// namespace has no column, but CSV has. The filter `netns:NAME` of `top` leaves the row of that namespace only.
 fn rows_that_look_alike() -> Result<()> {
     let mut stages = [Stage::new(&[])?, Stage::new(&[])?];
     let mut held = Vec::new();
@@ -237,8 +239,9 @@ fn rows_that_look_alike() -> Result<()> {
     Ok(())
 }
 
-/// A child inherits the connections of a process that ends: the screen has the child as their holder, and the ended process as
-/// the one that opened them. A tracer that starts later does not know who opened them.
+/// A child inherits the seven connections of a process that ends: the detail of `top` has the child as their holder, and the
+/// ended process, with its id, as the one that opened them; the list of processes has the child only. For a tracer that starts
+/// later, who opened them is `not known`.
 fn holds_is_not_opened() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

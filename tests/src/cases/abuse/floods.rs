@@ -134,8 +134,8 @@ fn row_of(recording: &Recording, netns: u64, port: u16) -> Result<&Value> {
 }
 
 /// While a tracer starts and reads the older sockets, more sockets of an outsider end than the table in which such ends are noted
-/// has room for (`--max-tombstones`), and older connections of a victim end, too, half of them into TIME_WAIT. The next reading
-/// must have the victim's ports as the kernel has them.
+/// has room for (`--max-tombstones 16`), and up to 5,400 of 6,000 older connections of a victim end, too, half of them into
+/// TIME_WAIT. `tombstones_full` is counted; the next reading must have the victim's ports as the kernel has them, and drift 0.
 fn ends() -> Result<()> {
     const OLDER: usize = 6000;
     let mut stage = Stage::new(&[])?;

@@ -103,8 +103,9 @@ fn check_changes(recording: &Recording, named: &str) -> Result<()> {
 /// How long it may take until tracer gives up a namespace whose thread does not come back.
 const GIVEN_UP: Duration = Duration::from_secs(20);
 
-/// The thread that reads sockets in namespaces is stopped after the start: the stream must name the namespace that is left out,
-/// and have a line when it is read again; the report must say that the recording is incomplete.
+/// The thread that reads sockets in namespaces is stopped after the start of a recording: the stream must name the namespace that
+/// is left out (`degraded.added`), and, once the thread goes on, within 40 s that it is read again (`degraded.ended`). `report`
+/// must say from when on the recording is incomplete, with the namespace.
 fn left_out_later() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -126,8 +127,8 @@ fn left_out_later() -> Result<()> {
     Ok(())
 }
 
-/// No process is in a namespace any more, but its sockets are open: the tracer still counts them, but cannot compare them with
-/// the kernel's. The stream must name the namespace until a descriptor of it exists again.
+/// No process is in a namespace any more, but its sockets are open: the tracer cannot compare them with the kernel's. The stream
+/// must name the namespace (`degraded.added`), until a descriptor of it exists again (`degraded.ended`).
 fn unreachable() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let record = Record::start("auto", &["--events", "stats", "--interval", "0.2"])?;
@@ -144,8 +145,9 @@ fn unreachable() -> Result<()> {
     check_changes(&record.stop()?, &named)
 }
 
-/// The thread of a rule's agent that reads sockets in namespaces is stopped after the start: the agent's stream and status must
-/// name the namespace that is left out, until it is read again.
+/// The thread of a rule's agent that reads sockets in namespaces is stopped after the start: the agent's stream
+/// (`degraded.added`) and status must name the namespace that is left out, until the thread goes on and it is read again
+/// (`degraded.ended`), within 40 s.
 fn left_out_of_an_agent() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;

@@ -29,7 +29,8 @@ fn status(id: u32, key: &str) -> Result<String> {
     Ok(line.with_context(|| format!("no {key}"))?.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// The outsider has the ids and namespaces that it should, and cannot read root's files: the other tests rely on it.
+/// The outsider has the ids, no groups and the namespaces of its own that it should, and cannot read a file of root's with mode
+/// 0600 (EACCES): the other tests rely on it.
 fn no_privilege() -> Result<()> {
     for (spaces, own_user, own_net) in [
         (Spaces::None, false, false),
@@ -60,8 +61,8 @@ fn no_privilege() -> Result<()> {
     Ok(())
 }
 
-/// An outsider can neither signal nor trace a tracer, nor read its memory or descriptors, through which it would have the BPF
-/// maps.
+/// An outsider can neither signal nor trace a tracer (EPERM), nor read its memory or environment, nor list its descriptors or
+/// mapped files, through which it would have the BPF maps (EACCES).
 fn process() -> Result<()> {
     let watch = Watch::start("auto", &[])?;
     let id = watch.id();

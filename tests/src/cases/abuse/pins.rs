@@ -30,8 +30,10 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// In a bpffs where everybody can make folders, an outsider makes the folder of the rules first, with a link in it to a folder
-/// of root's: `tracer spread` must refuse to use it, and must not delete through the link.
+/// In a bpffs where everybody can make folders, an outsider makes the folder of the rules first, with a link in it to a folder of
+/// root's: `tracer spread` must refuse to use it (exit code 1, whose folder it is, and what to do), and attach nothing;
+/// `--release` must fail, too, without deleting through the link; `tracer status` (exit code 0) must say that it does not read
+/// it.
 fn folder_of_an_outsider() -> Result<()> {
     let host = Host::new()?;
     let _open = SecondBpffs::mount("1777")?;
@@ -60,7 +62,9 @@ fn folder_of_an_outsider() -> Result<()> {
     Ok(())
 }
 
-/// `tracer status` reads a state file only if it belongs to root and only root can write to it, and checks its contents.
+/// `tracer status` does not use a state file that others than root can write, or that does not belong to root, and says why. One
+/// of root's whose pool is empty is used as that, although it has addresses that are left out: `0 addresses, 0 in use`. Exit code
+/// 0 each time.
 fn state_of_an_outsider() -> Result<()> {
     let host = Host::new()?;
     host.spread(&["10.1.0.11"], &["--on-exit", "keep"])?.stop()?;

@@ -40,7 +40,7 @@ fn open_folder(mode: u32) -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-/// Recordings, plain, compressed and rotated, are for root only.
+/// An outsider can neither read nor write a recording, plain or compressed, nor read the two files of a rotated one: EACCES.
 fn recordings() -> Result<()> {
     let folder = open_folder(0o755)?;
     let mut outsider = Outsider::spawn()?;
@@ -114,7 +114,8 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The pins, the state file and the BPF objects of a detached rule are for root only.
+/// The pins and the state file of a detached rule have no permissions for group and others, and an outsider can neither list nor
+/// read nor open them (EACCES or EPERM). Nor can it get BPF objects by their ids (EPERM).
 fn rules() -> Result<()> {
     let netns = NetNs::new()?;
     netns.ip("addr add 10.9.0.1/32 dev lo")?;

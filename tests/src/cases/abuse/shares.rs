@@ -186,7 +186,7 @@ fn one_port() -> Result<()> {
     })
 }
 
-/// An outsider binds all ports of the range, each for a moment: afterwards, connections are spread as before.
+/// An outsider binds all 1,000 ports of the range, each for a moment: afterwards, connections are spread as before.
 fn momentary() -> Result<()> {
     spread_after_each(|outsider, _| {
         let bound = outsider.run(&format!("bind-and-close 127.1.0.1:40000 {PORTS}"))?[0];

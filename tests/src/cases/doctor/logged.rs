@@ -95,8 +95,8 @@ pub(super) fn nginx_without_descriptors() -> Result<()> {
     Ok(())
 }
 
-/// `no live upstreams` in a log is a consequence of `ports_exhausted` if connect() found no port before; after refused
-/// connections, doctor finds nothing: the upstream did fail.
+/// `no live upstreams` in a log of 5 s ago is `blamed_upstream`, a consequence of `ports_exhausted`, if a line before it says
+/// that connect() found no port; after a line about a refused connection, doctor finds nothing: the upstream did fail.
 pub(super) fn blamed_by_log() -> Result<()> {
     const NO_PORT: &str = "[crit] 1#1: *1 connect() to 10.0.0.1:80 failed (99: Cannot assign requested address) \
          while connecting to upstream";

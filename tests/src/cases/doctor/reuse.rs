@@ -75,9 +75,9 @@ fn start_haproxy(scene: &Scene, reuse: &str) -> Result<Process> {
     Ok(haproxy)
 }
 
-/// Clients send HAProxy one request each. With `http-reuse safe`, none of their requests finds an open connection, and doctor
-/// says so (`churn`); with `always`, nearly all do, and it finds nothing. HAProxy resets its connections, so that no port stays
-/// behind.
+/// Clients send HAProxy one request each. With `http-reuse safe`, 0 of their requests find an open connection, and doctor says so
+/// (`churn`, with `http-reuse` in its reason); with `always`, nearly all do, and there is no `churn`. HAProxy resets its
+/// connections, so that no port stays behind, and doctor never names tcp_tw_reuse.
 pub(super) fn haproxy_reuse() -> Result<()> {
     for (reuse, scenario) in [("safe", "haproxy_reuses_nothing"), ("always", "haproxy_reuses_all")]
     {

@@ -181,7 +181,8 @@ pub(super) fn healthy() -> Result<()> {
     Ok(())
 }
 
-/// Each command that a finding of a scenario prints makes the scenario healthy.
+/// Each command that a finding of a scenario prints makes the scenario healthy: no finding above `info` is left that no other one
+/// explains, except `small_range` in the scenarios about something else.
 pub(super) fn commands_help() -> Result<()> {
     remedies::check(outcomes()?)
 }

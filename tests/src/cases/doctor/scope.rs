@@ -27,8 +27,9 @@ fn full(found: &Diagnosis) -> Vec<u16> {
     full.filter_map(|it| it.port).collect()
 }
 
-/// Of two processes that have each filled a tuple, doctor judges only the one that `--pid` names. Of a tuple that two processes
-/// use, all ports count; a port that another process holds by bind() is a finding about that process.
+/// Two processes have each filled a tuple (49 of 50 ports): with `--pid`, doctor finds only the named one's (exit code 2), and
+/// nothing for a third process with 2 ports. Of a tuple that two processes use, all 49 ports count. A port that another process
+/// holds by bind() is `poisoned_ports`, with the id of that process.
 pub(super) fn of_a_process() -> Result<()> {
     let edge = Edge::new(50)?;
     let (second, _second) = edge.another(8082)?;
@@ -62,8 +63,9 @@ pub(super) fn of_a_process() -> Result<()> {
     Ok(())
 }
 
-/// With `--cgroup`, a socket belongs to the cgroup in which it was made, and a TIME_WAIT to that of the process that called
-/// connect(), if the hooks saw the call. The finding names the container.
+/// With `--cgroup`, 49 connections of another cgroup to the first upstream are not judged; 49 of the chosen one to the second are
+/// (exit code 2), and the finding names the container. A TIME_WAIT belongs to the cgroup of the process that called connect(),
+/// which is another one: within two more rounds, no tuple is full. SIGTERM ends doctor with the last round's exit code.
 pub(super) fn of_a_cgroup() -> Result<()> {
     let edge = Edge::new(50)?;
     let (second, _second) = edge.another(8082)?;

@@ -262,7 +262,7 @@ pub(super) fn binds_full(backend: &str) -> Result<()> {
 }
 
 /// While the tracer reads the older sockets at its start, it notes the ends of sockets in the table of tombstones. More sockets
-/// end than the table has room for: the ends that find no room are counted as `tombstones_full`.
+/// end than the table has room for (16): the ends that find no room are counted as `tombstones_full`, at least one.
 pub(super) fn tombstones_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -129,8 +129,8 @@ fn addresses(list: &[Candidate]) -> Vec<&str> {
 const BACK: [&str; 3] = ["10.3.0.1", "10.3.0.2", "10.3.0.3"];
 const FRONT: [&str; 3] = ["10.9.0.1", "10.9.0.2", "10.9.0.3"];
 
-/// The pool has the addresses of the interface to the servers, the status lists the others as passed over with the reason, and
-/// no connect() fails.
+/// With `--to` a network behind `back`, the pool is the three addresses of that interface: 60 of 60 connections succeed, from all
+/// of them. The status and stderr have those of `front` as passed over, with the reason.
 fn two_legs() -> Result<()> {
     let proxy = Proxy::new()?;
     let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
@@ -151,8 +151,8 @@ fn two_legs() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// Without `--to`, the pool has the addresses of the default route's interface; destinations that are reached over another
-/// interface are exempt.
+/// Without `--to`, the pool is the three addresses of the default route's interface, `front`. The network behind `back` is in the
+/// status as left alone: 60 connections to it come from the first address of `back`, and are exempt (`other_destination`).
 fn without_destinations() -> Result<()> {
     let proxy = Proxy::new()?;
     let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
@@ -173,7 +173,8 @@ fn without_destinations() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// `--to` names a network of which a part is reached over `back`, the rest over the default route: the rest is exempt.
+/// `--to` names a network (/16) of which a part (/24) is reached over `back`, the rest over the default route: connections to the
+/// part come from the three addresses of `back`, those to the rest from the first one of `front`.
 fn part_of_a_destination() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.clients.ip("addr add 10.3.7.7/32 dev lo")?;
@@ -188,7 +189,8 @@ fn part_of_a_destination() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// The route to the destination has two next hops: a dry run takes the addresses of both interfaces.
+/// The route to the destination has two next hops: a dry run (exit code 0) takes all three addresses of each of the two
+/// interfaces.
 fn multipath() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("route add 10.5.0.0/16 nexthop via 10.9.0.254 nexthop via 10.3.0.254")?;
@@ -199,8 +201,8 @@ fn multipath() -> Result<()> {
     Ok(())
 }
 
-/// `--dry-run` prints the three addresses of the interface to the servers as taken, all others as passed over, each with the
-/// reason, and the size of the pool.
+/// `--dry-run` ends with exit code 0, and prints the three addresses of the interface to the servers as taken, all others as
+/// passed over, each with the reason, and the size of the pool, 3.
 fn dry_run() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("addr add 10.8.0.1/32 dev lo")?;
@@ -270,8 +272,8 @@ fn several_interfaces() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// Named addresses that do not fit the routes are used, with a warning: in the status, on stderr, and in a dry run, which has
-/// none for an address that fits.
+/// Named addresses of another interface than that of the routes, or of loopback, are used, with a warning each: in the status, on
+/// stderr, and in a dry run (exit code 0), which has none for an address that fits.
 fn named_addresses() -> Result<()> {
     let proxy = Proxy::new()?;
     let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
@@ -299,7 +301,8 @@ fn named_addresses() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// A new address is taken if it is on the right interface; when addresses change, the routes are read again.
+/// An address that is added to the right interface is taken, one of the other interface passed over. When routes lead to the
+/// network over the other interface, and then an address is added, the pool is all five addresses of that interface.
 fn follows_routes() -> Result<()> {
     let proxy = Proxy::new()?;
     let spread = proxy.spread(&["--to", "10.3.0.0/24"])?;

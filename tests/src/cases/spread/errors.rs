@@ -261,8 +261,8 @@ fn release_without_pins() -> Result<()> {
     says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name()])
 }
 
-/// A start fails when it has the rule's lock already, because it may open too few file descriptors for the maps and programs:
-/// nothing is left.
+/// A start fails when it has the rule's lock already, because it may open only 20 file descriptors: the error names that, the
+/// exit code is not 0, and nothing is left.
 fn start_that_fails_late() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy();

@@ -89,7 +89,8 @@ fn all_detached(host: &Host) -> Result<()> {
     wait_for("the programs to be detached", Duration::from_secs(5), detached)
 }
 
-/// The agent is killed, and another one takes over the rule: connections are spread all the time, and counts are kept.
+/// The agent is killed (SIGKILL), and another one takes over the rule: the status has no agent between, no connection under load
+/// is unspread at any time, and the counts of the rule go on.
 fn killed_and_started_again() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -138,7 +139,8 @@ fn restarts() -> Result<()> {
     })
 }
 
-/// A new agent takes over the rule with another pool: the next connections come from the new pool only, and all are spread.
+/// A new agent takes over the rule of four addresses with the first of them as its pool: the next 200 connections come from it
+/// only, no connection is unspread meanwhile, and after its end nothing is left of the rule.
 fn another_pool() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -154,7 +156,7 @@ fn another_pool() -> Result<()> {
     })
 }
 
-/// The agent is stopped (SIGSTOP), and connections are still spread.
+/// The agent is stopped (SIGSTOP): each of the next 1,000 connections is still spread, and the status still has the agent.
 fn stopped() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -172,7 +174,8 @@ fn stopped() -> Result<()> {
     })
 }
 
-/// The agent ends and releases the rule: nothing is spread any more, and nothing is left attached or pinned.
+/// The agent ends with `--on-exit release`: the next 200 connections have the source that they have with spreading off, and
+/// nothing is left attached or pinned.
 fn released() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {

@@ -210,7 +210,8 @@ fn eight_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Each connection is closed immediately: its port is in TIME_WAIT, and counts as used, so that the pool fills up.
+/// 4,000 connections are closed as soon as they are open: each port is in TIME_WAIT, and counts as used. So the kernel and the
+/// status have all 1,000 ports of each of the four addresses in use, and the next connection has the default source.
 fn time_wait() -> Result<()> {
     let mut host = Host::new()?;
     // With this, connect() takes over no TIME_WAIT, whatever the kernel's default is.

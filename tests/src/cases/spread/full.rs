@@ -68,7 +68,9 @@ fn room_anywhere() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Reserved ports are used neither by the kernel nor as fast ports, and the status has what lowers the capacity.
+/// 99 of 1,000 ports are reserved, at the end of a list that is longer than 32 bytes: the pool has room for 901 connections from
+/// each of four addresses, none with a reserved port, also as a fast port; the next one has the default source. The status has
+/// `reserved` as what takes ports, capacity 0 when all ports are reserved, and 1,000 when none is.
 fn reserved_ports() -> Result<()> {
     const RESERVED: RangeInclusive<u16> = 40_001..=40_099;
     let mut host = Host::new()?;
@@ -108,8 +110,9 @@ fn reserved_ports() -> Result<()> {
     Ok(())
 }
 
-/// With `--fail-fast`, a connect() that would be spread, but has no room, fails with EADDRNOTAVAIL; no other call does. Another
-/// tracer sees that it was denied.
+/// With `--fail-fast` and all 1,000 ports taken, a connect() fails with EADDRNOTAVAIL, three times of three: another tracer has
+/// these as `denied`, the status as `failed_fast`. Calls to another destination, of a process outside of the cgroup, and from an
+/// address of its own succeed; so does the same socket once a port is free.
 fn fail_fast() -> Result<()> {
     let mut host = Host::new()?;
     let servers = [host.server("10.1.0.1:7000")?, host.server("10.1.0.1:7001")?];
@@ -157,8 +160,8 @@ fn fail_fast() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A port that bind() had taken is free as soon as its socket is closed: the next connect() is not denied, even if another port
-/// is bound at the same time.
+/// With `--fail-fast`, a port that bind() had taken is free as soon as its socket is closed: in each of six turns, the next
+/// connect() succeeds, although connect() was denied before, and in every other turn another port is bound at the same time.
 fn fail_fast_with_bound_ports() -> Result<()> {
     const BOUND: u16 = 6;
     let mut host = Host::new()?;

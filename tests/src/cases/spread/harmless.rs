@@ -208,8 +208,8 @@ fn others_while_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Two rules at the same time, each for its own application and pool: connections come from the pool of their own rule, and the
-/// end of one rule does not affect the other.
+/// Two rules at the same time, each for its own application and two addresses: 50 connections of each come from the pool of their
+/// own rule, and when the first rule ends, only its application is not spread any more.
 fn other_cgroup() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -150,8 +150,8 @@ fn sampled() -> Result<()> {
     whole(&lines, count)
 }
 
-/// Sockets that are exempt have lines with the reason (`has_port`, `has_address`, `other_destination`), the address that they
-/// had, and none that was chosen.
+/// Three sockets that are exempt have a line each, with the reason (`has_port`, `has_address`, `other_destination`), the address
+/// that they had (none for the last), and none that was chosen.
 fn passed() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -187,7 +187,8 @@ fn passed() -> Result<()> {
     whole(&lines, expected.len())
 }
 
-/// Without `--decisions`, too, a full pool has lines: at most one a second, however many calls find it full.
+/// Without `--decisions`, too, a full pool has lines (`pool_full`), and no other decision has: at least two in 1.5 s, and each at
+/// least a second after the one before, however many calls find the pool full.
 fn full_pool() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

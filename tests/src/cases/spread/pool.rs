@@ -55,8 +55,8 @@ fn check_pool(host: &mut Host, expected: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `--pool NETWORK`: the pool has all addresses of the network except the first and the last one, which are the network's own and
-/// the broadcast address.
+/// `--pool` with a /29 network of which the host has all six addresses except the first and the last one: the pool is these six,
+/// evenly used. The other two are the network's own and the broadcast address.
 fn network() -> Result<()> {
     let mut host = Host::new()?;
     let hosts = ["10.6.0.9", "10.6.0.10", "10.6.0.11", "10.6.0.12", "10.6.0.13", "10.6.0.14"];
@@ -69,7 +69,8 @@ fn network() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// `--pool INTERFACE`: the pool has all addresses of the interface, those that are added later, too.
+/// `--pool INTERFACE`: the pool is the two addresses of the interface, evenly used, and a third one, which is added later, is
+/// used, too.
 fn interface() -> Result<()> {
     let mut host = Host::new()?;
     let other = NetNs::new()?;
@@ -84,7 +85,8 @@ fn interface() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// `--pool auto` takes no link-local and host-scope addresses, and no deprecated ones.
+/// `--pool auto` takes no link-local and host-scope address, and no deprecated one: the pool is the other six addresses of the
+/// host, evenly used.
 fn auto() -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.ip("addr add 169.254.7.7/32 dev lo")?;
@@ -165,12 +167,12 @@ fn from_outside(path: impl Fn(&Name) -> String) -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// `--netns` with a name in /run/netns.
+/// `--netns` with a name in /run/netns: see [`from_outside`].
 fn netns_by_name() -> Result<()> {
     from_outside(|name| name.0.clone())
 }
 
-/// `--netns` with a path.
+/// `--netns` with the path `/run/netns/NAME`: see [`from_outside`].
 fn netns_by_path() -> Result<()> {
     from_outside(|name| format!("/run/netns/{}", name.0))
 }

@@ -128,7 +128,8 @@ fn pinned(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// SIGTERM comes at one of several moments while a new agent takes over a rule: the rule stays as the earlier agent left it.
+/// SIGTERM comes at one of several moments while a new agent takes over a rule: the same links are pinned and as many programs
+/// attached as the earlier agent left, and connections are still spread.
 fn signals_while_it_takes_over() -> Result<()> {
     const KEEP: [&str; 2] = ["--on-exit", "keep"];
     let mut host = Host::new()?;
@@ -297,7 +298,8 @@ fn pins_gone() -> Result<()> {
     agent.kill()
 }
 
-/// `tracer spread --detach` runs as under `ip netns exec`: the command's mounts end with the command, the rule stays.
+/// `tracer spread --detach` runs as under `ip netns exec`: the command's mounts end with the command, but the rule spreads, its
+/// pins are where they always are, and its status counts. Such a command can also release it.
 fn by_a_command_with_mounts_of_its_own() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -321,7 +323,8 @@ fn by_a_command_with_mounts_of_its_own() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// Another bpffs is mounted over the one with the rule's pins: the rule is still shown, taken over and released.
+/// Another bpffs is mounted over the one with the rule's pins: the rule still spreads, its status counts that, a new agent takes
+/// it over without attaching programs twice, and `--release` leaves nothing in either bpffs.
 fn another_bpffs() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

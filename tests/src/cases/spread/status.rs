@@ -33,8 +33,9 @@ fn printed(host: &Host) -> Result<String> {
     Ok(ended.stdout)
 }
 
-/// `chosen` counts the connections to which the rule gave this source; those that another process opened from the same address,
-/// with a port that bind() or connect() chose, are in `opened` only.
+/// `chosen` counts the 60 connections to which the rule gave this source. Another process opens 30 from the same address, with a
+/// port that bind() or connect() chose: they are in `opened` only, which is 90. Connections with fast ports count as chosen, and
+/// the text of the status has the same number.
 fn chosen() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

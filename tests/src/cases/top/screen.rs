@@ -26,8 +26,9 @@ fn start(more: &[&str], size: Size) -> Result<Pty> {
     Ok(pty)
 }
 
-/// An nginx runs out of ports: the screen has the row of its full tuple and its failures by cause, the detail of that row opens,
-/// a filter hides the row, and `q` ends the program.
+/// An nginx with 1,000 ports runs out of them: the screen has the row of its full tuple (1,000 ports, 100 %, EADDRNOTAVAIL) and
+/// its failures by cause (`ports_exhausted`); the detail of that row opens, screen 4 lists the failures, a filter hides the row,
+/// and `q` ends the program with exit code 0 and the terminal as before.
 pub(super) fn shows_an_exhaustion() -> Result<()> {
     let scene = Scene::new(1000, "location / { return 200 'ok'; }")?;
     let http = format!(

@@ -77,8 +77,8 @@ pub(super) fn has_its_forms() -> Result<()> {
     Ok(())
 }
 
-/// The filter of the command line is shown above the columns, with the number of rows that pass it; sums to which the filter does
-/// not apply are labelled "host".
+/// The filter of the command line is shown above the columns of each of the two readings, with the number of rows that pass it, 1
+/// of at least 2; the sum of failures, to which the filter does not apply, is labelled `host`.
 pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let (one, other) = (stage.server("10.1.0.1:7000")?, stage.server("10.1.0.2:7001")?);

@@ -97,8 +97,9 @@ fn connect_all(socks: Vec<Sock>, peer: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// The rule's cgroup is removed while the agent runs: sockets that were made in it still connect, nothing is spread, and the
-/// status has the cgroup as gone. When a cgroup of the same name is made, connections are spread again.
+/// The rule's cgroup is removed while the agent runs: 100 sockets that were made in it still connect, nothing is spread, and the
+/// status has the cgroup as gone. When a cgroup of the same name is made, it is not gone any more, and connections are spread
+/// again.
 fn cgroup_removed() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -127,8 +128,8 @@ fn cgroup_removed() -> Result<()> {
     })
 }
 
-/// The cgroup is removed when there is no agent: the next start finds links to a cgroup that does not exist any more, and spreads
-/// for the new cgroup of that name.
+/// The cgroup is removed when the agent was killed: nothing is spread. The next start finds links to a cgroup that does not exist
+/// any more, spreads for the new cgroup of that name, and leaves nothing at its end.
 fn cgroup_removed_of_a_dead_agent() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {

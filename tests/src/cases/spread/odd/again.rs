@@ -27,8 +27,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// A socket that an earlier connect() bound to the pool's address connects when the pool is full: it is unbound, and the kernel
-/// chooses the source.
+/// A socket that a refused connect() bound to the pool's address connects when all 1,000 ports of the pool are taken: the call
+/// succeeds, and its source is the one that it has with spreading off.
 fn pool_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -28,7 +28,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// Sequences of connect() calls have the same results on a socket of the application and on one of another process.
+/// Eight sequences of connect() calls, also to port 0, to multicast and broadcast addresses, and without a route, have the same
+/// results on a socket of the application and on one of another process.
 fn same_outcomes() -> Result<()> {
     let scene = Scene::new(&[])?;
     let server = "10.1.0.1:7000";
@@ -55,7 +56,7 @@ fn same_outcomes() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// A socket whose first connect() was spread and refused connects again: both calls are spread.
+/// A socket whose first connect() was spread and refused connects again, from an address of the pool: both calls count as spread.
 fn connect_again_after_refusal() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -67,7 +68,8 @@ fn connect_again_after_refusal() -> Result<()> {
     Ok(())
 }
 
-/// An address that an earlier connect() bound must not stay when the next destination is not the rule's (`other_destination`).
+/// An address of the pool that a refused connect() bound does not stay when the next destination is not the rule's: the source is
+/// then that with spreading off (`other_destination`).
 fn connect_again_elsewhere() -> Result<()> {
     let scene = Scene::new(&["--to", CLOSED])?;
     let sock = scene.tcp()?;
@@ -80,8 +82,8 @@ fn connect_again_elsewhere() -> Result<()> {
     Ok(())
 }
 
-/// One socket connects to the rule's destination, to another one and to the first again, with connect(AF_UNSPEC) between: it is
-/// spread, not spread, and spread.
+/// One socket connects to the rule's destination, to another one and to the first again, with connect(AF_UNSPEC) between: its
+/// source is of the pool, then that with spreading off, then of the pool.
 fn disconnected() -> Result<()> {
     let mut scene = Scene::new(&["--to", "10.1.0.1:7000"])?;
     let elsewhere = scene.host.server("10.1.0.1:7001")?;
@@ -96,8 +98,8 @@ fn disconnected() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// A non-blocking connect() that succeeds, and one that is refused, have the same results, also of a second call, as with
-/// spreading off; the first is spread.
+/// A non-blocking connect() that succeeds, and one that is refused, have the same results as with spreading off, also when they
+/// have ended, and of a second call; the source of the first is of the pool.
 fn nonblocking() -> Result<()> {
     let scene = Scene::new(&[])?;
     let play = |sock: &Sock, peer: SocketAddr| -> Result<_> {
@@ -118,7 +120,7 @@ fn nonblocking() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// connect() through io_uring is spread, and its refusal reported.
+/// connect() through io_uring gets a source of the pool, and one to a port on which nobody listens ends with ECONNREFUSED.
 fn io_uring() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -130,8 +132,8 @@ fn io_uring() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// An MPTCP socket connects by a socket that the kernel makes: kernel sockets are exempt (`kernel_socket`), and this is the
-/// easiest way to get one.
+/// An MPTCP socket connects by a socket that the kernel makes: it is exempt, once (`kernel_socket`), has the source that it has
+/// with spreading off, and its data arrives. This is the easiest way to get a socket of the kernel.
 fn mptcp() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.host.app.make(Kind::Mptcp, false)?;

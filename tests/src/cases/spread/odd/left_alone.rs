@@ -35,7 +35,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// A UDP socket is exempt (`other_family`).
+/// A UDP socket is exempt: `other_family` is counted once, and its source is the one that it has with spreading off.
 fn udp() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.host.app.make(Kind::Udp, false)?;
@@ -44,7 +44,8 @@ fn udp() -> Result<()> {
     scene.end_exempt("other_family", 1)
 }
 
-/// A socket that is bound to a device (SO_BINDTOIFINDEX) is exempt (`bound_to_device`).
+/// A socket that is bound to a device (SO_BINDTOIFINDEX) is exempt: `bound_to_device` is counted once, and its source is the one
+/// that it has with spreading off.
 fn bound_to_a_device() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -54,7 +55,8 @@ fn bound_to_a_device() -> Result<()> {
     scene.end_exempt("bound_to_device", 1)
 }
 
-/// A socket with IP_TRANSPARENT is exempt (`transparent`).
+/// A socket with IP_TRANSPARENT is exempt: `transparent` is counted once, and its source is the one that it has with spreading
+/// off.
 fn transparent() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -82,7 +84,8 @@ fn bound_to_a_port() -> Result<()> {
     scene.end_exempt("has_port", 3)
 }
 
-/// A socket that is bound to an address without a port (IP_BIND_ADDRESS_NO_PORT) is exempt (`has_address`).
+/// A socket that is bound to an address without a port (IP_BIND_ADDRESS_NO_PORT) keeps it, and is exempt: `has_address` is
+/// counted once.
 fn bound_to_an_address() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -127,7 +130,8 @@ fn loopback_destination() -> Result<()> {
     scene.end_exempt("loopback", 1)
 }
 
-/// A pool of loopback addresses is for loopback destinations only.
+/// With a pool of loopback addresses, a connection to a loopback destination comes from the pool; one to another address does
+/// not, and is counted as `loopback`, once.
 fn loopback_pool() -> Result<()> {
     let mut host = Host::new()?;
     let servers = [host.server("127.0.0.1:7000")?, host.server("10.1.0.1:7001")?];
@@ -172,7 +176,8 @@ fn two_families() -> Result<()> {
     Ok(())
 }
 
-/// Of sockets that are older than the rule, connected ones stay as they are, others are spread.
+/// Of two sockets that are older than the rule, the connected one keeps its source and can send; the other one connects from an
+/// address of the pool, and can send after the rule has ended.
 fn older_than_the_rule() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -137,7 +137,8 @@ fn bound_with_a_port_of_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// In bind() the destination is not known yet: with `--to`, no address is replaced there.
+/// In bind() the destination is not known yet: with `--to`, no address is replaced there (`moved` is 0), nor in connect() towards
+/// the rule's destination or another one.
 fn bound_with_some_destinations() -> Result<()> {
     let mut scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7000"])?;
     let elsewhere = scene.host.server("10.1.0.1:7001")?;
@@ -177,7 +178,8 @@ fn ipv6() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A bind() to a port that the application chose keeps its address and port: the socket is exempt (`has_port`).
+/// A bind() to a port that the application chose keeps its address and port, also after connect(): the socket is exempt, once
+/// (`has_port`).
 fn bound_to_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let sock = bound(&scene.host, false, 40_100)?;
@@ -310,7 +312,7 @@ fn bound_everywhere() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Towards a destination that is not the rule's, the bound address stays.
+/// Towards a destination that is not the rule's, the bound address stays: the socket is exempt, once (`other_destination`).
 fn other_destination() -> Result<()> {
     let scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7999"])?;
     let sock = bound(&scene.host, true, 0)?;
@@ -319,7 +321,8 @@ fn other_destination() -> Result<()> {
     scene.end_exempt("other_destination", 1)
 }
 
-/// An agent that takes a rule over attaches programs to bind() with `--rebind`, and detaches them without it.
+/// Three agents take one rule over, the second one with `--rebind`: only with it are programs attached to bind(), and is the
+/// address of a bind() replaced. Nothing is left after the release.
 fn comes_and_goes() -> Result<()> {
     let host = Host::new()?;
     for rebind in [false, true, false] {

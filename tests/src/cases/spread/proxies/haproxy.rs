@@ -80,9 +80,9 @@ pub(super) fn unspread() -> Result<()> {
     Ok(())
 }
 
-/// With a pool of four addresses, exactly four times as many requests at once succeed, from all addresses alike, also half-way;
-/// at the end, nothing is left of the rule. `setting`: a line for haproxy's backend, empty for none; `arguments`: more of `tracer
-/// spread`.
+/// With a pool of four addresses, with 1,000 ports each, exactly 4,000 requests at once succeed, from all addresses alike, also
+/// half-way; at the end, nothing is left of the rule. `setting`: a line for haproxy's backend, empty for none; `arguments`: more
+/// of `tracer spread`.
 pub(super) fn spread(setting: &str, arguments: &[&str]) -> Result<()> {
     let pages = tempfile::tempdir()?;
     let stage = stage(setting, &pages)?;

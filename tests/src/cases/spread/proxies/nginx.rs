@@ -71,9 +71,9 @@ pub(super) fn unspread() -> Result<()> {
     Ok(())
 }
 
-/// With a pool of four addresses, exactly four times as many requests succeed, from all addresses alike, also half-way; at the
-/// end, nothing is left of the rule. `setting`: more of nginx's `server` block, empty for none; `arguments`: more of `tracer
-/// spread`.
+/// With a pool of four addresses, with 1,000 ports each, exactly 4,000 requests succeed, from all addresses alike, also half-way;
+/// at the end, nothing is left of the rule. `setting`: more of nginx's `server` block, empty for none; `arguments`: more of
+/// `tracer spread`.
 pub(super) fn spread(setting: &str, arguments: &[&str]) -> Result<()> {
     let stage = stage(setting)?;
     stage.application.cgroup.add(stage.proxy.id())?;
