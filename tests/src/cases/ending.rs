@@ -114,8 +114,8 @@ fn work_that_hangs() -> Result<()> {
     Ok(())
 }
 
-/// stderr is a full pipe: a program that gets a signal ends within a second although it cannot write its error, whether the error
-/// comes after the signal or came before.
+/// stderr is a full pipe: a program that gets a signal ends within a second ([`SOON`]) although it cannot write its error,
+/// whether the error comes after the signal (SIGINT, exit code 1) or came before (SIGTERM).
 fn last_words() -> Result<()> {
     use std::io::Write;
     let (reader, writer) = std::io::pipe()?;

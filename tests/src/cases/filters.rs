@@ -78,7 +78,8 @@ fn refuse(stage: &Stage, comm: &std::ffi::CStr, peer: &str, count: usize) -> Res
     })
 }
 
-/// `--comm` passes the calls of threads with exactly this name: five events, and none of a thread whose name only begins with it.
+/// `--comm flt-wanted` passes the five calls of threads with exactly this name, and none of a thread with another name or with
+/// one that only begins with it.
 fn comm(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let events = recorded(backend, &stage, &["--comm", "flt-wanted"], true, || {
@@ -223,7 +224,8 @@ const ADDRESSES_AND_PORTS: &[BackendTest] = &[
     ("ipv4", |backend| passes(backend, &["-4"], 9)),
 ];
 
-/// Checks that exactly `expected` of nine failures pass this filter.
+/// Checks that exactly `expected` of nine failures pass this filter: two to 10.1.0.1:7998, three to 10.1.0.2:7999, four to
+/// 127.0.0.1:7999.
 fn passes(backend: &str, filter: &[&str], expected: usize) -> Result<()> {
     let stage = Stage::new(&[])?;
     let inum = stage.netns.inum().to_string();

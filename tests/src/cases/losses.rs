@@ -148,7 +148,7 @@ fn hook_missed(backend: &str) -> Result<()> {
 }
 
 /// SIGKILL under load: no connect() fails, only the last line of the file can be incomplete (the kernel checks for SIGKILL
-/// between two pages of a write), the next `record` ends that line before it appends, and the next tracer counts the open
+/// between two pages of a write), the next `record` ends that line before it appends, and the next tracer counts ten open
 /// connections.
 fn killed(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[backend.to_owned()])?;
@@ -264,7 +264,7 @@ fn disk_full() -> Result<()> {
     Ok(())
 }
 
-/// The reader of stdout closes the pipe while `record` writes events: it ends with exit code 0.
+/// The reader of stdout closes the pipe while `record` writes the events of 100 connections: it ends with exit code 0.
 fn record_into_a_closed_pipe() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -93,7 +93,8 @@ fn by_ss(netns: &NetNs) -> Result<Counts> {
     Ok(counts)
 }
 
-/// A client that is closed before its accepted end is in TIME_WAIT, even if a program starts at that time.
+/// A client that is closed before its accepted end is in TIME_WAIT, even if the test starts a program at that time, which has
+/// copies of its descriptors until it runs.
 fn close_in_order() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

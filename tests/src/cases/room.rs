@@ -195,7 +195,8 @@ fn never_more_than_all(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every port is reserved, or bound: a capacity of 0 is a saturation of 100 %, not an unknown one.
+/// All 16 ports are reserved, or eight of them reserved and the others bound: the row has the capacity 0 and a saturation of 100
+/// %, not an unknown one, and these numbers of reserved and of bound ports.
 fn none_at_all(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     hall.set_range("40000 40015")?;

@@ -145,7 +145,8 @@ fn ensure_each_once(recording: &Recording, threads: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The screen has one row for a process, with its 6 older and 6 newer sockets together.
+/// The screen of `top` for processes has exactly one row for a process, with its name and its 6 older and 6 newer sockets
+/// together: 12 ports.
 fn a_process_is_one_row() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -13,7 +13,8 @@ use crate::harness::{
     tracer::wait_for,
 };
 
-/// The ports of five sockets are in use until the last process that shares them has ended: then they are in TIME_WAIT.
+/// The ports of five sockets are in use until the last process that shares them, a child, has ended: then they are in TIME_WAIT,
+/// also when the other ends are closed.
 pub fn inherited(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(5))?;
@@ -30,7 +31,8 @@ pub fn inherited(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(5))])
 }
 
-/// The 20 ports of a killed process go to TIME_WAIT, as after close().
+/// The 20 ports of a process are in use until it is killed, and then in TIME_WAIT, as after close(), also when the other ends are
+/// closed.
 pub fn owner_killed(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let mut owner = stage.netns.run(|| Helper::spawn(&["hold", "10.1.0.1:7000", "20"]))?;

@@ -36,8 +36,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// An outsider makes a cgroup below one that is delegated to it, and names the new one like a container's: events have the
-/// cgroup's path, but no container id.
+/// An outsider makes a cgroup below one that is delegated to it, names the new one like a container's, and connects three times
+/// in it: each event has the cgroup's path, but no container id.
 fn delegated() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -94,7 +94,8 @@ fn state_of_an_outsider() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Only root can write to the folders of pins and of state files, even if tracer was started with umask 0.
+/// Only root can write to the folders of pins and of state files (no mode has write permission for group or others), even if
+/// tracer was started with umask 0.
 fn umask() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy();

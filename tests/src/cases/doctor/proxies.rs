@@ -104,8 +104,9 @@ pub(super) fn nginx_with_old_defaults() -> Result<()> {
     Ok(())
 }
 
-/// nginx's log says that servers of an upstream failed, although this host had no port: doctor finds `blamed_upstream`, inferred
-/// from lines of the log, as a consequence of `ports_exhausted`, which it finds only once.
+/// nginx's log says that servers of an upstream failed, although this host had no port: doctor finds `blamed_upstream` with the
+/// upstream's name, inferred from lines of the log (at least one), as a consequence of `ports_exhausted`, which it finds exactly
+/// once.
 pub(super) fn blamed_upstream() -> Result<()> {
     let (found, _) = of_nginx(200, &one_server().repeat(2), NEW)?;
     table::check("blamed_upstream", &found)?;

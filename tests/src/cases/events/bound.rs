@@ -69,7 +69,7 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
 }
 
 /// The event of a failed bind() names what holds the port, and which process: a listener, a bound socket, a connection of another
-/// process, and a time-wait socket, which belongs to no process.
+/// process (with its peer's port), and a time-wait socket, which has a peer but belongs to no process.
 pub(super) fn port_holders(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     // The recording begins first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its
@@ -130,7 +130,8 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The event of a port that connect() chose has the time that the search took; the events of a port that bind() chose have none.
+/// The event of a port that connect() chose has the time that the search took, more than 0 and below 1 s; the two events of a
+/// port that bind() chose (taken, then used by connect()) have none.
 pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -14,16 +14,16 @@ use crate::{
 const NOWHERE: &str = "192.0.2.1:80";
 const CALLS: usize = 3;
 
-/// sendto() with MSG_FASTOPEN towards a destination without a route: each call has an event with the cause `unreachable`. The
-/// tracepoint backend sees none of them, which `degraded` in the recording's first line says.
+/// sendto() with MSG_FASTOPEN towards a destination without a route, three times: each call has an event with the cause
+/// `unreachable` and ENETUNREACH. The tracepoint backend sees none of them, which `degraded` in the recording's first line says.
 pub(super) fn fast_open(backend: &str) -> Result<()> {
     recorded_or_degraded(backend, "MSG_FASTOPEN", |sock, peer| {
         expect_error(sock.send_fast_open(b"hello", peer), Errno::NETUNREACH)
     })
 }
 
-/// connect() through io_uring towards a destination without a route: each call has an event with the cause `unreachable`. The
-/// tracepoint backend sees none of them, which `degraded` in the recording's first line says.
+/// connect() through io_uring towards a destination without a route, three times: each call has an event with the cause
+/// `unreachable` and ENETUNREACH. The tracepoint backend sees none of them, which `degraded` in the recording's first line says.
 pub(super) fn io_uring(backend: &str) -> Result<()> {
     recorded_or_degraded(backend, "io_uring", |sock, peer| {
         let result = submit_connect(sock, peer)?;

@@ -220,7 +220,8 @@ fn dry_run() -> Result<()> {
     Ok(())
 }
 
-/// For an IPv6 destination, the pool has the interface's global IPv6 addresses that are not deprecated.
+/// For an IPv6 destination, the pool is the three global IPv6 addresses of `back` that are not deprecated. The status has the
+/// deprecated one, those of `front` and the IPv4 ones as passed over, each with its reason.
 fn ipv6() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("addr add fd03::9/64 dev back nodad preferred_lft 0")?;

@@ -283,7 +283,8 @@ fn status_of_no_rule() -> Result<()> {
     says(&ended, &[BAD_CONFIG], &["no-such-rule", "tracer status"])
 }
 
-/// Two `--pool` ranges that have more than 256 addresses together, the most that a pool may have, are an error.
+/// Two `--pool` ranges with 400 addresses together, more than the 256 that a pool may have, are an error (exit code 78) with both
+/// numbers; nothing is done.
 fn too_many() -> Result<()> {
     let host = Host::new()?;
     host.stage.netns.ip("route add local 10.5.0.0/16 dev lo")?;

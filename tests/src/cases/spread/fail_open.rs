@@ -186,7 +186,8 @@ fn released() -> Result<()> {
     })
 }
 
-/// The agent ends after the start (`--detach`), and connections are spread until the rule is released.
+/// The agent ends after the start with exit code 0 (`--detach`), and the status has none; connections are spread until
+/// `--release`, after which nothing is attached or pinned.
 fn detached() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -204,7 +205,8 @@ fn detached() -> Result<()> {
     })
 }
 
-/// The pins are removed while the agent runs: it holds links and maps by descriptors, so connections are still spread.
+/// The pins are removed while the agent runs: it holds links and maps by descriptors, so every connection is still spread, also
+/// after its next health check. At its end, nothing is attached although it should keep the rule; another start makes a new rule.
 fn pins_deleted() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -225,7 +227,8 @@ fn pins_deleted() -> Result<()> {
     })
 }
 
-/// The pins are removed when there is no agent: the kernel detaches the programs.
+/// The pins are removed after the agent was killed: the kernel detaches the programs, nothing is spread, and another start makes
+/// a new rule.
 fn pins_deleted_of_a_dead_agent() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {

@@ -35,7 +35,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 /// The source of a connection that is not spread.
 const DEFAULT: &str = "10.1.0.1";
 
-/// In a pool of 256 addresses, all but one are full: that one is found, wherever it is.
+/// In a pool of 256 addresses with 20 ports each, all are full, and the next connection has the default source. When one port
+/// becomes free, the next connection has its address, wherever it is: 16 times.
 fn room_anywhere() -> Result<()> {
     const EACH: u64 = 20;
     let mut host = Host::new()?;
@@ -194,8 +195,9 @@ fn fail_fast_with_bound_ports() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A rule has moved to another namespace: a port that is bound there counts immediately, not only after the agent's next reading,
-/// even if the same port was bound in the rule's earlier namespace, too. With all ports bound, the pool is full (`pool_full`).
+/// A rule has moved to another namespace, and its agent is stopped: a port that is bound there counts immediately, not only after
+/// the agent's next reading, even if the same port was bound in the rule's earlier namespace, too. With all 1,000 ports bound,
+/// the next connect() fails with EADDRNOTAVAIL, and `pool_full` is counted.
 fn bound_ports_after_the_rule_has_moved() -> Result<()> {
     const ALL: RangeInclusive<u16> = 40_000..=40_999;
     let mut host = Host::new()?;

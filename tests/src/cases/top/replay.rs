@@ -51,8 +51,9 @@ fn has_all(line: &str, netns: u64) -> bool {
     has("ports.time_wait", 20) && rows.iter().any(|row| row["connect.failures"]["refused"] == 7)
 }
 
-/// When nothing changes any more, `top` shows the same two rows (one with ports, one with failures) as `replay` from a recording
-/// of that time, except rates, ETA and the time of port searches. `report` has the failures of that recording.
+/// When nothing changes any more, `top` shows the same two rows (one with 30 ports held and 20 in TIME_WAIT, one with 7 refused
+/// calls) as `replay` from a recording of that time, except rates, ETA and the time of port searches. `report` has the failures
+/// of that recording.
 pub(super) fn is_what_was_shown() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;

@@ -133,7 +133,7 @@ pub(super) fn is_given_back() -> Result<()> {
     top.check_restored()
 }
 
-/// The program ends within 10 s, with exit code 0, when its terminal is closed.
+/// `top` ends within 10 s, with exit code 0, when its terminal is closed.
 pub(super) fn ends_with_its_terminal() -> Result<()> {
     let mut top = start(&[], Size(80, 24))?;
     top.close();

@@ -34,7 +34,8 @@ const LEASE: Duration = Duration::from_secs(1);
 /// How soon a removed address must be out of the rule; longer in a guest ([`Place::limit`]).
 const OUT_LIMIT: Duration = Duration::from_millis(100);
 
-/// Checks that for more than two leases every connection is spread, and that a removed address leaves the rule in time.
+/// Checks that for two and a half leases every connection is spread, and that a removed address leaves the rule within 100 ms
+/// ([`OUT_LIMIT`]): the next 200 connections come from the three others.
 fn deadlines_hold(host: &Host, load: &Load) -> Result<()> {
     let lease = Place::get().limit(LEASE);
     let unspread = load.unspread();
@@ -58,7 +59,8 @@ fn arguments(lease: Duration) -> Vec<String> {
     ["--lease", &lease.as_secs().to_string()].map(str::to_owned).into()
 }
 
-/// The deadlines hold while the output is a pipe that is full and not read.
+/// The deadlines hold ([`deadlines_hold`]), and health checks are made, while the output is a pipe that is full and not read.
+/// Once it is read again, the agent ends without an error.
 fn unread_output() -> Result<()> {
     let host = Host::new()?;
     let output = FullPipe::new()?;
@@ -88,7 +90,8 @@ fn health_check_runs(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The deadlines hold while the thread that reads sockets in namespaces is stopped, so that no comparison ends.
+/// The deadlines hold ([`deadlines_hold`]) while the thread that reads sockets in namespaces is stopped, so that no comparison
+/// ends.
 fn endless_comparison() -> Result<()> {
     let host = Host::new()?;
     let arguments = arguments(Place::get().limit(LEASE));

@@ -96,7 +96,8 @@ fn bound_to_an_address() -> Result<()> {
     scene.end_exempt("has_address", 1)
 }
 
-/// After bind(0.0.0.0, 0) with IP_BIND_ADDRESS_NO_PORT, the socket has neither address nor port: it is spread.
+/// After bind(0.0.0.0, 0) with IP_BIND_ADDRESS_NO_PORT, the socket has neither address nor port: it connects from an address of
+/// the pool.
 fn bound_to_no_address() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -107,7 +108,7 @@ fn bound_to_no_address() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// 20 sockets with SO_REUSEPORT are spread as others are.
+/// 20 sockets with SO_REUSEPORT connect from addresses of the pool, as others do.
 fn reuse_port() -> Result<()> {
     let scene = Scene::new(&[])?;
     let mut held = Vec::new();
@@ -121,7 +122,7 @@ fn reuse_port() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// A connection to 127.0.0.1 is exempt (`loopback`) if the pool has no loopback address.
+/// A connection to 127.0.0.1 is exempt, once (`loopback`), if the pool has no loopback address: its source is 127.0.0.1.
 fn loopback_destination() -> Result<()> {
     let mut scene = Scene::new(&[])?;
     let server = scene.host.server("127.0.0.1:7001")?;
@@ -146,7 +147,8 @@ fn loopback_pool() -> Result<()> {
     Ok(())
 }
 
-/// A connection to an IPv6 destination is exempt (`other_family`) if the pool has IPv4 addresses only.
+/// A connection to an IPv6 destination is exempt, once (`other_family`), if the pool has IPv4 addresses only: it has the source
+/// that it has with spreading off.
 fn ipv6_with_an_ipv4_pool() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("[fd00::1]:7000")?;

@@ -189,7 +189,8 @@ fn bound_to_a_port() -> Result<()> {
     scene.end_exempt("has_port", 1)
 }
 
-/// When the pool of 1,000 ports is full, the application's own address stays: no connect() fails.
+/// With `--rebind`, 1,010 sockets that were bound to an address connect: the first 1,000 from the pool's address, until it is
+/// full, the others from their own. No connect() fails.
 fn pool_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
