@@ -1,6 +1,7 @@
 //! `tracer advise`: configuration of programs and of the host that gives a load enough source ports, ready to paste.
 //!
-//! Pure: a [`Plan`] becomes text. All numbers come from [`Flow`].
+//! A [`Plan`] becomes text ([`text()`]); [`Flow`] computes how many ports a load needs, [`Samples`] measures the load. No I/O:
+//! the caller reads the host.
 
 mod block;
 mod envoy;
@@ -123,14 +124,14 @@ pub struct Settings {
 
 impl Settings {
     /// How long a TIME_WAIT holds its port, in seconds: 1 if connect() may take it over, else as long as it lasts at
-    /// most. `loopback`: of connections to loopback addresses.
+    /// most ([`longest_time_wait_s`]: 62 s if [`Self::hz`] is not known). `loopback`: of connections to loopback addresses.
     pub fn time_wait_s(&self, loopback: bool) -> f64 {
         let reuses = self.reuse.timestamps && self.reuse.is_on(loopback);
         if reuses { REUSED_AFTER_S } else { longest_time_wait_s(self.hz) }
     }
 
     /// How long a TIME_WAIT held its port when a recording was made, in seconds: 1 if connect() took TIME_WAITs over then
-    /// (`reuses`), towards whichever address; else as long as one lasts at most on this host.
+    /// (`reuses`), towards whichever address; else as long as one lasts at most on this host, as in [`Self::time_wait_s`].
     pub fn recorded_time_wait_s(&self, reuses: bool) -> f64 {
         if reuses { REUSED_AFTER_S } else { longest_time_wait_s(self.hz) }
     }
@@ -149,7 +150,7 @@ const REUSED_AFTER_S: f64 = 1.0;
 /// What is to be configured, for which load.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Source addresses to use, each once, IPv4 first. Empty: none were named.
+    /// Source addresses to use, each once (not checked), IPv4 first. Empty: none were named.
     pub pool: Vec<Source>,
     pub destinations: Vec<Destination>,
     /// The connections to one destination, for a plan without [`Self::destinations`].
@@ -201,7 +202,8 @@ impl Plan {
         of_family.map(|it| it.sources).max().unwrap_or(1).max(1)
     }
 
-    /// How many source addresses are needed so that connect() finds a port soon; at least 1.
+    /// How many source addresses are needed so that connect() finds a port soon (see [`Flow::addresses`]), towards the
+    /// destination of [`Self::worst`]; at least 1.
     pub fn needed(&self) -> u32 {
         self.worst().addresses(self.settings.capacity)
     }
@@ -218,7 +220,8 @@ impl Plan {
     }
 }
 
-/// The text for this program: comments, and below each the lines to paste. It ends with a newline.
+/// The text for this program: comments, and below each the lines to paste. It ends with a newline. For HAProxy (`mode http`,
+/// which resets connections), it is taken that this host closes none first, unless the load was measured or recorded.
 pub fn text(program: Program, plan: &Plan) -> String {
     let of_haproxy;
     let plan = if program == Program::Haproxy {

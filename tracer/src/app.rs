@@ -1,4 +1,5 @@
-//! Runs a command line: the only module that uses all others.
+//! Runs a command line: sets up log and signals, opens and attaches what the command needs, runs it, and gives the exit code.
+//! Only this module uses all others.
 
 use std::{
     ffi::OsString,
@@ -40,8 +41,8 @@ pub fn begin() {
     shutdown::begin();
 }
 
-/// Runs the command line. Returns the exit code of a command that did what it was asked: 0, except for the verdict of
-/// `tracer doctor`.
+/// Starts the log and runs the command line, until the command ends or a signal ends it. Returns the exit code of a command that
+/// did what it was asked: 0, except for the verdict of `tracer doctor`. To be called once, after [`begin`].
 ///
 /// # Errors
 /// Any [`Error`], if the command line is wrong or the command failed; [`exit`] gives its exit code.
@@ -108,7 +109,7 @@ fn is_doctor(words: impl IntoIterator<Item = OsString>) -> bool {
     }
 }
 
-/// The exit code of an error of this command: [`Error::exit`], but of `tracer doctor` always 3 (unknown).
+/// The exit code of an error of this command: [`Error::exit`], but of `tracer doctor` always 3 (unknown). Prints nothing.
 pub fn exit(cli: &Cli, error: &Error) -> ExitCode {
     // A monitoring system takes 1 and 2 for verdicts.
     if matches!(cli.command, Command::Doctor(_)) {

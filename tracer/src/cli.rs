@@ -168,7 +168,7 @@ impl Command {
     }
 }
 
-/// The completion script for `shell`.
+/// The completion script for `shell`, of the whole command line.
 pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut script);

@@ -45,6 +45,8 @@ const RING_SIZE: u32 = 16 << 20;
 impl TryFrom<&Cli> for KernelConfig {
     type Error = Error;
 
+    /// The options that follow the command come before those that precede it; `Auto` and 16 MiB of buffer if neither is given.
+    ///
     /// # Errors
     /// [`Error::Usage`]: an option was given that does nothing in this command.
     fn try_from(cli: &Cli) -> Result<Self, Error> {
@@ -76,7 +78,7 @@ impl TryFrom<&Cli> for KernelConfig {
     }
 }
 
-/// `tracer record`
+/// The configuration of `tracer record`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordConfig {
     pub output: OutputConfig,
@@ -106,6 +108,8 @@ pub enum Target {
 impl TryFrom<&StreamArgs> for Target {
     type Error = Error;
 
+    /// The file of `--output`, or of `-o FILE` (as earlier versions wrote it); stdout if there is neither, or the file is `-`.
+    ///
     /// # Errors
     /// [`Error::Usage`]: `-o` and `--output` both name a file.
     fn try_from(args: &StreamArgs) -> Result<Self, Error> {
@@ -195,7 +199,7 @@ impl TryFrom<&RecordArgs> for RecordConfig {
     }
 }
 
-/// `tracer tuples`
+/// The configuration of `tracer tuples`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TuplesConfig {
     /// Time between readings; `None`: one reading.
@@ -237,7 +241,7 @@ impl TryFrom<&TuplesArgs> for TuplesConfig {
     }
 }
 
-/// `tracer report`
+/// The configuration of `tracer report`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ReportConfig {
     /// Recordings; `-` is standard input.
@@ -255,7 +259,7 @@ impl From<&ReportArgs> for ReportConfig {
     }
 }
 
-/// `tracer status`
+/// The configuration of `tracer status`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatusConfig {
     /// Whether JSON is printed, and not text.

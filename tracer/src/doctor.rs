@@ -1,7 +1,8 @@
 //! `tracer doctor`: names the cause, says how sure that is, and what to do, with this host's numbers.
 //!
-//! What is seen ([`snapshot`], [`tuples`]) is kept apart from what follows from it: [`judge`] has pure functions from facts to
-//! [`finding`]s, [`verdict`] says which finding explains another, and the exit code, [`show`] prints.
+//! [`snapshot`] and [`tuples`] gather facts; [`judge`] derives [`finding`]s from them, without I/O; [`verdict`] says which
+//! finding explains another, and the exit code; [`show`] formats the result; [`recorded`] does the same with a recording. The
+//! other modules serve these.
 
 pub mod activity;
 pub mod arrivals;

@@ -1,4 +1,4 @@
-//! Errors: what was tried, on what, why it failed, what to do; and the exit code of each.
+//! Has the errors that end the program: what was tried, on what, why it failed, what to do; and the exit code of each.
 
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
@@ -101,7 +101,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code for this error.
+    /// The exit code for this error, in any command but `tracer doctor` ([`crate::app::exit`]).
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Failure(_) | Self::File { .. } | Self::Interrupted { .. } => Exit::Failure,

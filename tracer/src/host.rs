@@ -1,4 +1,5 @@
-//! Reads the host: its sockets, processes, network namespaces, cgroups, port ranges, NAT and counters. Nothing here needs BPF.
+//! Reads the host without BPF: its sockets and who holds them, processes, network namespaces, cgroups, port ranges and other
+//! settings, NAT, limits and counters; with the helpers that this takes (netlink, files of limited size).
 
 pub mod callers;
 pub mod capacity;

@@ -1,5 +1,6 @@
-//! Everything that talks to the BPF side in the kernel: finds out what the kernel offers, loads and attaches programs, reads and
-//! writes maps, pins a spreader's rule, and gives up privileges.
+//! Everything that talks to the BPF side in the kernel: finds out what the kernel offers ([`facts`], [`btf`], [`plan`]), loads
+//! and attaches programs ([`mod@attach`]), reads and writes their maps ([`maps`], [`events`], [`commands`]), pins a spreader's
+//! rule ([`spread`]); and drops capabilities ([`privilege`]). The other modules serve these.
 
 pub mod attach;
 mod bpffs;

@@ -1,5 +1,6 @@
-//! The ledger as userspace uses it: decodes its events and computes rows from its counters, decides which entries to add, correct
-//! and remove by the kernel's own list of sockets, chooses the sizes of its tables, and has [`trace`], a running tracer.
+//! The ledger (the BPF maps that say which tuples hold which ports, and which ports are bound) as userspace uses it: decodes its
+//! events, computes rows from its counters, decides which entries to add, correct and remove by the kernel's own list of sockets,
+//! and chooses the sizes of its tables. [`trace`] is a running tracer, which does all of this.
 
 pub mod bound;
 pub mod decode;

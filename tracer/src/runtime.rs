@@ -1,5 +1,5 @@
-//! The program itself: its clocks, log, stdout, memory and CPU time, how its work shows progress and shares out time, what its
-//! threads may do, and how it stops.
+//! What the program needs as a process: clocks ([`clock`]), log, stdout, its own memory and CPU time ([`usage`]), how its work
+//! shows progress and takes turns, what its threads may do, signals, and how it stops ([`shutdown`]).
 
 pub(crate) mod beat;
 pub mod clock;

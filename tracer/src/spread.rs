@@ -2,8 +2,9 @@
 //!
 //! The command line becomes the [`tracer_common::Rule`] that the hooks read. [`pool`], [`destinations`], [`auto`], [`reach`],
 //! [`rule`], [`health`], [`missing_connects`] and [`projection`] do no I/O; [`addresses`] asks the kernel; `agent` updates the
-//! rule when the host changes, and publishes its [`state`]. [`dry_run`] and [`recorded`] show what a pool would bring,
-//! [`status`] and [`listing`] what is there now; [`release()`] ends a rule.
+//! rule when the host changes, writes its decisions as lines (`decision_log`), and publishes its [`state`]. [`dry_run`] and
+//! [`recorded`] show what a pool would bring, [`status`], [`pools()`] and [`listing`] what is there now; [`release()`] ends a
+//! rule. The other modules serve these.
 
 pub mod addresses;
 mod agent;

@@ -2,7 +2,8 @@
 //!
 //! [`reading`] is one reading of the ledger, which a [`source`] gives. [`tuple_history`] keeps the recent past of each tuple,
 //! [`forecast`] says how long until its ports run out. [`answers`] says what is wrong and what to do. [`model`] is everything on
-//! the screen, [`update`] changes it, [`render`] draws it. Only [`screen`] and [`terminal`] do I/O.
+//! the screen, [`update`] changes it, [`render`] draws it. Only [`screen`] and [`terminal`] do I/O. The other modules serve
+//! these.
 
 pub mod answers;
 pub mod failures;

@@ -16,10 +16,11 @@ use crate::{
     ledger::decode::{DecodeError, Typed, typed},
 };
 
-/// The time in a line (of an event or a reading: when the event or the reading was), and the line's number.
+/// The time in a line (when the event happened or the reading was taken; of other lines, when the line was made), and the line's
+/// number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moment {
-    /// Number of the line in its stream.
+    /// Number of the line in its stream, from 0.
     pub seq: u64,
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
@@ -30,7 +31,7 @@ pub struct Moment {
 /// What the line of an event needs in addition to the event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Context {
-    /// Number of the line in its stream.
+    /// Number of the line in its stream, from 0.
     pub seq: u64,
     /// Wall clock minus CLOCK_MONOTONIC, ns.
     pub wall_offset_ns: u64,
@@ -62,8 +63,9 @@ impl LineWriter {
         self.namespaces.name(names);
     }
 
-    /// Appends the line of one event, with its newline. `name` returns the name of the caller's cgroup (`None`: not known);
-    /// it is called only if the caller's text is not cached.
+    /// Appends the line of one event, with its newline. The time in the line is at most `u64::MAX` ns since 1970. `name` returns
+    /// the name of the caller's cgroup (`None`: not known, and the line has no keys of it); it is called only if the caller's
+    /// text is not cached.
     ///
     /// # Errors
     /// An event of an unknown kind or with an unknown detail (see [`typed`]); nothing is appended then.

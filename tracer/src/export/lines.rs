@@ -1,4 +1,4 @@
-//! A buffer of formatted lines, and the cursor that writes into it.
+//! Provides a buffer of formatted lines, and the cursor that writes into it.
 //!
 //! The buffer is made large enough before a line begins. Then a piece of known length is copied with a few
 //! instructions; with a `Vec` that grows by the piece, the checks of its capacity and the calls of memcpy were most
@@ -93,7 +93,7 @@ impl Cursor<'_> {
         });
     }
 
-    /// Writes text of any length.
+    /// Writes text of any length, as it is.
     #[inline]
     pub(super) fn text(&mut self, text: &[u8]) {
         let (piece, room) = std::mem::take(&mut self.room).split_at_mut(text.len());
@@ -101,7 +101,7 @@ impl Cursor<'_> {
         self.room = room;
     }
 
-    /// Writes a number in decimal.
+    /// Writes a number in decimal, without leading zeros.
     #[inline]
     pub(super) fn number(&mut self, value: impl Into<u64>) {
         let value = value.into();

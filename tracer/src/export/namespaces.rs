@@ -1,5 +1,5 @@
-//! The key `netns.name`. Events come from few network namespaces, and mostly from the same one as the event before, so the
-//! text for each namespace is cached.
+//! Formats the key `netns.name` of an event's line. Events come from few network namespaces, and mostly from the same one as the
+//! event before, so the text for each namespace is cached.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Replaces all names by these, for all later lines.
+    /// Replaces all names by these, by inode number, for all later lines. Of two names for one number, the last counts.
     pub(super) fn name<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
         self.by_inum = names
             .map(|(inum, name)| {
@@ -29,7 +29,8 @@ impl Namespaces {
         self.turn_to(self.newest);
     }
 
-    /// The key `netns.name` and its value, with a comma before them; empty for a namespace without a name.
+    /// The key `netns.name` and its value as JSON, with a comma before them, for the namespace with inode number `netns`; empty
+    /// for a namespace without a name.
     #[inline]
     pub(super) fn text(&mut self, netns: u32) -> &[u8] {
         if self.newest != netns {

@@ -1,4 +1,4 @@
-//! The settings of a network namespace that decide which ports connect() is given, as lines have them.
+//! Formats the settings of a network namespace that decide which ports connect() is given, as keys of a line.
 
 use std::{fmt::Write as _, ops::RangeInclusive};
 

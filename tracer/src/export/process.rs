@@ -1,4 +1,5 @@
-//! The keys that say which process called. A proxy's threads are few and call often, so the text for each is cached.
+//! Formats the keys of an event's line that say which process called. A proxy's threads are few and call often, so the text for
+//! each is cached.
 
 use tracer_common::Event;
 

@@ -1,5 +1,5 @@
-//! All lines but those of socket events: start and stop, readings, losses, degradations, decisions of the spreader. They are few
-//! compared with the socket events of a busy host, so serde formats them.
+//! Formats all lines but those of socket events: start and stop, readings, losses, degradations, decisions of the spreader. They
+//! are few compared with the socket events of a busy host, so serde formats them.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
@@ -64,7 +64,7 @@ pub struct Stop {
     /// Of those, how many the kernel side put into the ring buffer.
     #[serde(rename = "events.emitted")]
     pub emitted: u64,
-    /// Of those, how many were written as lines: they could be decoded, and the output did not drop them.
+    /// Of those, how many were written as lines: they could be decoded, and neither a full queue nor the output dropped them.
     #[serde(rename = "events.written")]
     pub written: u64,
     /// connect() and bind() calls of the whole host that failed, by cause, without the `failed.`

@@ -1,4 +1,4 @@
-//! Where whole lines go: stdout, or a file that is rotated and compressed.
+//! Writes whole lines to stdout, or to a file that can be rotated and compressed.
 //!
 //! If the disk is full, new lines are dropped and counted. A line that was written in part is cut off again, or
 //! completed before any other; writing goes on by itself when there is room again. Nothing here has a clock: the
@@ -84,8 +84,9 @@ impl Sink {
     ///
     /// # Errors
     /// [`Error::File`]: stdout is closed; the folder is missing or read-only, the file is a folder or a link, the folder's owner
-    /// may not write to it, or it is to be compressed and is no zstd file. [`Error::BadConfig`]: it cannot be rotated.
-    /// [`Error::Failure`]: another user may have put it there, or no thread can be started.
+    /// may not write to it, or it is to be compressed and is no zstd file or a damaged one. [`Error::BadConfig`]: it cannot be
+    /// rotated. [`Error::Failure`]: another user may have put it there, or the thread that opens it cannot take the owner's
+    /// rights.
     pub fn open(config: &OutputConfig) -> Result<Self, Error> {
         let compressed = config.compression.is_some();
         let (output, place) = match &config.target {
@@ -126,8 +127,10 @@ impl Sink {
         self.place.as_ref().map_or_else(User::nobody, Place::user)
     }
 
-    /// Writes `chunk`, which must be `lines` whole lines, and rotates the file if that is due. With compression, the lines
-    /// may stay in memory until a later call; then they are in no account yet.
+    /// Writes `chunk`, which must be `lines` whole lines (not checked), and rotates the file if that is due. With compression,
+    /// the lines may stay in memory until a later call; then they are in no account yet. A full disk, or a file that cannot be
+    /// rotated, is no error: lines that found no room are in [`Account::dropped`], `Self::refused` has the reason, and the file
+    /// grows on.
     ///
     /// # Errors
     /// [`Closed`] when nobody reads the output any more.

@@ -1,16 +1,16 @@
-//! Linux error numbers: their names, and their `error.type` in the stream.
+//! Names Linux error numbers: by their own names, and by the `error.type` that the stream has.
 
 use std::borrow::Cow;
 
 /// `error.type` of an error number that has none of its own, as OpenTelemetry's semantic conventions want it.
 pub const OTHER: &str = "_OTHER";
 
-/// `error.type` of an error number; [`OTHER`] if it has none of its own, or is not in the table.
+/// `error.type` of a positive error number; [`OTHER`] if it has none of its own, or is not in the table, as 0.
 pub fn error_type(errno: u16) -> &'static str {
     find(errno).map_or(OTHER, |entry| entry.2)
 }
 
-/// `errno.name`: `ECONNREFUSED`, or `E<number>` if the number is not in the table.
+/// The name of a positive error number (`errno.name`): `ECONNREFUSED`, or if it is not in the table, `E` and the number: `E512`.
 pub fn name(errno: u16) -> Cow<'static, str> {
     find(errno).map_or_else(|| Cow::Owned(format!("E{errno}")), |entry| Cow::Borrowed(entry.1))
 }

@@ -1,9 +1,9 @@
-//! JSON in which no character can act on a terminal: strings without serde, and values with it.
+//! Writes JSON in which no character can act on a terminal: strings without serde, and values with it.
 
 use serde::Serialize;
 
-/// Appends bytes as the inside of a JSON string; invalid UTF-8 becomes U+FFFD. Escapes quotes and backslashes, and every
-/// character that could act on a terminal ([`crate::format::text::is_harmful`]).
+/// Appends bytes as the inside of a JSON string, without the quotes around it; invalid UTF-8 becomes U+FFFD. Escapes quotes and
+/// backslashes, and every character that could act on a terminal ([`crate::format::text::is_harmful`]).
 #[inline]
 pub(crate) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     // Everything except printable ASCII without `"` and `\`.
@@ -28,8 +28,8 @@ fn escaped(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends text, with a JSON escape for every character that could act on a terminal. Quotes and backslashes stay as they
-/// are.
+/// Appends text, with a JSON escape (`\u001b`; above U+FFFF, two) for every character that could act on a terminal
+/// ([`crate::format::text::is_harmful`]), so also for a newline. Quotes and backslashes stay as they are.
 pub(crate) fn harmless(out: &mut Vec<u8>, text: &str) {
     for letter in text.chars() {
         if crate::format::text::is_harmful(letter) {

@@ -1,4 +1,4 @@
-//! Losses as text: a sentence for stderr, for the end of a table and for a report; and the keys `lost.…` of JSON.
+//! Formats losses: as a sentence for stderr, for the end of a table and for a report; and as the keys `lost.…` of JSON.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The table of `tracer tuples` and `tracer top --batch`: its rows, their order, and its three output formats.
+//! Makes the table of `tracer tuples` and `tracer top --batch`: chooses and orders its rows, and formats it as columns, JSON or
+//! CSV.
 
 mod column;
 mod columns;
@@ -32,7 +33,7 @@ pub struct Top {
 }
 
 impl Top {
-    /// Keeps the first `limit` rows in the order of a column; 0: none; `None`: all rows.
+    /// No rows yet; of those that are added, keeps the first `limit` in the [`order`] of a column; 0: none; `None`: all rows.
     pub fn new(by: Column, limit: Option<usize>) -> Self {
         let limit = limit.unwrap_or(usize::MAX);
         Self { by, reverse: false, limit, rows: Vec::new(), bounded: false }
@@ -107,7 +108,8 @@ impl Alike {
         self.found = netns != key.netns;
     }
 
-    /// Whether two of the rows differ only in their network namespace.
+    /// Whether two of the rows that were added differ only in their network namespace. Also true if two keys have the same 64-bit
+    /// hash by chance.
     pub fn found(&self) -> bool {
         self.found
     }
@@ -121,7 +123,8 @@ impl Alike {
         alike
     }
 
-    /// The columns of a table: without that of the namespace, unless `found`, the result of [`Self::found`].
+    /// Those of these `columns` that a table shows, in the same order: without [`Column::Netns`], unless `found`, the result of
+    /// [`Self::found`].
     pub fn columns(found: bool, columns: &[Column]) -> Vec<Column> {
         columns.iter().copied().filter(|column| found || *column != Column::Netns).collect()
     }

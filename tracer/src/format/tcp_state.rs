@@ -1,4 +1,4 @@
-//! Names of TCP states.
+//! Names TCP states.
 
 /// The name of a TCP state (include/net/tcp_states.h), as OpenTelemetry's `network.connection.state` has it. Two are not
 /// there: `bound_inactive` (TCP_BOUND_INACTIVE, Linux 6.8) and `unknown`, for a number that is no state.

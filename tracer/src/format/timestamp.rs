@@ -1,5 +1,5 @@
-//! RFC 3339 timestamps in UTC with nanoseconds. Each takes only some nanoseconds, because the text of the newest second is
-//! kept: the timestamps of one second differ only in their last nine digits.
+//! Formats timestamps (RFC 3339) in UTC with nanoseconds. Each takes only some nanoseconds, because the text of the newest second
+//! is kept: the timestamps of one second differ only in their last nine digits.
 
 /// Length of `2026-11-21T02:44:53.123456789Z`.
 pub(crate) const LENGTH: usize = 30;
@@ -21,7 +21,7 @@ impl Default for Timestamp {
 
 impl Timestamp {
     /// The text before the fraction, with the point: ASCII, `2026-11-21T02:44:53.`. `second`: seconds since 1970, which must be
-    /// at most those of `u64::MAX` ns (in the year 2554; not checked).
+    /// at most those of `u64::MAX` ns (in the year 2554; not checked: from the year 10000 on, the year's digits are wrong).
     #[inline]
     pub(crate) fn date(&mut self, second: u64) -> &[u8; DATE] {
         if second != self.second {

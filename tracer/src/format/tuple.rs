@@ -1,4 +1,4 @@
-//! The keys of a tuple in the stream and in `tracer tuples -o json`.
+//! Has the keys of a tuple, and of an address, in the stream and in `tracer tuples -o json`.
 
 use std::{
     collections::BTreeMap,
@@ -25,10 +25,10 @@ pub struct Tuple<'a> {
     /// Source address; `0.0.0.0` or `::`: none was chosen, or the row stands for several.
     #[serde(rename = "network.local.address")]
     pub local_address: String,
-    /// Destination address.
+    /// Destination address; `::`: the row stands for several.
     #[serde(rename = "network.peer.address")]
     pub peer_address: String,
-    /// Port of the destination, host byte order.
+    /// Port of the destination, host byte order; 0: the row stands for several destinations.
     #[serde(rename = "network.peer.port")]
     pub peer_port: u16,
     /// Inode number of the network namespace.
@@ -75,21 +75,24 @@ pub struct Tuple<'a> {
     /// `ports.in_use` / `ports.capacity`; 1 if the capacity is 0. Absent: not known.
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
     pub saturation: Option<f64>,
-    /// Ports that were taken per second, since the reading before; absent: there was no reading before.
+    /// Ports that were taken per second, since the reading before (in `tracer top`: over about the last second); absent: there
+    /// was no reading before, or no time has passed.
     #[serde(rename = "rate.opened", skip_serializing_if = "Option::is_none")]
     pub rate_opened: Option<f64>,
-    /// Calls that failed per second, since the reading before; absent: there was no reading before.
+    /// Calls that failed per second, since the reading before (in `tracer top`: over about the last second); absent: there was no
+    /// reading before, or no time has passed.
     #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
     pub rate_failed: Option<f64>,
-    /// 99 of 100 port searches since the reading before (or of all, if there were none since) took less, ns; absent: none was
-    /// measured.
+    /// 99 of 100 port searches since the reading before took less, ns; if there were none since, of all, or in `tracer top` the
+    /// value of the reading before; absent: none was measured.
     #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
     pub search_p99_ns: Option<u64>,
     /// `search.p99_ns` is a lower limit, the longest time that is measured: more than one of 100 searches took that long or
     /// longer.
     #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
     pub search_p99_at_least: bool,
-    /// Seconds until no port is left, 0 if none is left; absent: the tuple is not filling up, or that is not known.
+    /// Seconds until no port is left, 0 if none is left, rounded to one decimal; absent: the tuple is not filling up, or that is
+    /// not known.
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
     /// Ports that connect() took, those of sockets that are older than the tracer included.
@@ -102,7 +105,7 @@ pub struct Tuple<'a> {
     #[serde(rename = "ports.time_wait_begun", skip_serializing_if = "Option::is_none")]
     pub time_wait_begun: Option<u64>,
     /// Only in the first line of a tuple, if it has TIME_WAITs that are older than the recording: how many end in
-    /// each of the next seconds, without the zeros at the end.
+    /// each of the next 61 seconds (in the last one, also those that end later), without the zeros at the end.
     #[serde(rename = "ports.time_wait_ends", skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<u32>,
     /// Failed calls by the cause's name, without causes that did not occur.
@@ -121,15 +124,15 @@ pub struct Tuple<'a> {
     /// Segments with data that these three kinds of connections sent, those sent again included.
     #[serde(rename = "connections.segments", skip_serializing_if = "Option::is_none")]
     pub segments: Option<u64>,
-    /// Segments with data for each connection that ended since the reading before, or of all so far, if none ended since; rounded
-    /// to two decimals.
+    /// Segments with data for each connection that ended since the reading before, rounded to two decimals; if none ended since,
+    /// of all so far, or in `tracer top` the value of the reading before.
     #[serde(rename = "connections.requests", skip_serializing_if = "Option::is_none")]
     pub requests: Option<f64>,
     /// Connections that ended so far by how long they lasted (the index is a [`tracer_common::ends::lifetime_bucket`]), without
     /// those that are older than the tracer, and without the zeros at the end; absent: none, or outside of recordings.
     #[serde(rename = "connections.lifetimes", skip_serializing_if = "<[u32]>::is_empty")]
     pub lifetimes: &'a [u32],
-    /// How often a SYN was sent again, so far; absent: not known.
+    /// How often a SYN was sent again, so far; wraps at 2^32. Absent: not known.
     #[serde(rename = "syns.sent_again", skip_serializing_if = "Option::is_none")]
     pub syns_again: Option<u64>,
     /// connect() calls whose SYN had no answer, so far; absent: not known.

@@ -18,9 +18,9 @@ use crate::{
 /// A network namespace (its inode number), and one of its ports.
 type Place = (u32, u16);
 
-/// Commands that remove entries whose socket, with that port, is not in the dump of the entry's namespace. Entries of
-/// namespaces without a dump stay, and so do those made at `before_ns` (CLOCK_MONOTONIC, ns, when the dumps began) or
-/// later. An entry without a cookie stays if any socket of its namespace has its port.
+/// Commands that remove those of `binds`, the entries of `BOUND_PORTS`, whose socket, with that port, is not in the dump of the
+/// entry's namespace. Entries of namespaces without a dump stay, and so do those made at `before_ns` (CLOCK_MONOTONIC, ns, when
+/// the dumps began) or later. An entry without a cookie stays if any socket of its namespace has its port.
 ///
 /// `idle_listed`: whether the kernel lists sockets that are bound and idle. If it does not, only entries of listeners
 /// and time-wait sockets are removed: a dump shows no difference between an idle socket and one that is gone.
@@ -50,10 +50,10 @@ pub fn stale(
     binds.iter().filter(gone).map(|(key, _)| removal(*key)).collect()
 }
 
-/// Commands that add listeners and sockets that are bound and idle, which the dumps have and the table lacks. (Of a
-/// connected socket, a dump does not show whether bind() took its port.) A socket is not added if there is an entry
-/// without a cookie for its port in its namespace: that entry can be the socket's. `owners`: the processes of the sockets, as
-/// far as they are known.
+/// Commands that add listeners and sockets that are bound and idle, which the dumps have and `binds`, the entries of
+/// `BOUND_PORTS`, lacks. (Of a connected socket, a dump does not show whether bind() took its port.) A socket is not added if
+/// there is an entry without a cookie for its port in its namespace: that entry can be the socket's. `owners`: the processes of
+/// the sockets; a socket that has none there gets process id 0.
 pub fn missed(binds: &[(ConnKey, Bound)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
     let known: HashSet<ConnKey> = binds.iter().map(|(key, _)| *key).collect();
     let by_address: HashSet<Place> = binds

@@ -36,7 +36,7 @@ pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
 }
 
 /// Commands that add a dump's outgoing connections ([`outbound`]), its listeners, and its sockets that are bound and idle to the
-/// ledger. `owners`: the processes of the sockets, as far as they are known.
+/// ledger. `owners`: the processes of the sockets; a socket that has none there gets process id 0.
 pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     conns(dump, owners).chain(bound(dump, owners))
 }
@@ -67,7 +67,7 @@ fn flags(socket: &DiagSocket) -> u32 {
     state.flags() | established
 }
 
-/// The TIME_WAITs of the outgoing connections of a dump: their tuple, and how long each still lasts, ms.
+/// The TIME_WAITs of the outgoing connections of a dump, one item each: its tuple, and how long its timer still runs, ms.
 pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> + '_ {
     let sockets = outbound(&dump.sockets, |port| dump.range.contains(port));
     sockets
@@ -75,8 +75,8 @@ pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> +
         .map(|socket| (tuple(socket, dump.netns), socket.expires_ms))
 }
 
-/// Commands that add the listeners of a dump, and its sockets that are bound and idle. `owners`: the processes of the sockets, as
-/// far as they are known.
+/// Commands that add the listeners of a dump, and its sockets that are bound and idle (state CLOSE). `owners`: the processes of
+/// the sockets; a socket that has none there gets process id 0.
 pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     dump.sockets.iter().filter_map(|socket| {
         let flags = match socket.state {
@@ -88,7 +88,7 @@ pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Com
     })
 }
 
-/// The keys of a dump's sockets in the ledger, each with its namespace.
+/// The key that each socket of a dump, in whatever state, would have in the ledger; each with the dump's namespace.
 pub(crate) fn keys(dump: &Dump) -> impl Iterator<Item = (u32, ConnKey)> {
     dump.sockets.iter().map(|socket| (dump.netns, key(socket)))
 }
@@ -110,7 +110,7 @@ const fn tuple(socket: &DiagSocket, netns: u32) -> TupleKey {
     }
 }
 
-/// The key of a socket in the ledger: its cookie and its port.
+/// The key of a socket in the ledger: its cookie and its source port.
 pub fn key(socket: &DiagSocket) -> ConnKey {
     ConnKey::new(socket.cookie, socket.source_port)
 }
@@ -133,9 +133,9 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Commands that remove entries whose socket, with that port and tuple, is not in the dump of the entry's namespace: it is
-/// closed, or its connection is another one (the application disconnected it, and the port is bound). Entries of
-/// namespaces without a dump stay, and so do those made at `before_ns` (CLOCK_MONOTONIC, ns, when the dumps began) or
+/// Commands that remove those of `conns`, the ledger's entries, whose socket, with that port and tuple, is not in the dump of the
+/// entry's namespace: it is closed, or its connection is another one (the application disconnected it, and the port is bound).
+/// Entries of namespaces without a dump stay, and so do those made at `before_ns` (CLOCK_MONOTONIC, ns, when the dumps began) or
 /// later.
 ///
 /// A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
@@ -153,9 +153,9 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<C
         .collect()
 }
 
-/// Commands for connections that the kernel has and the ledger lacks or has in another state: a hook was missed. As
-/// with [`stale`], the caller carries out only those that two dumps in a row give, and after those of [`stale`]: an entry with
-/// another tuple must be removed before its key is added again.
+/// Commands that add outgoing connections which the dumps have and `conns`, the ledger's entries, lacks, or that correct the
+/// state of an entry: a hook was missed. As with [`stale`], the caller carries out only those that two dumps in a row give, and
+/// after those of [`stale`]: an entry with another tuple must be removed before its key is added again.
 ///
 /// A TIME_WAIT that the ledger lacks can be the accepted end of a connection whose listener is gone. It is added only
 /// if the kernel could have chosen its port: hooks are missed far more seldom than servers end.

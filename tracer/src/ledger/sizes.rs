@@ -117,7 +117,8 @@ const MOST_CONNS: u64 = 1 << 24;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Chosen {
     pub sizes: Sizes,
-    /// What decided the number of connections, for people.
+    /// What decided the number of connections, for people; also the limit of memory, if that made the table smaller or was too
+    /// low for all tables.
     pub why: String,
     /// Whether the table of connections is the one that a rule has since its first start.
     pub kept: bool,
@@ -125,7 +126,8 @@ pub struct Chosen {
 
 /// Chooses the sizes: those of tables that a rule has, else those of the command line, else by the host. The last kind
 /// is halved, the largest first, until all tables fit into the least of a 16th of the machine's memory, a quarter of what is
-/// available and a quarter of the cgroup's limit; but not below a smallest size (`LEAST`), even if they do not fit then.
+/// available and a quarter of the cgroup's limit; but not below a smallest size (16,384 connections, 8,192 tuples, 4,096
+/// of each other), even if they do not fit then.
 pub fn choose(requested: &RequestedSizes, kept: &Kept, facts: &Facts) -> Chosen {
     let (wanted, by_host) = conns(facts);
     let conns = kept.conns.or(requested.conns).unwrap_or(wanted);
@@ -246,7 +248,7 @@ impl Sizes {
 }
 
 /// Why a table cannot be made, and what to do; `None`: no advice is known for this error. `table`: name of its BPF map. `ring`:
-/// size of the ring buffer in bytes. `locked`: whether maps count against RLIMIT_MEMLOCK.
+/// size of the ring buffer in bytes. `sizes`: those of all tables. `locked`: whether maps count against RLIMIT_MEMLOCK.
 pub fn not_made(
     table: &str,
     error: &io::Error,
@@ -284,7 +286,8 @@ pub fn not_made(
 }
 
 impl Chosen {
-    /// The sizes that the stream's first line has, the memory of all tables and the reason, as keys and values.
+    /// Settings for the stream's first line, as keys (without `settings.`) and values: `max_conns`, `max_tuples`, `max_binds` (in
+    /// entries), `tables_bytes` (kernel memory of all tables) and `tables_why` ([`Self::why`]).
     pub fn settings(&self) -> impl Iterator<Item = (Cow<'static, str>, Value)> {
         let Sizes { conns, tuples, binds, .. } = self.sizes;
         let settings = [
@@ -297,7 +300,7 @@ impl Chosen {
         settings.into_iter().map(|(key, value)| (key.into(), value))
     }
 
-    /// The sizes as a line for the log.
+    /// The sizes of connections, tuples and bound ports, why, and the memory of all tables: a line for the log, without its end.
     pub fn text(&self) -> String {
         let Self { sizes, why, .. } = self;
         format!(

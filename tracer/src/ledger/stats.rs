@@ -20,11 +20,11 @@ pub struct Forecast {
     pub reusable: Option<u64>,
 }
 
-/// One tuple, as the table and the stream show it; or an address at which bind(address, 0) took ports
-/// ([`TupleKey::of_bind`]).
+/// One tuple, as the table and the stream show it; an address at which bind(address, 0) took ports ([`TupleKey::of_bind`]); or a
+/// group of either ([`crate::view::group`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The key of the tuple, or of the address.
+    /// The key of the tuple, or of the address; of a group, with 0 in the parts in which its tuples can differ.
     pub key: TupleKey,
     /// Name of its network namespace; `None`: it has none, or it is not known.
     pub netns_name: Option<Arc<str>>,
@@ -42,13 +42,14 @@ pub struct Row {
     pub limits: Option<Limits>,
     /// `in_use` / `capacity`; 1 if `capacity` is 0. `None` without a capacity.
     pub saturation: Option<f64>,
-    /// Changes per second since the reading before; `None`: there was no reading before, or no time has passed since.
+    /// Changes per second: since the reading before, or in a view over its window ([`crate::view::tuple_history::Window`]).
+    /// `None`: there was no reading before, or no time has passed since.
     pub rates: Option<Rates>,
     /// Seconds until no port is left if it goes on filling as now, 0 if none is left; `None`: it is not filling, or that is
     /// not known.
     pub eta_s: Option<f64>,
-    /// 99th percentile of how long port searches took: the searches since the reading before, or all if there were none
-    /// since. `None`: not measured, or there were none at all.
+    /// 99th percentile of how long port searches took: of the searches since the reading before; if there were none since, of
+    /// all, or in a view the value of the reading before. `None`: not measured, or there were none at all.
     pub search_p99: Option<P99>,
     /// How the connections that ended were used, and SYNs without an answer; `None`: not known (an old recording, and the row of
     /// an address in `top`, do not have it).
@@ -65,7 +66,7 @@ pub struct Row {
     pub pid: u32,
     /// Names of that process and thread.
     pub called: Called,
-    /// Id of that process's cgroup; 0: not known.
+    /// Id of that process's cgroup; 0: not known, and always in a view.
     pub cgroup: u64,
     /// Container or systemd unit of that process: [`crate::host::cgroups::Name::place`]. `None`: neither, or not
     /// known.
@@ -97,9 +98,10 @@ pub struct Rates {
 }
 
 impl Row {
-    /// Makes the row from a reading and, if there is one, the reading `elapsed` before it (if that is 0, without rates).
-    /// `limits`: those of its namespace; `None`: not known. The row has no forecast (see [`Self::with`]), no names of a namespace
-    /// or container, and no note.
+    /// The row of tuple `key`. `now`: its counters; `before`: its counters in the reading before, and the time since then (if
+    /// that is 0, the row has no rates); `None`: there was none. `limits`: those of its namespace; `None`: not known, so that
+    /// capacity and saturation are not known either. The row has no forecast (see [`Self::with`]), no names of a namespace or
+    /// container, and no note.
     pub fn new(
         key: TupleKey,
         now: &TupleCount,
@@ -135,13 +137,13 @@ impl Row {
         }
     }
 
-    /// The row with a forecast.
+    /// The row with this forecast in place of its `eta_s` and `reusable`.
     #[must_use]
     pub fn with(self, forecast: Forecast) -> Self {
         Self { eta_s: forecast.eta_s, reusable: forecast.reusable, ..self }
     }
 
-    /// Failed calls since the tuple was added to the ledger, of all causes.
+    /// Failed calls since the tuple was added to the ledger, of all causes; at most `u64::MAX`.
     pub fn failures(&self) -> u64 {
         self.failed.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
@@ -175,7 +177,7 @@ impl Rates {
     }
 }
 
-/// A reading that a later one is compared with.
+/// A reading that a later one is compared with. The default has no tuples.
 #[derive(Debug, Default)]
 pub struct Earlier {
     tuples: Vec<(TupleKey, TupleCount)>,
@@ -186,8 +188,8 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Takes the reading out of `tuples`, and leaves the previous reading there, so that the caller can use its memory
-    /// for the next one.
+    /// Takes the reading out of `tuples` (each key once; not checked), and leaves the previous reading there: the caller clears
+    /// it, and uses its memory for the next one.
     pub fn replace(&mut self, tuples: &mut Vec<(TupleKey, TupleCount)>) {
         std::mem::swap(&mut self.tuples, tuples);
         self.places = None;
@@ -231,8 +233,8 @@ fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<P99> {
     recent.and_then(|recent| percentile_99(&recent)).or_else(|| percentile_99(&now.search))
 }
 
-/// End of the histogram bucket with the 99th percentile, or the beginning of the last bucket, which has no end.
-/// `None`: there was no search.
+/// The 99th percentile of the searches that these `buckets` count ([`tracer_common::tuple::search_bucket`]): the end of the
+/// bucket that has it, or the beginning of the last bucket, which has no end ([`P99::at_least`]). `None`: there was no search.
 pub fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<P99> {
     let all: u64 = buckets.iter().map(|count| u64::from(*count)).sum();
     if all == 0 {

@@ -1,5 +1,5 @@
-//! A running tracer, for all live commands: has the attached BPF side and what userspace knows about namespaces, reads tuples and
-//! ports, and compares the ledger with the kernel's sockets.
+//! A running tracer, for all live commands: attaches the BPF side, adds sockets that are older to the ledger, then reads tuples
+//! and ports, and compares the ledger with the kernel's sockets.
 
 mod agreement;
 mod balance;
@@ -60,7 +60,8 @@ pub struct Tracer {
     /// What this start could not set up, and why.
     degraded: Vec<String>,
     left_out: LeftOut,
-    /// How many older sockets the start added to the ledger.
+    /// How many older sockets the start added to the ledger: outgoing connections, listeners, and sockets that are bound and
+    /// idle.
     pub seeded: u64,
     /// When the TIME_WAITs among the older sockets end.
     older: OlderEnds,
@@ -145,11 +146,11 @@ impl Tracer {
         result
     }
 
-    /// Calls `each` for every tuple, with its namespace's limits (`None`: not known). [`Self::tuples`] stays as it is; namespaces
-    /// ([`Self::lacks_limits`], [`Self::refresh_ranges`]) are those of this reading from now on.
+    /// Calls `each` for every tuple, in no order, with its namespace's limits (`None`: not known). [`Self::tuples`] stays as it
+    /// is; namespaces ([`Self::lacks_limits`], [`Self::refresh_ranges`]) are those of this reading from now on.
     ///
     /// # Errors
-    /// The map cannot be read.
+    /// The map cannot be read; `each` was called for the tuples that were read until then.
     pub fn each_tuple(
         &mut self,
         mut each: impl FnMut(&TupleKey, &TupleCount, Option<Limits>),
@@ -178,7 +179,7 @@ impl Tracer {
         &self.tuples
     }
 
-    /// Exchanges the newest reading with the one in `earlier`. [`Self::tuples`] is out of date until tuples are read again.
+    /// Exchanges the newest reading with the one in `earlier`: until tuples are read again, [`Self::tuples`] returns that one.
     pub fn keep_tuples(&mut self, earlier: &mut Earlier) {
         earlier.replace(&mut self.tuples);
     }
@@ -208,12 +209,13 @@ impl Tracer {
         Ok(())
     }
 
-    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by namespace; absent: not known.
+    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by the namespace's inode number; absent: not known.
     pub const fn reuses(&self) -> &BTreeMap<u32, Reuse> {
         self.capacities.reuses()
     }
 
-    /// Capacity of a tuple of the newest reading, and which of its TIME_WAITs can be reused.
+    /// Capacity of a tuple with these counters, and which of its TIME_WAITs can be reused, by what is known about its namespace
+    /// now; of either, `None`: see [`Holds`].
     pub fn holds(&self, key: &TupleKey, count: &TupleCount) -> Holds {
         Holds {
             capacity: self.limits(key.netns).map(|limits| limits.capacity_of(key, count)),

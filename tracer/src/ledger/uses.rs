@@ -7,12 +7,13 @@ use tracer_common::{Ends, TupleCount};
 pub struct Uses {
     /// The connections that ended so far.
     pub closed: Closed,
-    /// What the connections carried that ended since the reading before. If none did: what all so far carried ([`Self::new`]),
-    /// or what it was before that ([`crate::view::tuple_history`]). If there is no reading before: what all so far carried.
+    /// What the connections carried that ended since the reading before; if there is no reading before, what all so far carried.
+    /// If none ended since: from [`Self::new`], what all so far carried; from [`crate::view::tuple_history`], this value of the
+    /// reading before.
     pub recent: Carried,
-    /// How often a SYN was sent again, so far.
+    /// How often a SYN was sent again, so far; the count of one tuple wraps at 2^32.
     pub syns_again: u64,
-    /// connect() calls whose SYN had no answer, so far.
+    /// connect() calls whose SYN had no answer, so far: they timed out, or the application gave up.
     pub unanswered: u64,
 }
 
@@ -30,7 +31,7 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// All so far, by a tuple's counters.
+    /// All connections that ended so far, as a tuple's counters have them.
     pub const fn of(ends: &Ends) -> Self {
         Self {
             here: ends.closed_here,
@@ -45,7 +46,7 @@ impl Closed {
         self.here.saturating_add(self.by_peer).saturating_add(self.aborted)
     }
 
-    /// Those that ended after `before` was read; each number is 0 where that of `before` is larger.
+    /// Those of `self` that ended after `before` was read; a number that is larger in `before` is 0.
     #[must_use]
     pub const fn since(&self, before: &Self) -> Self {
         Self {
@@ -67,7 +68,7 @@ impl Closed {
         }
     }
 
-    /// What they carried.
+    /// What these connections carried: their number ([`Self::all`]) and their segments.
     pub const fn carried(&self) -> Carried {
         Carried { connections: self.all(), segments: self.segments }
     }
@@ -86,7 +87,8 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// What the connections of `now` carried that `before` does not have; all of `now` if there are none, or `before` is `None`.
+    /// What the connections carried that ended between `before` and `now`, two readings of a tuple; if none did, or `before` is
+    /// `None`: what all carried that ended up to `now`.
     pub fn recent(now: &Ends, before: Option<&Ends>) -> Self {
         let now = Closed::of(now);
         let since = before.map(|before| now.since(&Closed::of(before)));
@@ -114,7 +116,7 @@ impl Carried {
 }
 
 impl Uses {
-    /// By a tuple's counters in a reading and in the one before; `None`: there is none.
+    /// The uses of the tuple with the counters `now`. `before`: its counters in the reading before; `None`: there is none.
     pub fn new(now: &TupleCount, before: Option<&TupleCount>) -> Self {
         let recent = Carried::recent(&now.ends, before.map(|before| &before.ends));
         Self {
@@ -124,7 +126,8 @@ impl Uses {
         }
     }
 
-    /// By a tuple's connections that ended so far, and what the last of them carried. The numbers of SYNs and calls are 0.
+    /// The uses of a tuple whose connections ended as `ends` counts them, with `recent` as it is; `syns_again` and `unanswered`
+    /// are 0.
     pub const fn of(ends: &Ends, recent: Carried) -> Self {
         Self { closed: Closed::of(ends), recent, syns_again: 0, unanswered: 0 }
     }

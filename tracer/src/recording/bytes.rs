@@ -1,4 +1,4 @@
-//! Finds the time of a file's last line, and the offset in a file at which the lines of a time begin.
+//! Finds the time of the last line of a recording's file, and an offset in a plain file before the lines of a given time.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -48,10 +48,11 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// An offset in a plain file, at most about [`SEARCH_MIN`] bytes (further if lines there are unreadable) before the first line
-/// whose time is `ns` (since 1970) or later; without such a line, before the file's end. It can be in the middle of a line; 0 in
-/// a file of at most [`SEARCH_MIN`] bytes. It is found by bisection, which assumes that lines are in the order of time. Lines
-/// that were written together can be in another order: so the player asks for a time well before the one that it needs.
+/// An offset in bytes in a plain file, at most about [`SEARCH_MIN`] bytes (64 KiB) (further if lines there are unreadable) before
+/// the first line whose time is `ns` (since 1970) or later; without such a line, before the file's end. It can be in the middle
+/// of a line; 0 in a file of at most [`SEARCH_MIN`] bytes. It is found by bisection, which assumes that lines are in the order of
+/// time. Lines that were written together can be in another order: so the player asks for a time well before the one that it
+/// needs.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -67,8 +68,8 @@ pub(super) fn offset_before(file: &File, ns: u64) -> io::Result<u64> {
     Ok(low)
 }
 
-/// The time of the last readable line of a plain file, ns since 1970; `None`: there is none in its last [`READ_MAX`] bytes (the
-/// last read can go up to [`WINDOW`] further), or the file is empty.
+/// The time of the last readable line of a plain file, ns since 1970; `None`: there is none in its last [`READ_MAX`] bytes
+/// (16 MiB; the last read can go up to [`WINDOW`], 2 MiB, further), or the file is empty.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -98,8 +99,8 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
 }
 
 /// The time of the last readable line in the last frame of a zstd file, ns since 1970; `None`: that frame has none, has more than
-/// [`READ_MAX`] compressed bytes, or [`DECOMPRESSED_MAX`] decompressed bytes or more. If decompression fails within the frame,
-/// the last line before that place counts.
+/// [`READ_MAX`] compressed bytes (16 MiB), or [`DECOMPRESSED_MAX`] decompressed bytes (512 MiB) or more. If decompression fails
+/// within the frame, the last line before that place counts.
 ///
 /// # Errors
 /// The file cannot be read, there is no file descriptor left, a frame or block has a damaged header, a frame is skippable, or

@@ -1,5 +1,5 @@
-//! Finds the keys that every line has. In a line as tracer writes it, nothing else is parsed: most lines of a long recording
-//! are not needed.
+//! Finds the keys that every line of a recording has. In a line as tracer writes it, nothing else is parsed: most lines of a long
+//! recording are not needed.
 
 use memchr::memchr;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::format::timestamp::LENGTH;
 pub(super) struct Envelope<'a> {
     /// The number of the line in its stream, from 0.
     pub(super) seq: u64,
-    /// The time as text, for [`time::parse`].
+    /// The value of `ts`: the time as text, for [`time::parse`]; not checked.
     pub(super) ts: &'a [u8],
     /// CLOCK_MONOTONIC, ns.
     pub(super) mono_ns: u64,

@@ -1,4 +1,4 @@
-//! The lines of one file, plain or zstd. The file's first bytes, not its name, say which of the two it is.
+//! Reads the lines of one file or pipe, plain or zstd. The file's first bytes, not its name, say which of the two it is.
 
 use std::{
     fs::File,
@@ -110,8 +110,8 @@ impl Input {
     }
 
     /// Makes reading end after `bytes` more (decompressed) bytes, or up to one read further, as if the file ended there: to read
-    /// all of a file could take hours. One read fills at most the room in the buffer, which is [`READ_SIZE`] or more. `u64::MAX`:
-    /// no limit.
+    /// all of a file could take hours. One read fills at most the room in the buffer, which is [`READ_SIZE`] (256 KiB) or more.
+    /// Bytes that are in the buffer already do not count. `u64::MAX`: no limit.
     pub(super) const fn limit_to(&mut self, bytes: u64) {
         self.budget = bytes;
     }

@@ -37,10 +37,11 @@ pub struct Tuple<'a> {
     pub key: TupleKey,
     /// The counters. Those that the line lacks are derived from the ports in use and in TIME_WAIT, or else 0.
     pub count: TupleCount,
-    /// Whether `count` says in which states the ports are. Lines `address.stats`, and lines of older versions, do not say it.
+    /// Whether `count` says in which states the ports are: the line has all four of `ports.unanswered`, `ports.established`,
+    /// `ports.close_wait` and `ports.closing`. Lines `address.stats`, and lines of older versions, do not have them.
     pub has_states: bool,
-    /// Whether `count` says how connections ended, and how often SYNs were sent again. Lines `address.stats`, and lines of older
-    /// versions, do not say it.
+    /// Whether `count` says how connections ended, and how often SYNs were sent again: the line has `syns.sent_again`. Lines
+    /// `address.stats`, and lines of older versions, do not have it.
     pub has_uses: bool,
     /// Number of ports that the tuple can hold; `None`: the line does not say it.
     pub capacity: Option<u32>,
@@ -51,7 +52,7 @@ pub struct Tuple<'a> {
     /// How many TIME_WAITs that are older than the recording end in each second after the reading; `None`: the line does not
     /// say it (only the first line of a tuple does).
     pub ends: Option<[u16; TIME_WAIT_S]>,
-    /// The p99 of the duration of port searches; `None`: the line has none, or its histogram, which is then in `count`.
+    /// The p99 of the duration of port searches, if the line has it, but no histogram from which it can be computed; else `None`.
     pub search_p99: Option<P99>,
     /// The p99 of the duration of port searches, also if `count` has the histogram; `None`: the line has none.
     pub line_p99: Option<P99>,

@@ -1,4 +1,4 @@
-//! Makes readings from the lines of a recording.
+//! Makes of the lines of a recording the readings that the view shows, and goes to any time of it.
 
 mod names;
 mod owned_line;
@@ -101,8 +101,9 @@ impl Player {
         self.reader.unreadable()
     }
 
-    /// What was left out so far because a limit was reached. First how many failed calls (a reading keeps only its newest
-    /// ones), then how many names (of a cgroup, a container or a network namespace), each counted in every line that has it.
+    /// What was left out so far because a limit was reached. First how many failed calls (a reading keeps only its newest 20,000
+    /// entries), then how many names (of a cgroup, a container or a network namespace; at most 16 MiB are kept), each counted in
+    /// every line that has it.
     pub fn left_out(&self) -> (u64, u64) {
         (self.failures_left_out, self.names.left_out())
     }
@@ -155,9 +156,10 @@ impl Player {
         }
     }
 
-    /// Calls `each` with each tuple of the next reading, then returns the rest of the reading; `None`: the recording has no more
-    /// readings. A reading of a recording without `tuple.stats` has no tuples: it covers one second with failed calls, or shows
-    /// that they ended. A reading whose `tracer.stats` is missing has the totals of the one before.
+    /// Calls `each` with each tuple of the next reading, in the order of their lines, then returns the rest of the reading;
+    /// `None`: the recording has no more readings. A reading of a recording without `tuple.stats` has no tuples: it covers one
+    /// second with failed calls, or shows that they ended. A reading whose `tracer.stats` is missing has the totals of the one
+    /// before.
     ///
     /// # Errors
     /// Those of [`Self::upcoming`]; tuples that `each` was called with are then lost.
@@ -296,9 +298,9 @@ impl Player {
 
     /// Goes to a time, ns since 1970. The next readings begin at least 90 s (or two intervals, if longer) before it, in a zstd
     /// file at its beginning, or at the recording's beginning: the screen at that time needs the tuples' past. After a time
-    /// beyond the end, the last readings can follow, or none. Settings of namespaces are known then if they are in the first
-    /// reading, or were read before and are of an earlier time. On a pipe this does nothing: the caller reads forward to the
-    /// time.
+    /// beyond the end, the last readings can follow, or none. Settings of a namespace stay known if their newest line that was
+    /// read is at least 90 s (or two intervals) older than the wanted time; before the first reading was returned, the lines up
+    /// to its end are read for that. On a pipe this does nothing: the caller reads forward to the time.
     ///
     /// # Errors
     /// The time is earlier than the newest reading, and the recording comes from a pipe; a plain file cannot be read, or a file

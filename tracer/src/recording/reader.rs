@@ -179,7 +179,8 @@ impl Reader {
     }
 
     /// Continues at or before the first line whose time is `ns` (since 1970) or later: in a zstd file, at its beginning. If no
-    /// line is that late, it continues before the end of the last file. Returns whether it continues at the beginning of the
+    /// line is that late, it continues before the end of the last file. Of several files, it continues in the last one whose
+    /// first line is of that time or earlier, or else in the first. Returns whether it continues at the beginning of the
     /// recording. The recording must be seekable (not checked).
     ///
     /// # Errors

@@ -115,7 +115,8 @@ fn name(path: &Path) -> String {
 /// file has none. `name`: the file's name in messages.
 ///
 /// # Errors
-/// The file has no line; or its first line lacks a key that every line has, is of another version, or is longer than 1 MiB.
+/// The file has no line; or its first line lacks a key that every line has, has a time that is not from 1970 to July 2554, is of
+/// another version, or is longer than 1 MiB.
 pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
     let Some(line) = line else { return Err(empty_error(name)) };
     if let Some(ns) = Envelope::of(line.bytes).and_then(|line| line.wall_ns()) {
@@ -200,7 +201,7 @@ impl Part {
         found.ok().flatten().unwrap_or(0)
     }
 
-    /// Device and inode of the file: the same for all its names.
+    /// Device and inode number of the file: the same for all its names.
     fn identity(&self) -> Result<(u64, u64), Error> {
         let metadata = self.file.metadata().map_err(|source| self.error(source))?;
         Ok((metadata.dev(), metadata.ino()))

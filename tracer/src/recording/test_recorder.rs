@@ -39,12 +39,12 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// An empty recording with a reading each `interval_s` seconds.
+    /// An empty recording; its `tracer.start` will say that there is a reading each `interval_s` seconds.
     pub(crate) fn every(interval_s: u64) -> Self {
         Self { interval_s, ..Self::default() }
     }
 
-    /// A recording of a tracer that was started in this namespace.
+    /// An empty recording of a tracer that was started in the namespace with this inode number, with an interval of 0 s.
     pub(crate) fn in_namespace(netns: u32) -> Self {
         Self { own: Some(netns), ..Self::default() }
     }

@@ -77,7 +77,8 @@ pub(super) type Histogram = AtMost<u32, SEARCH_BUCKETS>;
 /// left out.
 pub(super) type Lifetimes = AtMost<u32, LIFETIMES>;
 
-/// Numbers of TIME_WAITs that end in the first, second, … second after the reading; zeros at the end may be left out.
+/// Numbers of TIME_WAITs that end in the first, second, … second after the reading (the last of the 61 counts has those that end
+/// later, too); zeros at the end may be left out.
 pub(super) type WaitEnds = AtMost<u16, TIME_WAIT_S>;
 
 /// A list of at most `N` counts; missing ones at the end are 0. A longer list is an error.

@@ -1,4 +1,4 @@
-//! Clocks. Durations and order come from CLOCK_MONOTONIC, which the kernel side uses; the wall clock only says, in
+//! Reads clocks. Durations and order come from CLOCK_MONOTONIC, which the kernel side uses; the wall clock only says, in
 //! lines and on screens, when something was.
 
 use std::{
@@ -28,7 +28,8 @@ pub fn wall_ns() -> u64 {
     ns(clock_gettime(ClockId::Realtime))
 }
 
-/// How long the host has been suspended since it was started, ns.
+/// How long the host has been suspended since it was started, ns: CLOCK_BOOTTIME minus CLOCK_MONOTONIC. A little too small,
+/// because CLOCK_BOOTTIME is read first.
 pub(crate) fn suspended_ns() -> u64 {
     ns(clock_gettime(ClockId::Boottime)).saturating_sub(monotonic_ns())
 }

@@ -1,4 +1,4 @@
-//! The program's own log: on stderr only, because stdout is for data.
+//! Sets up the program's own log, which goes to stderr only, because stdout is for data; and keeps it off a screen.
 
 use std::{
     collections::VecDeque,
@@ -14,9 +14,9 @@ use crate::{cli::LogFormat, error::Error};
 /// Name of the environment variable that overrides `-v`: directives of `tracing_subscriber::EnvFilter`.
 pub const VARIABLE: &str = "TRACER_LOG";
 
-/// Starts the log. `verbosity`: 0 shows warnings and errors, 1 also what is attached, 2 also this program's own
-/// decisions, 3 also those of its libraries, 4 and more everything. If `TRACER_LOG` is set and not empty, its directives say
-/// instead what is shown. Text has colours if stderr is a terminal and `NO_COLOR` is not set.
+/// Starts the log, which goes to stderr. `verbosity` (how often `-v` is given): 0 shows warnings and errors, 1 also what is
+/// attached, 2 also this program's own decisions, 3 also those of its libraries, 4 and more everything. If `TRACER_LOG` is set
+/// and not empty, its directives say instead what is shown. Text has colours if stderr is a terminal and `NO_COLOR` is not set.
 ///
 /// # Errors
 /// A directive in `TRACER_LOG` is not valid, or a log was started before.

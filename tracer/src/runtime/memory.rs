@@ -35,7 +35,8 @@ pub(crate) fn share_heap() {
     }
 }
 
-/// Gives freed memory back to the kernel: a comparison with the kernel's sockets takes megabytes for a moment.
+/// Gives freed memory of the heap back to the kernel (malloc_trim(3)): a comparison with the kernel's sockets takes megabytes for
+/// a moment.
 #[expect(unsafe_code, reason = "malloc_trim(3)")]
 pub(crate) fn trim() {
     // SAFETY: takes a number, and changes only memory that is free.

@@ -40,7 +40,7 @@ pub fn check_stop() -> Result<(), Error> {
     stop_signal().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
 }
 
-/// What signals ask of the work, and whether the work makes progress; clones share both.
+/// What signals ask of the work, and whether the work makes progress; clones share both. The default: nothing is asked.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignals {
     stop: Arc<AtomicBool>,
@@ -175,7 +175,7 @@ fn given_up(why: &str) -> Error {
 
 /// Gives signals their default actions (unless a signal asked the program to stop), and writes the program's last text to
 /// stderr. If a signal asked the program to stop, this waits at most 50 ms for a stderr that is blocked, and then drops the
-/// text.
+/// text; else it waits as long as stderr is blocked. A closed stderr is no error.
 pub fn final_report(text: &[u8]) {
     restore_default_signals();
     let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];

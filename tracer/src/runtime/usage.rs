@@ -7,7 +7,7 @@ use rustix::{
 
 use crate::runtime::clock;
 
-/// CPU time of all threads of this process so far, ns.
+/// CPU time (user and system) of all threads of this process so far, ended ones included, ns.
 pub fn cpu_ns() -> u64 {
     clock::ns(clock_gettime(ClockId::ProcessCPUTime))
 }

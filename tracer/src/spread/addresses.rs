@@ -1,4 +1,5 @@
-//! The addresses of a network namespace, when they change, and how it reaches destinations (rtnetlink(7)).
+//! Asks the kernel for the interfaces, addresses and routes of a network namespace, and watches changes of its addresses
+//! (rtnetlink(7)).
 
 mod belonging;
 mod routes;
@@ -128,7 +129,7 @@ impl QuerySocket {
     /// Opens such a socket in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel grants no such socket.
+    /// The kernel makes no such socket: there is no file descriptor or no memory left, or a sandbox forbids it.
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self(Socket::open(None, SocketFlags::CLOEXEC, 0)?))
     }
@@ -170,8 +171,8 @@ pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
         .is_ok_and(|routes| routes.contains(&true))
 }
 
-/// Whether a socket in the calling thread's network namespace can bind this address. True, too, if the test fails for
-/// another reason than EADDRNOTAVAIL.
+/// Whether a socket in the calling thread's network namespace can bind this address, with a port that the kernel chooses. True,
+/// too, if the test fails for another reason than EADDRNOTAVAIL.
 pub(super) fn can_be_bound(address: IpAddr) -> bool {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A UDP socket: the test takes no TCP port. A lack of free ports is another error (EADDRINUSE).

@@ -202,11 +202,11 @@ impl Agent {
 
     /// Updates the rule when the host changes and writes the stream's lines, until a signal asks to stop; with
     /// `--detach`, does neither. After that, removes the rule from the kernel if `--on-exit` is `release` and there is
-    /// no `--detach`. Returns when all lines are written.
+    /// no `--detach`. Returns when all lines are written, or the reader of the output is gone.
     ///
     /// # Errors
     /// A BPF map cannot be read or written; waiting for running hooks fails; the ledger refuses a command; the keeper's
-    /// thread has ended; pins cannot be removed.
+    /// thread has ended; pins cannot be removed. After an error, the rule can still be pinned and active.
     pub fn run(mut self, signals: &StopSignals) -> Result<(), Error> {
         let releases = self.config.on_exit == OnExit::Release && !self.config.detach;
         let undo = start::Undo::new(&self.config.rule, &self.pins, !releases);

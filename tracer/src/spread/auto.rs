@@ -1,4 +1,4 @@
-//! `--pool auto`: which interfaces the routes to a rule's destinations use; their addresses are the pool. No I/O: the
+//! `--pool auto`: finds out which interfaces the routes to a rule's destinations use; their addresses are the pool. No I/O: the
 //! caller reads the routes.
 
 mod choice;

@@ -1,4 +1,4 @@
-//! The agent's stream as JSON Lines: the spreader's decisions, and the agent's other lines.
+//! Writes the agent's stream as JSON Lines: the spreader's decisions, and the agent's other lines.
 
 mod writer;
 
@@ -56,12 +56,13 @@ pub(super) struct DecisionLog {
 }
 
 impl DecisionLog {
-    /// Starts the thread that writes. It begins with the calling thread's privileges, and drops those that it does not
-    /// need. `rule`: the rule's name. `sample`: 1: every decision has a line; N: other decisions than those about full
-    /// pools have one if the hooks record them (about 1 in N); 0: these have none.
+    /// Starts the thread that writes. It begins with the calling thread's privileges, and drops those that it does not need.
+    /// `rule`: the rule's name. `sample`: 1: every decision has a line. Else decisions about full pools have a line, at most one
+    /// a second, and N: other decisions have one if the hooks record them (about 1 in N); 0: these have none.
     ///
     /// # Errors
-    /// The thread cannot be started, or the kernel refuses a step of its sandbox.
+    /// The thread cannot be started, or the kernel refuses a step of its sandbox (no_new_privs, user, capabilities, seccomp
+    /// filter).
     pub(super) fn new(sink: Sink, names: Names, rule: &str, sample: u32) -> Result<Self, Error> {
         let writer = Some(Writer::start(sink)?);
         let (begun, full_ns) = (false, None);
@@ -108,7 +109,9 @@ impl DecisionLog {
         }
     }
 
-    /// Queues a line of this decision, if one is wanted; a decision that this program does not know is only counted.
+    /// Queues a line of this decision, if one is wanted (see [`Self::new`]). Only counted in [`Self::dropped`]: a line that finds
+    /// the queue full, and a decision that this program does not know. Does nothing else before [`Self::begin`], or if the reader
+    /// is gone.
     pub(super) fn add(&mut self, record: &DecisionRecord) {
         let Some(decision) = Decision::from_wire(record.decision) else {
             self.undecodable += 1;
@@ -172,24 +175,27 @@ impl DecisionLog {
         wanted
     }
 
-    /// How many lines were dropped (0 after the reader is gone), and how many decisions this program did not know.
+    /// How many lines the full queue or the output dropped so far (0 after the reader is gone), and how many decisions so far
+    /// this program did not know.
     pub(super) fn dropped(&self) -> (Dropped, u64) {
         (self.writer.as_ref().map(Writer::dropped).unwrap_or_default(), self.undecodable)
     }
 
-    /// Queues a `lost` line: `count` more were lost for this reason. False: it will not be written.
+    /// Queues a `lost` line: `count` more were lost for this reason. False: it will not be written, because the queue is full,
+    /// the stream has not begun, or the reader is gone.
     pub(super) fn lost(&mut self, reason: &'static str, count: u64) -> bool {
         self.enqueue(move |output| output.lost(reason, count))
     }
 
-    /// Queues a line about degradations that began or ended. False: it will not be written.
+    /// Queues a line about degradations that began or ended. False: it will not be written, because the queue is full, the stream
+    /// has not begun, or the reader is gone.
     pub(super) fn degraded(&mut self, change: Change) -> bool {
         self.enqueue(move |output| output.degraded(&change.line()))
     }
 
     /// Ends the stream, without waiting until it is written; does nothing if it has not begun, or the reader is gone.
-    /// `finish` makes the last line from three counts: lines of decisions, dropped lines, and decisions that this program
-    /// did not know.
+    /// `finish` makes the last line from three counts: lines of decisions (those that were dropped included), dropped lines, and
+    /// decisions that this program did not know.
     pub(super) fn end(&mut self, finish: impl FnOnce(u64, Dropped, u64) -> Stop + Send + 'static) {
         let (lines, undecodable) = (self.lines, self.undecodable);
         if let Some(writer) = self.writer.as_mut().filter(|_| self.begun) {
@@ -197,7 +203,7 @@ impl DecisionLog {
         }
     }
 
-    /// Waits until everything is written, or the reader is gone: as long as the reader takes.
+    /// Waits until everything is written, or the reader is gone: without a limit, as long as the reader takes.
     pub(super) fn wait(mut self) {
         if let Some(writer) = &mut self.writer {
             writer.wait();

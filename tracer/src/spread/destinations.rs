@@ -1,4 +1,4 @@
-//! `--to`: the networks and ports to which connections are spread. No I/O.
+//! Parses and checks `--to`: the networks and ports to which connections are spread. No I/O.
 
 use std::net::IpAddr;
 
@@ -44,11 +44,11 @@ pub struct TargetError {
     pub reason: String,
 }
 
-/// Parses all `--to` values; an empty list means every destination.
+/// Parses all `--to` values, in their order; an empty list means every destination.
 ///
 /// # Errors
 /// A value that is neither `*` nor an address or network, with or without ports; an IPv6 network that contains the
-/// v4-mapped addresses; more than [`DESTINATIONS_MAX`] values.
+/// v4-mapped addresses; more than [`DESTINATIONS_MAX`] (16) values.
 pub fn parse(texts: &[String]) -> Result<Vec<Target>, TargetError> {
     if let Some(text) = texts.get(DESTINATIONS_MAX) {
         let reason = format!(
@@ -68,7 +68,8 @@ pub fn parse(texts: &[String]) -> Result<Vec<Target>, TargetError> {
 /// Checks that connections to these destinations can come from the pool.
 ///
 /// # Errors
-/// A destination that has only addresses of the pool, or for whose family the pool has no address.
+/// A destination of whose network all addresses that a host can have are in the pool, or for whose family the pool has no
+/// address. (`*` is never an error.)
 pub fn check(targets: &[Target], pool: &[PoolAddress]) -> Result<(), TargetError> {
     for Target { text, destination } in targets {
         let refuse = |reason: &str| TargetError { text: text.clone(), reason: reason.to_owned() };
@@ -114,8 +115,8 @@ pub fn exempt(network: IpNet) -> Destination {
     Destination { prefix: masked(network), exempt: 1, ..ALL }
 }
 
-/// The networks of these destinations, each of one family. For `*`, and if there is no destination: both networks of
-/// length 0 (0.0.0.0/0 and ::/0).
+/// The networks of these destinations, in their order, each of one family; their ports do not count. For `*`, and if there is no
+/// destination: both networks of length 0 (0.0.0.0/0 and ::/0).
 pub fn networks(targets: &[Target]) -> Vec<reach::Target> {
     let everything = || [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
     let target = |text: &str, network| reach::Target { text: text.to_owned(), network };
@@ -169,7 +170,7 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     }
 }
 
-/// A network as the hooks compare it: an IPv4 one as v4-mapped.
+/// A network as the hooks compare it: an IPv4 one as v4-mapped; bits beyond its prefix are 0.
 pub fn masked(network: IpNet) -> Prefix {
     let own_length = u32::from(network.prefix_len());
     let length = match network {

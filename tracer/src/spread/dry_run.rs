@@ -1,4 +1,4 @@
-//! `tracer spread --dry-run`: how full the tuples are now, and how full they would be with the pool.
+//! `tracer spread --dry-run`: counts how full the tuples are now, and computes how full they would be with the pool.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,7 +40,8 @@ struct Connections {
 }
 
 /// The text to print: notes on the pool, each destination as it is and as it would be, and which connections count
-/// although their cgroup is unknown, or do not count.
+/// although their cgroup is unknown, or do not count. Attaches a tracer for the time of this call, and no spreader. Leaves the
+/// calling thread in the sandbox of `trace::start`.
 ///
 /// # Errors
 /// A pool, cgroup, destination or namespace that cannot be used; those of `trace::start`; the namespace, its routes,
@@ -128,7 +129,8 @@ fn count(
     Ok(counted)
 }
 
-/// The projections as a text for people. `addresses`: how many the pool has; `capacity`: ports of each address.
+/// The projections, which may be none, as a text for people: a line for all, then one for each. `addresses`: how many the pool
+/// has; `capacity`: ports of each address towards a destination.
 pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> String {
     let peak = |of: fn(&Projection) -> f64| found.iter().map(of).fold(0.0, f64::max);
     let mut out = format!(

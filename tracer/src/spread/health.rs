@@ -36,8 +36,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The outcome with another check: `established` and `unanswered` connections since the one before. Earlier
-    /// ones count for less, but they count, so a few connections a second are enough.
+    /// The outcome with another check: `established` and `unanswered` connections since the one before. At each check, earlier
+    /// ones lose an eighth of their weight; they still count, so a few connections a second are enough.
     #[must_use]
     pub fn add_check(self, established: u32, unanswered: u32) -> Self {
         Self {

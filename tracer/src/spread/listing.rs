@@ -1,4 +1,5 @@
-//! The addresses that `--pool` names, whether or not this host has them, and how the destinations are reached.
+//! Lists the addresses that `--pool` names, whether or not this host has them, and finds the interface by which the destinations
+//! are reached.
 
 use std::net::IpAddr;
 
@@ -28,7 +29,8 @@ impl Listing {
     }
 }
 
-/// Looks up a pool in the network namespace of the calling thread. Without `specs`, the pool is empty.
+/// Looks up a pool (`specs`, the `--pool` values) and its destinations (`targets`, the `--to` values; empty: all) in the network
+/// namespace of the calling thread. Without `specs`, the pool is empty.
 ///
 /// # Errors
 /// The addresses cannot be read; none of the values gives an address; with `auto`, routes that cannot be read, or that do

@@ -1,4 +1,4 @@
-//! Spread connect() calls that open no connection. Pure.
+//! Notices that connect() calls whose source the spreader chose open no connection. No I/O.
 //!
 //! A connect() that fails before port selection, for want of a route, is invisible to the ledger. But then the hook
 //! chooses more sources than connections are opened: for a while the agent samples the hook's choices, and checks
@@ -33,9 +33,9 @@ pub struct MissingConnects {
 }
 
 impl MissingConnects {
-    /// Adds a reading: sources `chosen` since the rule began, and connections `opened` since the last reading whose
-    /// source was chosen. Begins a check (of 10 readings) if more chosen sources have no connection than 3 plus one in 64 of
-    /// those that were chosen since the last reading. The first reading begins none.
+    /// Adds a reading, to be made once a second: how many sources were `chosen` since the rule began, and how many connections
+    /// whose source was chosen were `opened` since the last reading. Begins a check (of 10 readings) if more chosen sources have
+    /// no connection than 3 plus one in 64 of those that were chosen since the last reading. The first reading begins none.
     pub fn add_reading(&mut self, chosen: u64, opened: u64) {
         self.readings_left = self.readings_left.saturating_sub(1);
         let Some(before) = self.chosen.replace(chosen) else { return };

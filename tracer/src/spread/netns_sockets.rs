@@ -18,7 +18,7 @@ impl NetnsSockets {
     /// it before the addresses are read.
     ///
     /// # Errors
-    /// The kernel grants no such socket.
+    /// The kernel makes no such socket: there is no file descriptor or no memory left, or a sandbox forbids it.
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self { watch: Watch::open(true)?, query: QuerySocket::open()? })
     }

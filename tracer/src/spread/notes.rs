@@ -1,4 +1,4 @@
-//! Notes on a pool that follow from the routes: for the start, for `--dry-run` and for `tracer status`. No I/O.
+//! Makes the notes on a pool that follow from the routes: for the start, for `--dry-run` and for `tracer status`. No I/O.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +18,9 @@ const PRINTED_MAX: usize = 8;
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Notes {
-    /// Addresses that `--pool auto` took, at most [`LIST_MAX`]; empty: it took none, or `--pool` has no `auto`.
+    /// Addresses that `--pool auto` took, at most [`LIST_MAX`] (512); empty: it took none, or `--pool` has no `auto`.
     pub taken: Vec<Candidate>,
-    /// Addresses that `--pool auto` did not take, each with the reason; at most [`LIST_MAX`].
+    /// Addresses that `--pool auto` did not take, each with the reason; at most [`LIST_MAX`] (512).
     pub passed_over: Vec<Candidate>,
     /// How many addresses `--pool auto` did not take in addition to those in `passed_over`.
     pub passed_over_more: usize,
@@ -31,7 +31,8 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// The notes on this pool. `reaches`: how the rule's destinations are reached; empty: not known.
+    /// The notes on this pool. `host`: the interfaces and addresses of its namespace, and what `--pool auto` chose. `reaches`:
+    /// how the rule's destinations are reached; empty: not known, so without the warnings that depend on it.
     pub fn new(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Self {
         let candidates = pool::candidates(specs, host);
         let (mut taken, mut passed_over): (Vec<_>, Vec<_>) =

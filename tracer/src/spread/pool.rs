@@ -1,4 +1,4 @@
-//! The addresses to spread over: those that `--pool` names and the host has. No I/O.
+//! Finds the addresses to spread over: those that `--pool` names and the host has. No I/O.
 //!
 //! [`resolve`] is for the start, where an address that cannot be used ends the program. [`members`] is for later,
 //! when the host's addresses change: it keeps each address that `--pool` lists, with the reason why it cannot be used.
@@ -101,7 +101,7 @@ pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
 ///
 /// # Errors
 /// A value lists an address that cannot be used, names an interface that does not exist, or gives no address; an address
-/// is in two values; the pool has more than [`POOL_MAX`] addresses of a family, or both loopback addresses
+/// is in two values; the pool has more than [`POOL_MAX`] (256) addresses of a family, or both loopback addresses
 /// and others of a family.
 pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolError> {
     let mut candidates: BTreeMap<IpAddr, &Spec> = BTreeMap::new();
@@ -201,7 +201,8 @@ pub fn is_auto(specs: &[Spec]) -> bool {
     specs.iter().any(|spec| spec.members == Members::Auto)
 }
 
-/// The host's addresses, as `--pool auto` took them or passed them over, in ascending order. Empty: no value is `auto`.
+/// All of the host's addresses, as `--pool auto` took them or passed them over, in ascending order (IPv4 first), once for each
+/// interface that has it. Empty: no value is `auto`, or the host has no address.
 pub fn candidates(specs: &[Spec], host: &Host) -> Vec<Candidate> {
     if !is_auto(specs) {
         return Vec::new();
@@ -287,7 +288,7 @@ fn check_combination(all: &BTreeMap<IpAddr, &Spec>) -> Result<(), Reason> {
     Ok(())
 }
 
-/// An address of the ledger as a standard one, never v4-mapped.
+/// An address of the ledger as a standard one: a v4-mapped one as IPv4, any other as IPv6.
 pub(crate) fn address(addr: Addr) -> IpAddr {
     IpAddr::from(addr.0).to_canonical()
 }

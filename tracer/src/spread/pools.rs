@@ -1,4 +1,4 @@
-//! The active rules for the screen of `tracer top`, from the pins and the agents' states. Reads no maps: that would
+//! Lists the active rules for the screen of `tracer top`, from the pins and the agents' states. Reads no maps: that would
 //! take privileges.
 
 use super::state::{Lock, State};

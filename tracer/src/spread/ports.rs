@@ -1,4 +1,5 @@
-//! Port counts and port bits of a rule, from a port range and the ports that bind() took. Pure.
+//! Computes the port counts and port bits of a rule from a port range and the ports that bind() took. No I/O. The first port of
+//! `range` must not be above its last one (not checked).
 
 use crate::host::capacity::{PortRange, Usable};
 
@@ -33,7 +34,8 @@ pub(super) fn excluded(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
     bits
 }
 
-/// How many ports of the second parity (which the kernel tries after the first) are not `excluded`.
+/// How many ports of the second parity (`low + 1`, `low + 3` and so on, which the kernel tries after the others) are not
+/// excluded. `excluded`: see [`excluded`].
 pub(super) fn other_capacity(range: &PortRange, excluded: &[u64; 1024]) -> u32 {
     let is_free = |port: &u16| {
         let word = excluded.get(usize::from(port >> 6)).copied().unwrap_or(0);

@@ -1,4 +1,5 @@
-//! `--dry-run`: how full the pool's addresses would be with the present connections, or at the peaks of a recording. Pure.
+//! Computes for `--dry-run` how full the pool's addresses would be with the present connections, or at the peaks of a recording.
+//! No I/O.
 
 use std::collections::BTreeMap;
 
@@ -22,9 +23,9 @@ pub struct Projection {
     pub then: f64,
 }
 
-/// Projections for the destinations of these tuples, each with its ports in use; the fullest first. `capacity`: ports of
-/// a source. `weights`: those of the pool's addresses of the destination's family; a destination for which there are none
-/// is left out.
+/// Projections for the destinations of these tuples, each with its ports in use, as [`of_peaks`] makes them of [`peaks`]: fullest
+/// first, without destinations towards which no port is in use. `capacity`: ports of a source; 0: see [`Projection::now`].
+/// `weights`: those of the pool's addresses of the destination's family; a destination for which none is above 0 is left out.
 pub fn project(
     tuples: impl IntoIterator<Item = (TupleKey, u64)>,
     capacity: u32,
@@ -33,7 +34,7 @@ pub fn project(
     of_peaks(&peaks(tuples), capacity, weights)
 }
 
-/// Ports in use towards a destination.
+/// Ports in use towards a destination, at one time or at the highest in a recording.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Peak {
     /// Ports in use of all sources together.
@@ -45,7 +46,8 @@ pub struct Peak {
 /// Peaks by destination address and destination port.
 pub type Peaks = BTreeMap<(Addr, u16), Peak>;
 
-/// The peaks of one reading, from the ports in use of each tuple.
+/// The peaks of one reading, from the ports in use of each tuple, which must be there once (not checked). Tuples of different
+/// network namespaces count together.
 pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
     let mut peaks = Peaks::new();
     for (key, in_use) in tuples {

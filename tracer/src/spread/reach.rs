@@ -1,4 +1,4 @@
-//! How the destinations of a rule are reached: routes as the kernel has them, and the interfaces that they use.
+//! Works out how the destinations of a rule are reached: by which routes of the kernel, over which interfaces. No I/O.
 //!
 //! From one address to the next, the route changes only where the network of a route in some table begins or ends. So the
 //! kernel, which knows its tables, rules and metrics, is asked once for each [range between two such addresses](range_starts).
@@ -76,8 +76,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether this target stands for the whole Internet. Then `--pool auto` takes the interfaces over which most of it
-    /// is reached, and connections to what is reached over others are not spread.
+    /// Whether this target stands for the whole Internet: an IPv4 network of length 0, or an IPv6 one of length 7 or less. Then
+    /// `--pool auto` takes the interfaces over which most of it is reached, and connections to what is reached over others are
+    /// not spread.
     pub fn is_wide(&self) -> bool {
         match self.network {
             IpNet::V4(net) => net.prefix_len() == 0,
@@ -114,7 +115,7 @@ fn size(range: &RouteRange) -> u128 {
     bits(range.last).saturating_sub(bits(range.first)).saturating_add(1)
 }
 
-/// An address as a number.
+/// An address as a number, the first byte of the address being the highest.
 pub(super) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
@@ -179,7 +180,8 @@ impl Elsewhere {
 }
 
 /// First addresses of the ranges within a network that may be reached by different routes, in ascending order; the
-/// first one is the network's own. `None`: more than [`RANGES_MAX`].
+/// first one is the network's own. `routes`: those of all tables; those of the other family do not count. `None`: there are more
+/// than [`RANGES_MAX`] ranges.
 pub fn range_starts(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
     let mut sorted: Vec<&Route> = routes.iter().collect();
     sorted.sort_unstable_by_key(|it| (it.table, it.network.network(), it.network.prefix_len()));

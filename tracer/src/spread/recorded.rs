@@ -1,4 +1,4 @@
-//! `tracer spread --dry-run --from FILE`: the peaks of a recording, and what they would be with the pool.
+//! `tracer spread --dry-run --from FILE`: finds the peaks of a recording, and computes what they would be with the pool.
 
 mod reader;
 
@@ -19,9 +19,10 @@ use reader::Recording;
 /// and as they would be with the pool.
 ///
 /// # Errors
-/// A recording cannot be opened or read, is a damaged zstd file, or has a line that is not one of `tracer record`; none has a
-/// `tuple.stats` about the destinations; no `--pool` value gives an address; this host's addresses cannot be read; with `--pool
-/// auto`, the routes cannot be read, do not say which interfaces it means, or lead to too many networks for one rule.
+/// A recording cannot be opened or read, is a damaged zstd file, or has a line that is not one of `tracer record` or has 1 MiB or
+/// more (a last line that is cut short is no error); none has a `tuple.stats` about the destinations; no `--pool` value gives an
+/// address; this host's addresses cannot be read; with `--pool auto`, the routes cannot be read, do not say which interfaces it
+/// means, or lead to too many networks for one rule.
 pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     let listed = pool::listed(&config.pool);
     let mut host = Host::read(listed)

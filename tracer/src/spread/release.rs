@@ -6,7 +6,8 @@ use crate::{
     kernel::spread::{loaded, pinned::Pins, programs::Pinned},
 };
 
-/// Ends a rule that has no agent, including one of another version of tracer.
+/// Ends a rule that has no agent, including one of another version of tracer: removes its pins and its state. Connections that
+/// it spread stay open.
 ///
 /// # Errors
 /// Missing privileges, or this process is in a user namespace of its own; there is no such rule; its agent is running;

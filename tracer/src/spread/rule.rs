@@ -51,7 +51,7 @@ pub struct Inputs<'a> {
 /// TIME_WAIT from the next second of their clock on.
 const DEFAULT_REUSE_DELAY_MS: u32 = 1000;
 
-/// The rule for the hooks. Without addresses it spreads nothing.
+/// The rule for the hooks. Without addresses of a family it spreads nothing of that family. Numbers are in host byte order.
 pub fn build(inputs: &Inputs<'_>) -> Rule {
     let half = half(inputs.low, inputs.high);
     let of_family = |v4: bool| {

@@ -1,4 +1,4 @@
-//! What `tracer spread` checks and opens before it attaches anything, and how it undoes a start that failed.
+//! Checks and opens what `tracer spread` needs before it attaches anything, and undoes a start that failed.
 
 use std::{
     io,
@@ -90,7 +90,7 @@ pub(super) fn read_netns(
 /// leads to it any more.
 ///
 /// # Errors
-/// The namespace cannot be entered; the kernel grants no such socket.
+/// The namespace cannot be entered; the kernel makes no such socket.
 pub(super) fn open_sockets(worker: &Worker, netns: &Netns) -> io::Result<NetnsSockets> {
     worker.run_in(netns, NetnsSockets::open)
 }
@@ -115,8 +115,8 @@ pub(super) struct Undo {
 }
 
 impl Undo {
-    /// `adopted`: the links that are pinned now stay, and so does the rule; else the rule is removed with all its pins and
-    /// files.
+    /// What [`Self::run`] is to undo of the rule with this name and these pins. `adopted`: the links that are pinned now stay,
+    /// and so does the rule; else the rule is removed with all its pins and files.
     pub(super) fn new(rule: &str, pins: &Pins, adopted: bool) -> Self {
         let earlier = adopted.then(|| pins.links());
         Self { rule: rule.to_owned(), pins: pins.clone(), earlier }

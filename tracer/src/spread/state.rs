@@ -1,5 +1,5 @@
-//! The state that an agent publishes for `tracer status`, in a file; and the lock file that lets a rule have one agent
-//! only.
+//! Writes and reads the state that an agent publishes for `tracer status`, in a file; and locks the file that lets a rule have
+//! one agent only.
 
 use std::{
     fs::File,
@@ -190,7 +190,7 @@ impl StateFile {
 }
 
 impl State {
-    /// Replaces the rule's state file, in one step.
+    /// Replaces the state file of the rule with this name, in one step: a reader finds the old one or the new one.
     ///
     /// # Errors
     /// The folder cannot be made or is not root's, or the file cannot be written.
@@ -221,7 +221,7 @@ impl State {
         }
     }
 
-    /// How many addresses of the pool are not left out.
+    /// How many addresses of the pool are not left out towards all destinations.
     pub fn in_use(&self) -> usize {
         let is_out = |address: &IpAddr| self.left_out.iter().any(|(out, _)| out == address);
         self.pool.iter().filter(|(address, _)| !is_out(address)).count()

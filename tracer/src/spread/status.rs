@@ -1,4 +1,4 @@
-//! `tracer status`: the active rules, from their maps and their agents' states.
+//! `tracer status`: shows the active rules, from their maps and their agents' states.
 
 mod text;
 
@@ -66,7 +66,7 @@ pub struct RuleStatus {
     pub fast_ports: bool,
     /// The folder of its pins, or that they were not found.
     pub pins: String,
-    /// How many links are pinned there; if no pins were found, how many are active.
+    /// How many links (of programs to hooks and cgroups) are pinned there; if no pins were found, how many are active.
     pub links: usize,
     /// Active links of the same rule that are not pinned in `pins`.
     #[serde(rename = "links.elsewhere")]
@@ -116,7 +116,7 @@ pub struct Use {
     pub failed: u64,
 }
 
-/// The text or JSON line to print.
+/// What `tracer status` prints: a text, or with `config.json` one line of JSON; each with its last newline.
 ///
 /// # Errors
 /// Capabilities are missing or cannot be read, or this process is in a user namespace of its own; there is no rule of the name

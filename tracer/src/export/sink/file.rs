@@ -1,4 +1,4 @@
-//! The open file or stdout to which a sink writes: opens it, prepares it for appending, and rotates it.
+//! Opens the file or stdout to which a sink writes, prepares it for appending, and rotates it.
 
 use std::{fs::File, io, os::fd::AsFd, path::Path};
 
@@ -56,7 +56,8 @@ impl Medium {
         Ok(Self { file, size: metadata.len(), own: metadata.is_file() })
     }
 
-    /// Bytes in the file, as far as this program knows; of stdout, those that were written since the start.
+    /// Bytes in the file, as far as this program knows (another program may have truncated it since); of stdout, those that were
+    /// written since the start.
     pub(super) const fn size(&self) -> u64 {
         self.size
     }

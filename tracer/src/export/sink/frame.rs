@@ -1,4 +1,4 @@
-//! A zstd frame that is written in pieces (RFC 8878).
+//! Compresses lines into a zstd frame that is written in pieces (RFC 8878).
 
 use std::io::{self, Write};
 

@@ -44,7 +44,7 @@ pub(super) struct Output<A> {
 }
 
 impl<A: Append> Output<A> {
-    /// `rest`: what is written before anything else.
+    /// An output that writes to `medium`. `rest`: what is written before anything else; empty: nothing.
     pub(super) const fn new(medium: A, rest: Vec<u8>) -> Self {
         Self { medium, rest, refused: None }
     }

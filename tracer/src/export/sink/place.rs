@@ -1,4 +1,4 @@
-//! Where an output file is: its folder, held open, and the user with whose rights files are opened there.
+//! Knows where an output file is: its folder, held open, and the user with whose rights files are opened there.
 //!
 //! The folder's owner can put anything there under any name, a link too. So files there are opened and renamed with
 //! that owner's rights: tracer reaches nothing for them that they could not reach themselves.
@@ -53,7 +53,7 @@ impl Place {
     /// User id of the folder's owner, and the folder's mode (`st_mode`).
     ///
     /// # Errors
-    /// As fstat(2).
+    /// fstat(2) fails; not after [`Self::find`] has succeeded.
     pub(super) fn folder(&self) -> io::Result<(u32, u32)> {
         let stat = fstat(&self.folder)?;
         Ok((stat.st_uid, stat.st_mode))
@@ -67,7 +67,8 @@ impl Place {
     /// Opens the file to append to, or creates it with mode 0600, with the rights of the calling thread.
     ///
     /// # Errors
-    /// As openat(2); the file is a symbolic link, which is not followed.
+    /// The file cannot be opened or created (openat(2)): for example for lack of rights, or because it is a folder or a symbolic
+    /// link, which is not followed.
     pub(super) fn open(&self) -> Result<File, Error> {
         let flags = OFlags::RDWR
             | OFlags::CREATE
@@ -95,7 +96,7 @@ impl Place {
     /// Renames a file of this folder; a file that has the name `to` is replaced. It is no error if `from` does not exist.
     ///
     /// # Errors
-    /// As renameat(2).
+    /// The file cannot be renamed (renameat(2)), for example for lack of rights.
     pub(super) fn rename(&self, from: &OsStr, to: &OsStr) -> Result<(), Error> {
         match renameat(&self.folder, from, &self.folder, to) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),

@@ -1,4 +1,4 @@
-//! The columns of tables: title, key, cell, order, alignment, width and importance.
+//! The columns of tables: which there are, and of each its name, title, cell, order, alignment, width and importance.
 
 mod cell;
 mod help;
@@ -282,8 +282,9 @@ impl Column {
         }
     }
 
-    /// The text of this column's cell in a row; `-` if the value is not known, or there is none; `*` for a source or destination
-    /// if the row stands for several; `full` for an ETA of 0. Safe to print on a terminal.
+    /// The text of this column's cell in a row, without padding; `-` if the value is not known, or there is none; `*` for a
+    /// source or destination if the row stands for several; `full` for an ETA of 0; further signs are explained by
+    /// [`Self::meaning`]. A container's id is cut to 12 characters. Safe to print on a terminal.
     pub fn cell(self, row: &Row) -> String {
         let unknown = || "-".to_owned();
         match self {

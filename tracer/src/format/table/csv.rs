@@ -1,4 +1,4 @@
-//! The table as CSV (RFC 4180), with the keys of the JSON form as its header.
+//! Formats the table as CSV (RFC 4180), with the keys of the JSON form as its header.
 
 use std::borrow::Cow;
 

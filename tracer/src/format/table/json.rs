@@ -1,4 +1,4 @@
-//! The table as JSON: one line for each reading.
+//! Formats the table as JSON: one line for each reading.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,10 @@ fn addresses<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_seq(addresses.map(AddressStats::from))
 }
 
-/// The reading as a line of JSON. Fails only if `serde_json` does, which does not occur with these types.
+/// The reading as a line of JSON, with its newline: `ts`, `drift`, the losses, `tuples` and `addresses`; a list can be empty.
+///
+/// # Errors
+/// That of `serde_json`, which does not occur with these types.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> serde_json::Result<Vec<u8>> {
     let Reading { ns, drift, lost } = reading;
     let ts = Timestamp::default().text(*ns);

@@ -22,9 +22,10 @@ pub(super) struct Agreement {
 
 impl Agreement {
     /// The commands to carry out: those of `second` that `first`, the comparison right before it, gave, too, in the order of
-    /// `second`. Unless `at_once` holds for it, a command must also have been given by both comparisons of the previous call,
-    /// 1 s ago or longer: a thread can lose its CPU after the kernel has given it a port and before the hook that reports this
-    /// has run, and both comparisons of one call then find what no hook has missed.
+    /// `second`. Unless `at_once` holds for it, a command must also have been given by both comparisons of the previous call, 1 s
+    /// ago or longer (the caller's promise), and not have been returned by it: a thread can lose its CPU after the kernel has
+    /// given it a port and before the hook that reports this has run, and both comparisons of one call then find what no hook has
+    /// missed.
     pub(super) fn agreed(
         &mut self,
         first: &[Command],

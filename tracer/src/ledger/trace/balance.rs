@@ -87,7 +87,7 @@ impl From<&TupleCount> for Counters {
     }
 }
 
-/// The counters of all tuples at one moment.
+/// The counters of all tuples that one reading of the map found.
 pub(super) type Reading = HashMap<TupleKey, Counters>;
 
 /// Commands that correct tuples by `conns`, which was read between the two readings. A tuple that did not change
@@ -174,8 +174,9 @@ fn low(count: u64) -> u32 {
     u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default()
 }
 
-/// The command that corrects the count of fast ports, which was read `before` and `after` the entries; `None`: the
-/// count is right, or changed meanwhile, or there is none (no spreader).
+/// The command that corrects the count of fast ports by the entries `conns`. `before` and `after`: that count, read before and
+/// after the entries; `None`: there is none, because this is no spreader. Returns `None` if the count is right, has changed
+/// between the two, or is not there.
 pub(super) fn fast(
     before: Option<u32>,
     conns: &[(ConnKey, Conn)],

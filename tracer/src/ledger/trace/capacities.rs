@@ -66,30 +66,30 @@ pub struct Capacities {
 /// What a refresh read, and what it could not read.
 #[derive(Debug, Default)]
 pub struct Refreshed {
-    /// Namespaces whose settings were read: the port range, and those of reuse.
+    /// Inode numbers of the namespaces whose settings were read: the port range, and those of reuse.
     pub read: Vec<u32>,
     /// Namespaces that did not answer, or whose settings could not be read; without those that are gone.
     pub failed: Vec<(Netns, io::Error)>,
     /// The result of the refresh's newest search for namespaces. `Ok(true)`: it was cut short, and did not see all; `None`: there
     /// was no search.
     pub search: Option<io::Result<bool>>,
-    /// Wanted namespaces that were not found; `None`: not known, because no search was allowed, or it failed or was cut
-    /// short.
+    /// Inode numbers of the wanted namespaces that were not found; `None`: not known, because no search was allowed, or it failed
+    /// or was cut short.
     pub unknown: Option<HashSet<u32>>,
 }
 
 impl Capacities {
-    /// The limits of this namespace; `None`: not known.
+    /// The limits of the namespace with this inode number; `None`: not known.
     pub fn get(&self, netns: u32) -> Option<Limits> {
         self.usable.get(&netns).map(Usable::limits)
     }
 
-    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by namespace; absent: not known.
+    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by the namespace's inode number; absent: not known.
     pub const fn reuses(&self) -> &BTreeMap<u32, Reuse> {
         &self.reuses
     }
 
-    /// The ports that connect() can be given, for each namespace that is known.
+    /// The ports that connect() can be given, by the inode number of the namespace; absent: not known.
     pub fn usable(&self) -> &HashMap<u32, Usable> {
         &self.usable
     }
@@ -104,8 +104,8 @@ impl Capacities {
         std::mem::take(&mut self.changed)
     }
 
-    /// Adds a namespace that was found, with its range, in place of what was known about it. If it reserves ports in more than
-    /// about 128 pieces and 1,000 others (`MOST_LARGE`) do, its ports are not known from then on ([`Self::reason`]).
+    /// Adds a namespace that was found, with its range, in place of the place and the range that were known. If it reserves ports
+    /// in more than about 128 pieces and 1,000 others (`MOST_LARGE`) do, its ports are not known from then on ([`Self::reason`]).
     pub fn know(&mut self, place: Netns, range: &PortRange) {
         self.set_range(place.inum, range);
         self.places.insert(place.inum, place);
@@ -137,7 +137,8 @@ impl Capacities {
         self.changed = true;
     }
 
-    /// Why some namespaces are not known, if their ports would take too much memory; `None`: there are none.
+    /// A text for people if the ports of some namespaces are not known because they would take too much memory ([`Self::know`]);
+    /// `None`: there are no such namespaces.
     pub fn reason(&self) -> Option<String> {
         let number = self.too_large.len();
         (number > 0).then(|| {
@@ -170,12 +171,12 @@ impl Capacities {
         self.places.get(&netns).cloned()
     }
 
-    /// Forgets where a namespace was found: it cannot be entered there any more.
+    /// Forgets where a namespace was found: it cannot be entered there any more. Its limits and settings stay known.
     pub fn forget_place(&mut self, netns: u32) {
         self.places.remove(&netns);
     }
 
-    /// Where those of these namespaces that are known were found, and whether one of them is not known.
+    /// Where those of the `wanted` namespaces that are known were found, in no order; true: at least one of them is not known.
     pub fn places(&self, wanted: &HashSet<u32>) -> (Vec<Netns>, bool) {
         let known: Vec<Netns> =
             wanted.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
@@ -242,9 +243,10 @@ impl Capacities {
         }
     }
 
-    /// Forgets what [`Self::keep`] removes, searches for the wanted namespaces that are not known, and reads the settings of
-    /// all that are. Searches and readings take at most 1/50 of the time each, a reading at most 100 ms (but it reads at least 8
-    /// namespaces): if that is not enough, settings are read in turns, and namespaces are searched for by a later call.
+    /// Forgets what [`Self::keep`] removes, searches for the `wanted` namespaces that are not known, and reads the settings (port
+    /// range, and those of reuse) of all that are. `worker` enters them. Searches and readings take at most 1/50 of the time
+    /// each, a reading at most 100 ms (but it reads at least 8 namespaces): if that is not enough, settings are read in turns,
+    /// and namespaces are searched for by a later call.
     pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Refreshed {
         let mut refreshed = Refreshed::default();
         self.keep(wanted);

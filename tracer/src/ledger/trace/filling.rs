@@ -50,8 +50,8 @@ const fn entries(sizes: &Sizes, table: Table) -> u64 {
 impl Filling {
     /// A text for people for each table that is at least 80 % full and was not nearly full before (it is not any more once it is
     /// below 70 %); empty: none. A table whose last warning is less than an hour before `now` gets none, nor later while it stays
-    /// nearly full. `held`: entries by [`Table`]. `tables`: the sizes, and whether a rule keeps its table: then the text says to end
-    /// it first.
+    /// nearly full. `held`: entries by [`Table`]. `tables`: the sizes, and whether a rule keeps its table: then the text says to
+    /// end it first.
     pub(super) fn warnings(
         &mut self,
         held: &[u64; Table::COUNT],
@@ -90,7 +90,8 @@ impl Filling {
         warnings
     }
 
-    /// A text for each table that is nearly full now.
+    /// A text for people for each table that was nearly full at the newest [`Self::warnings`], warned of or not. `sizes`: those
+    /// of the tables.
     pub(super) fn reasons(&self, sizes: &Sizes) -> impl Iterator<Item = String> {
         let full = TABLES.into_iter().zip(self.full).filter(|(_, is_full)| *is_full);
         full.map(|((table, of, setting), _)| {

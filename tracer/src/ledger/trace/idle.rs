@@ -55,7 +55,7 @@ pub(super) struct Idle {
 /// could be removed to make room.
 type Owner = (u64, Vec<(Worth, Idle)>);
 
-/// Collects tuples, and then chooses those to remove.
+/// Collects all tuples of a reading ([`Self::add`]), and then chooses those to remove ([`Self::chosen`]).
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     all: u64,
@@ -64,8 +64,9 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Adds a tuple. If it holds no port, it can be chosen: as old if it has been idle for more than 10 minutes, or to make room
-    /// if it has been for more than 3, 15 or 60 s, by the worth of its history. `now_ns`: CLOCK_MONOTONIC.
+    /// Adds a tuple with its counters. If it holds no port, it can be chosen: as old if it has not changed for more than 10
+    /// minutes; to make room if it has not for more than 60 s (a call found no port, or its 4-tuple was taken), 15 s (connections
+    /// were established) or 3 s (else). `now_ns`: CLOCK_MONOTONIC.
     pub(super) fn add(&mut self, key: &TupleKey, count: &TupleCount, now_ns: u64) {
         self.all += 1;
         let (all, candidates) = self.owners.entry(count.owner).or_default();
@@ -88,10 +89,10 @@ impl Sweep {
         }
     }
 
-    /// The tuples to remove from a table of `max` entries: those that are old; and if the others fill more than half of
-    /// it, as many more as are above the half, at most [`AT_ONCE`], of the owners that have most (fewer if not enough have
-    /// been idle for long enough). Of each owner, the tuples whose history is worth least are removed first, and of equal
-    /// ones those that have been idle longest.
+    /// The tuples to remove from a table of `max` entries: those that are old; and if the others fill more than half of it, as
+    /// many more as are above the half, at most [`AT_ONCE`] (16,384), of the owners that have most (fewer if not enough have been
+    /// idle for long enough). Of each owner, the tuples whose history is worth least are removed first, and of equal ones those
+    /// that have been idle longest.
     pub(super) fn chosen(self, max: u32) -> Vec<Idle> {
         let mut chosen = self.old;
         let excess = self.all.saturating_sub(u64::from(max) / 2).min(AT_ONCE);

@@ -44,21 +44,21 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Namespaces whose sockets could not be read, or of which it is only known that they are left out, because there
-    /// are more than [`MOST`].
+    /// Inode numbers of the namespaces whose sockets could not be read, and of those of which it is only known that they are left
+    /// out, because there are more than [`MOST`].
     pub(super) fn unread(&self) -> impl Iterator<Item = u32> {
         let unread = self.by_inum.iter().filter(|(_, (depth, _))| *depth == Depth::Sockets);
         unread.map(|(inum, _)| *inum).chain(self.others.iter().copied())
     }
 
-    /// Namespaces whose range or sockets could not be read, because that or the search for them failed, and
-    /// namespaces of which it is only known that they are left out, because there are more than [`MOST`].
+    /// Inode numbers of the namespaces whose range or sockets could not be read, because that or the search for them failed, and
+    /// of those of which it is only known that they are left out, because there are more than [`MOST`].
     pub(super) fn closed(&self) -> impl Iterator<Item = u32> {
         let closed = self.by_inum.iter().filter(|(_, (depth, _))| *depth > Depth::Location);
         closed.map(|(inum, _)| *inum).chain(self.others.iter().copied())
     }
 
-    /// Forgets a namespace of [`Self::closed`] that is not found any more: most likely it is gone.
+    /// Forgets a namespace of [`Self::closed`] that is not found any more: most likely it is gone. Does nothing for another one.
     pub(super) fn forget_closed(&mut self, inum: u32) {
         self.others.remove(&inum);
         if self.by_inum.get(&inum).is_some_and(|(depth, _)| *depth > Depth::Location) {
@@ -66,7 +66,7 @@ impl LeftOut {
         }
     }
 
-    /// Forgets a namespace that is gone.
+    /// Forgets a namespace that is gone, or no longer left out: all failures, at whatever depth.
     pub(super) fn forget(&mut self, inum: u32) {
         self.by_inum.remove(&inum);
         self.others.remove(&inum);
@@ -81,7 +81,8 @@ impl LeftOut {
         }
     }
 
-    /// Notes that a namespace could not be read. A missing privilege is reported elsewhere, once for all namespaces.
+    /// Notes that a namespace could not be read this far. Does nothing if a privilege is missing
+    /// ([`io::ErrorKind::PermissionDenied`]): that is reported elsewhere, once for all namespaces.
     pub(super) fn add(&mut self, netns: &Netns, depth: Depth, error: &io::Error) {
         if error.kind() == io::ErrorKind::PermissionDenied {
             return;
@@ -125,7 +126,7 @@ impl LeftOut {
     }
 
     /// Sets the namespaces in which ports are held now. `unknown`: those that a complete search did not find; `None`:
-    /// the same as before. A namespace that is both for [`UNFOUND`] or longer is left out for as long as it is both.
+    /// the same as before. A namespace that is both for [`UNFOUND`] (2 s) or longer is left out for as long as it is both.
     pub(super) fn held(
         &mut self,
         held: &HashSet<u32>,
@@ -149,7 +150,8 @@ impl LeftOut {
         }
     }
 
-    /// A text for each namespace that is left out, and for what a search did not see.
+    /// A text for people for each namespace that is left out (of those beyond the first [`MOST`], one for all), and for what the
+    /// newest search did not see; none: nothing is left out.
     pub(super) fn reasons(&self) -> impl Iterator<Item = String> {
         let others =
             (!self.others.is_empty()).then(|| "more network namespaces are left out".to_owned());

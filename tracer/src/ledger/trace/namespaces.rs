@@ -73,7 +73,8 @@ impl Tracer {
         gone
     }
 
-    /// All namespaces that can be found; none if the search fails, which [`Self::degraded`] then names.
+    /// All namespaces that a search finds; none if it fails, which [`Self::degraded`] then names; some are missing if it was cut
+    /// short.
     pub(super) fn namespaces(&mut self) -> Vec<Netns> {
         self.search(&HashSet::new()).unwrap_or_default().found
     }
@@ -102,8 +103,8 @@ impl Tracer {
         }
     }
 
-    /// Notes the result of entering this namespace: an error is in [`Self::degraded`] until it can be entered; not that it is
-    /// gone, that a privilege is missing, nor any error after the program was asked to stop.
+    /// Notes the result of entering this namespace. An error is in [`Self::degraded`] until the namespace can be entered; but it
+    /// is ignored if the namespace is gone, a privilege is missing, or the program was asked to stop.
     pub(crate) fn visited<T>(&mut self, netns: &Netns, result: &io::Result<T>) {
         match result {
             Ok(_) => self.left_out.read(netns.inum, Depth::Range),

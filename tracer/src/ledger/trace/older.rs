@@ -33,7 +33,8 @@ impl OlderEnds {
         Self { by_tuple, at_ms: crate::view::tuple_history::milliseconds(mono_ns) }
     }
 
-    /// How many of the older TIME_WAITs of a tuple end in each second after the dump, and when that was; `None`: it had none.
+    /// How many of the older TIME_WAITs of a tuple end in each of the [`TIME_WAIT_S`] seconds after the dump (in the last one,
+    /// also those that end later), and when the dump was; `None`: it had none.
     pub fn get(&self, key: &TupleKey) -> Option<Older<'_>> {
         self.by_tuple.get(key).map(|left| Older { left, at_ms: self.at_ms })
     }

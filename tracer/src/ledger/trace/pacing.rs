@@ -10,7 +10,7 @@ pub(super) struct ReconcilePacing {
     pub(super) latest: Duration,
 }
 
-/// If nothing hints at an error.
+/// If nothing hints at an error: every 5 to 30 s.
 pub(super) const CALM: ReconcilePacing = ReconcilePacing {
     share: 600,
     soonest: Duration::from_secs(5),
@@ -25,7 +25,7 @@ pub(super) const LACKING: ReconcilePacing =
     ReconcilePacing { share: 20, soonest: Duration::from_secs(3), latest: Duration::from_secs(15) };
 
 impl ReconcilePacing {
-    /// How long to wait after a comparison that took `cost`.
+    /// How long to wait after a comparison that took `cost`: `share` times that, but at least `soonest` and at most `latest`.
     pub(super) fn pause(&self, cost: Duration) -> Duration {
         (cost * self.share).clamp(self.soonest, self.latest)
     }

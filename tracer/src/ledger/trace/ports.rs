@@ -87,9 +87,9 @@ fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
 }
 
 impl Tracer {
-    /// Reads the bound ports, and derives from them which held ports take no room, and what bind(address, 0) has
-    /// left. To be called before tuples are read. Reading the bound ports takes at most 1/50 of the time, reading all connections
-    /// 1/600: a call that comes too early keeps the results of the reading before.
+    /// Reads the bound ports, corrects in the ledger which held ports take no room because of them, and finds out how many ports
+    /// bind(address, 0) holds at each address. To be called before tuples are read. Reading the bound ports takes at most 1/50 of
+    /// the time, reading all connections 1/600: a call that comes too early keeps the results of the reading before.
     ///
     /// # Errors
     /// A map cannot be read, or a command fails.
@@ -216,8 +216,9 @@ impl Tracer {
         !self.capacities.has_left_over(Some(*netns)) && are_sure(then.as_ref(), now.as_ref())
     }
 
-    /// A row for each address at which the kernel chose a port for bind(address, 0) that is still held: its key, its counters in
-    /// the form of a tuple's, and its ports. Its capacity is [`Limits::all`] minus [`Limits::reserved`].
+    /// A row for each address at which the kernel chose a port for bind(address, 0) that is still held, as of the newest
+    /// [`Self::refresh_ports`]: its key, its counters in the form of a tuple's, and its ports. Its capacity is [`Limits::all`]
+    /// minus [`Limits::reserved`].
     pub fn bind_rows(&self) -> impl Iterator<Item = (TupleKey, TupleCount, &AddressUse)> {
         let ports = &self.ports;
         ports.addresses.iter().map(|one| (one.key(), ports.counters.count(one), one))
@@ -231,18 +232,18 @@ impl Tracer {
         self.capacities.know_of_rule(netns, &range);
     }
 
-    /// The limits of this namespace; `None`: not known.
+    /// The limits of the namespace with this inode number; `None`: not known.
     pub fn limits(&self, netns: u32) -> Option<Limits> {
         self.capacities.get(netns)
     }
 
-    /// The ports of this namespace that connect() can be given; `None`: not known.
+    /// The ports of the namespace with this inode number that connect() can be given; `None`: not known.
     pub fn usable(&self, netns: u32) -> Option<&Usable> {
         self.capacities.usable().get(&netns)
     }
 
-    /// Ports of this namespace that connect() is not given because of bind() or listen(), as of
-    /// [`Self::refresh_ports`], in ascending order; empty also if the namespace is not known.
+    /// Ports of the namespace with this inode number that connect() is not given because of bind() or listen(), as of the newest
+    /// [`Self::refresh_ports`], in ascending order, in the range or not; empty also if the namespace is not known.
     pub fn blocked(&self, netns: u32) -> Vec<u16> {
         let blocked = self.capacities.blocked(netns);
         (0..=u16::MAX).filter(|port| blocked.is_some_and(|it| it.has(*port))).collect()

@@ -28,7 +28,7 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// To be called when all namespaces have just been read.
+    /// Counts `now` as the time of a reading that took no time. To be called when all namespaces have just been read.
     pub(super) fn new(now: Instant) -> Self {
         Self { read: now, cost: Duration::ZERO }
     }
@@ -41,7 +41,7 @@ impl Quiet {
 impl Tracer {
     /// The namespaces that have TCP sockets, TIME_WAITs included, and are not among `known`; empty while no reading of
     /// the counters is due (30 s to 5 min after the one before), and if the namespaces cannot be searched for. One whose counters
-    /// cannot be read is noted as left out.
+    /// cannot be read is not returned, and noted as left out, unless it is gone.
     pub(super) fn quiet_namespaces(&mut self, known: &HashSet<u32>) -> Vec<Netns> {
         let began = Instant::now();
         if !self.quiet.is_due(began) {

@@ -1,4 +1,4 @@
-//! Compares the ledger with the kernel's sockets, and corrects it.
+//! Compares the ledger with the kernel's sockets, corrects it, and removes tuples that are not needed any more.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,10 +22,11 @@ use crate::{
 };
 
 impl Tracer {
-    /// Compares the ledger with the kernel's sockets, corrects what the previous call has found, too, removes tuples that are old or whose room others
-    /// need, and forgets namespaces of which the ledger has nothing any more. Returns how many entries and counters
-    /// were wrong, without entries that were added because they had found no room in a table before, or because their
-    /// namespace could not be read; 0 if the program is asked to stop during the first comparison.
+    /// Compares the ledger with the kernel's sockets, twice if they differ, and corrects what both comparisons of this call and
+    /// of the previous call found. (Entries that are added because they had found no room in a table, or because their namespace
+    /// could not be read, need no previous call.) Then removes tuples that are old or whose room others need, and forgets
+    /// namespaces of which the ledger has nothing any more. Returns how many entries and counters it corrected, without the added
+    /// ones named before; 0 if the program is asked to stop during the first comparison.
     ///
     /// # Errors
     /// A map cannot be read, or a command fails.
@@ -93,8 +94,13 @@ impl Tracer {
         Ok(namespaces)
     }
 
-    /// The commands that would make the ledger agree with the kernel in these namespaces: first removals of entries
-    /// that the kernel does not have, then additions and changes.
+    /// The commands that would make the ledger agree with the kernel in these namespaces: first removals of entries that the
+    /// kernel does not have, then additions and changes. An entry that was made at `before_ns` (CLOCK_MONOTONIC) or later is not
+    /// removed. Entries of a namespace that cannot be read stay as they are; counters of tuples are
+    /// compared with the entries in all namespaces.
+    ///
+    /// # Errors
+    /// A map cannot be read.
     pub(super) fn differences(
         &mut self,
         before_ns: u64,
@@ -134,12 +140,13 @@ impl Tracer {
         Ok(counters)
     }
 
-    /// Warns of tables that became nearly full. Reconciles if it is time to: 1 to 8 s after the last time if the kernel has skipped
-    /// a hook since, or may have skipped one that it does not count, or a difference that was found then is to be confirmed; 3 to 15 s after it if entries lack room in a table; else 5 to
-    /// 30 s after it; within these limits, the longer the last comparison took, the later.
+    /// Warns of tables that became nearly full. Reconciles if it is time to: 1 to 8 s after the last time if the kernel has
+    /// skipped a hook since, or may have skipped one that it does not count, or a difference that was found then is to be
+    /// confirmed; 3 to 15 s after it if entries lack room in a table; else 5 to 30 s after it; within these limits, the longer
+    /// the last comparison took, the later. Gives freed memory back to the kernel after it.
     ///
     /// # Errors
-    /// As [`Self::reconcile`].
+    /// A map cannot be read, or a command fails.
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
         self.check_tables()?;
         let missed = self.session.missed_hooks();
@@ -165,7 +172,11 @@ impl Tracer {
         Ok(())
     }
 
-    /// Removes tuples without ports that are old, or whose room others need.
+    /// Removes the tuples that [`Sweep`] chooses: without ports, and old or such that others need their room. One that a hook has
+    /// used since stays. `now_ns`: CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// A map cannot be read, a command fails, or waiting for running hooks fails.
     pub(super) fn forget_idle(&mut self, now_ns: u64) -> Result<(), Error> {
         let mut sweep = Sweep::default();
         self.each_tuple(|key, count, _| sweep.add(key, count, now_ns))?;

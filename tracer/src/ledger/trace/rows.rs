@@ -17,8 +17,8 @@ pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)
     counted.chain([("hook_missed", totals.hook_missed)])
 }
 
-/// Whether a row passes the filter: by its key, and by the process that connected last. `now` limits how often the names of
-/// cgroups are read: see [`crate::host::cgroups::Names::get`].
+/// Whether the row of tuple `key` with the counters `count` passes the filter: by its key, and by the process that connected
+/// last. True without a filter. `now` limits how often the names of cgroups are read: see [`crate::host::cgroups::Names::get`].
 pub fn visible(
     filter: &Filter,
     key: &TupleKey,
@@ -30,8 +30,8 @@ pub fn visible(
     passes(filter, key, (&callers::last(count), name), callers, now)
 }
 
-/// Whether a port passes the filter: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns). `now` as for
-/// [`visible`].
+/// Whether a port of tuple or address `key` passes the filter: by that key, and by the process `who` that took it at `at_ns`
+/// (CLOCK_MONOTONIC, ns). True without a filter. `now` limits how often the names of cgroups are read, as for [`visible`].
 pub fn visible_to(
     filter: &Filter,
     key: &TupleKey,

@@ -1,4 +1,5 @@
-//! Starts a tracer: reads facts, plans, attaches, reads older sockets, then gives up privileges.
+//! Starts a tracer: reads what the kernel offers, chooses a backend, attaches its programs, adds older sockets to the ledger,
+//! then gives up privileges. Also resolves the names of a filter, which takes the privileges of the start.
 
 use std::{
     collections::HashSet,
@@ -44,8 +45,9 @@ const NO_FAIL_FAST: &str =
 const HAS_RETVAL: &str = "cgroup_common_func_proto";
 
 /// Attaches, reads the older sockets, and puts the calling thread, and those that it starts later, into the sandbox
-/// [`Role::Reads`], in which they open files as `user`. `event_mask`: bits of the wanted kinds of events; `filter`: which
-/// calls have events.
+/// [`Role::Reads`], in which they open files as `user`. `event_mask`: the wanted kinds of events, as
+/// [`tracer_common::Kind::bit`]s; 0: none. `filter`: which calls have events; the default: all. It does not limit what the ledger
+/// counts.
 ///
 /// # Errors
 /// Missing privileges (exit code 77), no backend that can run (69), any other failure (1). Nothing stays attached.
@@ -145,11 +147,12 @@ fn cannot_enter(error: io::Error) -> Error {
     Error::Failure(format!("cannot drop the privileges: {error}"))
 }
 
-/// Puts the calling thread, which only reads maps, into its sandbox: from then on it opens files as `user`, and has no capability
-/// but those of `keep`.
+/// Puts the calling thread, which only reads maps or writes lines, into its sandbox ([`Role::Reads`]): from then on it opens
+/// files as `user`, and has no capability but those of `keep`.
 ///
 /// # Errors
-/// The kernel refuses a step.
+/// [`Error::Failure`]: the kernel refuses to set no_new_privs, to change the user, to drop capabilities or to install the seccomp
+/// filter.
 pub(crate) fn enter_to_read(keep: CapabilitySet, user: User) -> Result<(), Error> {
     sandbox::enter(Role::Reads, user, keep).map_err(cannot_enter)
 }
@@ -158,15 +161,16 @@ pub(crate) fn enter_to_read(keep: CapabilitySet, user: User) -> Result<(), Error
 /// capability but [`privilege::KEPT_FOR_CGROUPS`], and opens files as the user of this process.
 ///
 /// # Errors
-/// The kernel refuses a step.
+/// [`Error::Failure`]: the kernel refuses to set no_new_privs, to drop capabilities or to install the seccomp filter.
 pub(crate) fn enter_to_attach() -> Result<(), Error> {
     sandbox::enter(Role::Attaches, User::own(), privilege::KEPT_FOR_CGROUPS).map_err(cannot_enter)
 }
 
-/// The effective capabilities of the calling thread.
+/// The effective capabilities of the calling thread, if tracer can run with them.
 ///
 /// # Errors
-/// One that is always needed is missing, they are those of a user namespace, or they cannot be read.
+/// [`Error::NoPrivilege`]: one that is always needed is missing; [`Error::InUserNamespace`]: they are those of a user namespace;
+/// [`Error::Failure`]: they cannot be read.
 pub fn check_privileges() -> Result<CapabilitySet, Error> {
     let have = privilege::effective()
         .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
@@ -315,7 +319,8 @@ const fn choice(backend: BackendChoice) -> Choice {
     }
 }
 
-/// The filter for the kernel side, with ids of cgroups and namespaces in place of their names.
+/// The filter for the kernel side, with ids of cgroups and namespaces in place of their names. To be called before privileges are
+/// given up.
 ///
 /// # Errors
 /// A cgroup or a namespace does not exist or cannot be opened (exit code 78).

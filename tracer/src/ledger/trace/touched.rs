@@ -56,10 +56,10 @@ impl NotNoted {
     }
 }
 
-/// Commands that remove entries older than [`SETTLED`] which are not needed, at most [`AT_ONCE`], first of owners that have
-/// few entries: these have the least room if somebody fills the table. `needed`: ports that a connection holds since before
-/// their newest bind(); `unread`: namespaces whose connections are not all known; `began_ns`: when the reading began
-/// (CLOCK_MONOTONIC).
+/// Commands that remove those entries of `touched` (by [`tracer_common::port_of`]) which are older than [`SETTLED`] (2 s) and not
+/// needed, at most [`AT_ONCE`] (16,384), first of owners that have few entries: these have the least room if somebody fills the
+/// table. `needed`: ports that a connection holds since before their newest bind(); `unread`: namespaces whose connections are
+/// not all known: their entries stay; `began_ns`: when the reading began (CLOCK_MONOTONIC).
 pub(super) fn leaving(
     touched: &HashMap<u64, Touched>,
     needed: &HashSet<u64>,

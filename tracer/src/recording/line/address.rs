@@ -31,7 +31,8 @@ struct AddressLine<'a> {
 
 impl<'a> Tuple<'a> {
     /// Parses a line `address.stats` (the ports that bind(address, 0) holds at one address), as a tuple without a destination
-    /// ([`TupleKey::of_bind`]). The line has no states, TIME_WAITs, failures, searches, ends or process: these are 0 or empty here.
+    /// ([`TupleKey::of_bind`]). The line has no states, TIME_WAITs, failures, searches, ends or process: these are 0, empty or
+    /// `None` here.
     ///
     /// # Errors
     /// It is no JSON object; it lacks `network.local.address`, `netns` or `ports.in_use`; or a value has another type than the

@@ -29,7 +29,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Parses a line `netns.settings`.
+    /// Parses a line `netns.settings` (its `event.name` is not checked).
     ///
     /// # Errors
     /// It is no JSON object, or has no `netns` that is a number of 32 bits. (Other values of another type count as missing.)

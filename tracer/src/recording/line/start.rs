@@ -13,7 +13,7 @@ use crate::view::reading::About;
 /// A line `tracer.start`.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
-    /// Texts are cut to 1,024 bytes; one that the line lacks is empty.
+    /// What the line says about the recording and its host. Texts are cut to 1,024 bytes; one that the line lacks is empty.
     pub about: About,
     /// Whether the stream has `tuple.stats`; `None`: the line does not say it.
     pub stats: Option<bool>,
@@ -35,7 +35,7 @@ pub struct Degraded {
 }
 
 impl Start {
-    /// Parses a line `tracer.start`.
+    /// Parses a line `tracer.start` (its `event.name` is not checked).
     ///
     /// # Errors
     /// It is no JSON object.
@@ -69,7 +69,7 @@ impl Start {
 }
 
 impl Degraded {
-    /// Parses a line `tracer.degraded`.
+    /// Parses a line `tracer.degraded` (its `event.name` is not checked). A list that it lacks is empty.
     ///
     /// # Errors
     /// It is no JSON object.

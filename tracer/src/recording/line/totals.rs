@@ -1,4 +1,4 @@
-//! Parses the lines that have totals.
+//! Parses the lines that have totals: `tracer.stats` and `tracer.stop`.
 
 use serde_json::{Map, Value};
 use tracer_common::Cause;

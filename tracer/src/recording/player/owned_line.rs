@@ -1,4 +1,4 @@
-//! A line that does not borrow from the buffer into which the file is read, so that it can be kept.
+//! Copies a line, so that it can be kept: it does not borrow from the buffer into which the file is read.
 
 use std::sync::Arc;
 

@@ -23,7 +23,7 @@ struct Known {
 
 impl KnownSettings {
     /// Replaces the settings of a namespace by those of a line: what the line does not say is not known then. `wall_ns`: when it
-    /// was written, ns since 1970. Does nothing for a new namespace if [`MOST`] are known.
+    /// was written, ns since 1970. Does nothing for a new namespace if [`MOST`] (10,000) are known.
     pub(super) fn set(&mut self, wall_ns: u64, settings: &Settings) {
         if self.0.len() >= MOST && !self.0.contains_key(&settings.netns) {
             return;
@@ -38,12 +38,12 @@ impl KnownSettings {
         self.0.retain(|_, known| known.wall_ns <= wall_ns);
     }
 
-    /// Which TIME_WAITs connect() may take over, by namespace, where it is known.
+    /// Which TIME_WAITs connect() may take over, by the namespace's inode number, where it is known.
     pub(super) fn reuses(&self) -> BTreeMap<u32, Reuse> {
         self.0.iter().filter_map(|(netns, known)| Some((*netns, known.reuse?))).collect()
     }
 
-    /// The ports of the range that are never chosen, by namespace, where they are known.
+    /// The ports of the range that are never chosen (a list can be empty), by the namespace's inode number, where they are known.
     pub(super) fn reserved(&self) -> BTreeMap<u32, Arc<[RangeInclusive<u16>]>> {
         let known = |(netns, known): (&u32, &Known)| Some((*netns, known.reserved.clone()?));
         self.0.iter().filter_map(known).collect()

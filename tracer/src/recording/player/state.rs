@@ -1,4 +1,4 @@
-//! What the lines up to a position in a stream say: failures, totals, losses, settings of namespaces. Tuples are not kept here.
+//! Keeps what the lines up to a position in a stream say: failures, totals, losses, settings of namespaces; not tuples.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ const FAILURES: usize = 20_000;
 /// What is known at a position in the stream.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The newest [`FAILURES`] entries since the reading before.
+    /// The newest [`FAILURES`] (20,000) entries since the reading before, oldest first.
     pub(super) failures: VecDeque<Failure>,
     /// Failed calls of the whole host so far, by [`Cause`].
     pub(super) failed: [u64; Cause::COUNT],

@@ -1,5 +1,5 @@
-//! A seccomp filter (seccomp(2)): system calls that a thread does not need fail with EPERM; clone3(2) and those of x32 with
-//! ENOSYS, so that the C library uses older ones.
+//! Makes and installs a seccomp filter (seccomp(2)): system calls that a thread does not need fail with EPERM; clone3(2) and
+//! those of x32 with ENOSYS, so that the C library uses older ones.
 //!
 //! The filter lists what is denied (only of bpf(2), the commands that are allowed). A list of what is allowed would have to
 //! include whatever the C library and the runtime may call on every kernel, and a mistake in the list would end a tracer at
@@ -204,7 +204,8 @@ fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
 /// checked here).
 ///
 /// # Errors
-/// The kernel refuses the filter. A kernel without seccomp is no error: there is a warning.
+/// The kernel refuses the filter, or it has more than 65,535 instructions. A kernel without seccomp filters is no error: that is
+/// logged, and the thread goes on without a filter.
 #[expect(unsafe_code, reason = "seccomp(2)")]
 pub(super) fn install(program: &[sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;

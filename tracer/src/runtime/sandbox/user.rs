@@ -1,4 +1,4 @@
-//! The user with whose rights a thread opens files.
+//! Gives a thread the user with whose rights it opens files.
 
 mod mapped;
 
@@ -29,12 +29,12 @@ pub(crate) struct User {
 const NOBODY: u32 = 65_534;
 
 impl User {
-    /// The user with whose rights the calling thread opens files now.
+    /// The user with whose rights the calling thread opens files now: its effective user and group.
     pub(crate) fn own() -> Self {
         Self { uid: geteuid(), gid: getegid() }
     }
 
-    /// The user `nobody`, who owns no files.
+    /// The user `nobody` and its group (id 65534 each, the kernel's overflow ids), who own no files.
     pub(crate) fn nobody() -> Self {
         Self { uid: Uid::from_raw(NOBODY), gid: Gid::from_raw(NOBODY) }
     }
@@ -85,6 +85,9 @@ impl User {
     ///
     /// # Errors
     /// The kernel refuses to change the user or the capabilities, or `job` panicked.
+    ///
+    /// # Panics
+    /// No thread can be started.
     pub(crate) fn run<T: Send>(self, job: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let run = || {

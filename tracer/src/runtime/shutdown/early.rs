@@ -1,11 +1,11 @@
-//! Signals from the first instruction on, until [`super::run`] takes them over: during a start nothing reads flags
+//! Handles signals from the first instruction on, until [`super::run`] takes them over: during a start nothing reads flags
 //! yet, and a start can wait for anything.
 //!
 //! The signals are blocked in every thread, and one thread waits for them. If the start has made nothing that outlives
 //! the program, this thread ends the program immediately. If it has, the start gets a moment to notice that it should
 //! stop; if it does not (because it waits for something), this thread undoes what was made, and ends the program.
 //!
-//! For later, too: what is to be undone, and the end of a program whose work or last steps hang.
+//! Also later, this module undoes what a start made, and ends a program whose work or last steps hang.
 
 use std::{
     io, mem, ptr,
@@ -75,12 +75,12 @@ pub fn begin() {
     }
 }
 
-/// The signal that asked the program to stop; `None`: none has.
+/// The number of the first signal that asked the program to stop; `None`: none has.
 pub fn stop_signal() -> Option<i32> {
     Some(STOP_SIGNAL.load(SeqCst)).filter(|signal| *signal != 0)
 }
 
-/// Notes a signal that asks the program to stop: see [`stop_signal`].
+/// Notes a signal that asks the program to stop; of several, the first is kept: see [`stop_signal`].
 pub(super) fn request_stop(signal: i32) {
     // Only the first one is kept.
     _ = STOP_SIGNAL.compare_exchange(0, signal, SeqCst, SeqCst);

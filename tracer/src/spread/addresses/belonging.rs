@@ -1,4 +1,4 @@
-//! The interface to which an address belongs that the namespace does not have yet.
+//! Finds the interface to which an address should be added that the namespace does not have yet.
 
 use std::{io, net::IpAddr};
 
@@ -8,10 +8,10 @@ use crate::spread::reach::Route;
 /// How many destinations are asked for.
 const MOST: usize = 4;
 
-/// The name of the interface by which the calling thread's network namespace reaches this address. Only routes of type unicast
-/// with one interface count. The first of these is taken: the route to the address, unless it is a default route; the routes to
-/// the destinations `towards`, in their order (only the first 4 of the address's family); the default route. `None`: there is
-/// none of these, or the interface is gone since.
+/// The name of the interface to which `address` should be added, by the routes of the calling thread's network namespace. Only
+/// routes of type unicast with one interface count. The first of these is taken: the route to the address, unless it is a default
+/// route; the routes to the destinations `towards`, in their order (only the first 4 of the address's family); the default route.
+/// `None`: there is none of these, the kernel does not answer, or the interface is gone since.
 ///
 /// # Errors
 /// No netlink socket can be opened, or the interfaces cannot be read.

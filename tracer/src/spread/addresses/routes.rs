@@ -1,4 +1,4 @@
-//! How the destinations of a rule are reached, by the routes of a network namespace.
+//! Finds out how the destinations of a rule are reached, by the routes of a network namespace.
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
@@ -8,8 +8,9 @@ use super::{Host, QuerySocket, list, wire};
 use crate::spread::reach::{self, Interfaces, Reach, Route, RouteAction, RouteType, Target};
 
 /// How the calling thread's network namespace reaches each of these destinations: for a socket that is bound to no
-/// address and no device, has no mark, and is of a user to whom no rule of policy routing applies. IPv4 destinations
-/// come first. `host`: the interfaces and addresses of that namespace.
+/// address and no device, has no mark, and is of a user to whom no rule of policy routing applies. One item for each, IPv4
+/// destinations first, else in their order; empty: there are no destinations. `host`: the interfaces and addresses of that
+/// namespace.
 ///
 /// # Errors
 /// No netlink socket can be opened; the interfaces, routes or rules of policy routing cannot be read; one destination

@@ -1,4 +1,4 @@
-//! The kernel's messages that addresses of a network namespace, or its routes of type local, have changed.
+//! Receives the kernel's messages that addresses of a network namespace, or its routes of type local, have changed.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ impl Watch {
     /// each change of any other IPv4 route costs reading its message.
     ///
     /// # Errors
-    /// The kernel grants no such socket.
+    /// The kernel makes no such socket: there is no file descriptor or no memory left, or a sandbox forbids it.
     pub fn open(routes: bool) -> io::Result<Self> {
         let groups =
             RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | if routes { RTMGRP_IPV4_ROUTE } else { 0 };
@@ -43,8 +43,9 @@ impl Watch {
         Socket::open(None, flags, groups).map(|socket| Self { socket }).map_err(failed)
     }
 
-    /// Reads the messages that wait, without waiting for more. True if addresses may have changed since the last
-    /// call: read them all again.
+    /// Reads the messages that wait, at most 4,096, without waiting for more. True if addresses or (if watched) routes of type
+    /// local may have changed since the last call: read them all again. True, too, if the kernel dropped messages, a message is
+    /// damaged, or more than 4,096 waited.
     ///
     /// # Errors
     /// The socket cannot be read.

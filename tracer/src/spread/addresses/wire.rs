@@ -1,4 +1,5 @@
-//! Messages of rtnetlink as bytes (`include/uapi/linux/{if_link,if_addr,rtnetlink}.h`).
+//! Makes and parses messages of rtnetlink (`include/uapi/linux/{if_link,if_addr,rtnetlink}.h`). Numbers in them are in host byte
+//! order, addresses in network byte order.
 
 use std::net::IpAddr;
 
@@ -76,7 +77,8 @@ pub(super) fn rules(v4: bool) -> Vec<u8> {
     netlink::request(RTM_GETRULE, NLM_F_DUMP, &body)
 }
 
-/// The message, with its header, that asks for the route by which packets to this destination go, as its table has it.
+/// The message, with its header, that asks for the route by which packets to this destination go, as its table has it: with the
+/// route's own network and all of its next hops.
 pub(super) fn table_route_to(destination: IpAddr) -> Vec<u8> {
     ask_for_route(destination, None, RTM_F_FIB_MATCH)
 }
@@ -114,9 +116,10 @@ pub(super) fn link(bytes: &[u8]) -> Option<(u32, String)> {
     Some((index, String::from_utf8_lossy(name).into_owned()))
 }
 
-/// An address of an interface, as [`super::HostAddress`].
+/// An address of an interface, with the values of [`super::HostAddress`].
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Address {
+    /// This host's own, also on a point-to-point link.
     pub(super) ip: IpAddr,
     /// Index of the interface.
     pub(super) interface: u32,
@@ -125,7 +128,7 @@ pub(super) struct Address {
 }
 
 /// An address, from the payload of an RTM_NEWADDR message (`struct ifaddrmsg` and attributes). `None`: the message is
-/// damaged; `Some(None)`: it is of another family than IPv4 and IPv6.
+/// damaged, or has no address; `Some(None)`: it is of another family than IPv4 and IPv6.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     let [family, _, flags, scope] = *bytes.first_chunk()?;
@@ -150,7 +153,8 @@ pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     Some(Some(Address { ip, interface, scope, flags }))
 }
 
-/// A route, from the payload of an RTM_NEWROUTE message (`struct rtmsg` and attributes). `None`: the message is damaged;
+/// A route, from the payload of an RTM_NEWROUTE message (`struct rtmsg` and attributes). One without a destination is a default
+/// route; without other attributes, it has no interfaces, no source and next-hop object 0. `None`: the message is damaged;
 /// `Some(None)`: it is of another family than IPv4 and IPv6.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn route(bytes: &[u8]) -> Option<Option<Route>> {

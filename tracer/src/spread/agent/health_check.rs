@@ -51,8 +51,9 @@ impl TupleBaseline {
 }
 
 impl Agent {
-    /// Reads the decisions that wait: writes their lines, and checks addresses that the kernel refused and routes that
-    /// may be missing. True if that has changed what is left out.
+    /// Reads the decisions that wait in the ring buffer: queues their lines, and checks addresses that the kernel refused and
+    /// routes that may be missing. True if that has changed what is left out, so that the rule must be made again. False, too,
+    /// without a spreader.
     pub(super) fn drain_decisions(&mut self) -> bool {
         let now = Instant::now();
         let Some(spreader) = &mut self.tracer.session.spreader else { return false };

@@ -1,4 +1,4 @@
-//! The thread for work that has a deadline: it renews the lease, and removes an address from the rule when the
+//! Runs the thread for work that has a deadline: it renews the lease, and removes an address from the rule when the
 //! host loses it, whatever the agent waits for (a comparison of all sockets, an output that nobody reads, a slow
 //! file system).
 //!
@@ -69,9 +69,9 @@ struct State {
 impl Keeper {
     /// Starts the thread. It begins with the calling thread's privileges, and drops those that it does not need.
     ///
-    /// `lease`: how long the rule is valid without a renewal; `None`: without end. `host`: the namespace's interfaces and
-    /// addresses, which must be read after `sockets` were opened, so that no change is missed. `pool`: the addresses that
-    /// `--pool` lists. `keep`: the capabilities that reading maps takes.
+    /// `maps`: those of the rule. `lease`: how long the rule is valid without a renewal; `None`: without end. `host`: the
+    /// namespace's interfaces and addresses, which must be read after `sockets` were opened, so that no change is missed. `pool`:
+    /// the addresses that `--pool` lists. `keep`: the capabilities that reading maps takes.
     ///
     /// # Errors
     /// The lease cannot be written; the thread cannot be started. An error of the thread's sandbox is returned by
@@ -111,8 +111,8 @@ impl Keeper {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Gives the hooks the rule that `builder` makes of the addresses that the host has now, and keeps `builder` for
-    /// when they change. Returns that rule.
+    /// Gives the hooks the rule that `builder` makes of the addresses that the host has now, if it differs from theirs, and keeps
+    /// `builder` for when the addresses change. Returns that rule.
     ///
     /// # Errors
     /// A map of the rule cannot be read or written, or waiting for running hooks fails.
@@ -146,7 +146,8 @@ impl Keeper {
         Ok(std::mem::take(&mut state.changed).then(|| state.host.clone()))
     }
 
-    /// Waits until there are changes or the thread has failed, but no longer than `time`.
+    /// Waits until there are changes or the thread has failed, but no longer than `time`; does not wait if there are some
+    /// already.
     pub(super) fn wait(&self, time: Duration) {
         let quiet = |state: &mut State| !state.changed && state.failed.is_none();
         // Only a panic poisons the lock, and the panic has been printed.

@@ -1,4 +1,5 @@
-//! Makes the rule from what the host has now, and gives it to the hooks.
+//! Makes the rule from what the host has now, gives it to the hooks, and publishes the agent's state. Also reads the routes
+//! again.
 
 use std::{
     net::IpAddr,
@@ -40,14 +41,14 @@ pub(super) struct RouteReads {
     /// When the last reading ended (at first: when the agent started), and how long it took.
     last: Instant,
     took: Duration,
-    /// Whether addresses have changed since the last reading: then only [`SHARE`] delays the next one.
+    /// Whether addresses have changed since the last reading: then only [`SHARE`] (1/50 of the time) delays the next one.
     pub(super) changed: bool,
     /// Why the routes do not say any more which interfaces `--pool auto` means; `None`: they do.
     unclear: Option<String>,
 }
 
 impl RouteReads {
-    /// As if routes had been read just now.
+    /// A state as if the routes had been read just now, in no time.
     pub(super) fn new() -> Self {
         Self { last: Instant::now(), took: Duration::ZERO, changed: false, unclear: None }
     }

@@ -1,4 +1,4 @@
-//! The agent's lines other than decisions: the first and last line of its stream, losses, degradations. And the
+//! Writes the agent's lines other than decisions: the first and last line of its stream, losses, degradations. Also makes the
 //! parts of its state for `tracer status` that come from counters and health checks.
 
 use std::{collections::BTreeMap, time::Instant};
@@ -154,8 +154,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Queues a line if the degradations have changed since the last such line. One that finds no room is tried again
-    /// by the next call.
+    /// Queues a line `tracer.degraded` if the degradations have changed since the last such line. One that finds no room is tried
+    /// again by the next call.
     pub(super) fn degradation(&mut self) {
         let Some(change) = self.stream_counters.degraded.change(self.degraded()) else { return };
         let now = change.now();
@@ -164,7 +164,8 @@ impl Agent {
         }
     }
 
-    /// Queues the decisions that wait, changed degradations, the losses and the last line.
+    /// Queues the decisions that wait, changed degradations, the losses and the last line (`tracer.stop`), which ends the stream.
+    /// Does not wait until they are written.
     ///
     /// # Errors
     /// A BPF map cannot be read.
@@ -190,8 +191,8 @@ impl Agent {
     }
 
     /// A state with only these fields, all others have their defaults: `quarantined` (without addresses that cannot be used for
-    /// another reason), `left_out_towards` (sorted by destination, port, address), `hook_missed` and `drift` (of all agents of the
-    /// rule, up to now).
+    /// another reason), `left_out_towards` (sorted by destination, port, address), `hook_missed` and `drift` (of all agents of
+    /// the rule, up to now).
     pub(super) fn troubles(&self) -> State {
         let now = Instant::now();
         let members = pool::members(&self.config.pool, &self.view.host);

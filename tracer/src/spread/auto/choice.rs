@@ -29,12 +29,14 @@ pub enum Unclear {
     TooManyNetworks { count: usize },
 }
 
-/// The interfaces whose addresses `--pool auto` takes. `room`: how many networks the rule can exempt; if there are more,
-/// they are merged into wider ones.
+/// The interfaces whose addresses `--pool auto` takes, by how the destinations are reached (`reaches`). `room`: how many networks
+/// the rule can exempt in addition to its destinations; if there are more, they are merged into wider ones.
 ///
 /// # Errors
-/// No destination has a route; an address that works towards one destination may not work towards another; too many
-/// networks must be exempt.
+/// [`Unclear::NoRoute`]: no destination has a route, or `reaches` is empty. [`Unclear::Several`]: the destinations of a family
+/// are reached over different interfaces, so an address that works towards one may not work towards another. (A family whose
+/// destinations are all wide is left out in place of an error if the other family has a route.) [`Unclear::TooManyNetworks`]:
+/// more networks must be exempt than `room` allows even after merging.
 pub fn choose(reaches: &[Reach], room: usize) -> Result<AutoChoice, Unclear> {
     let mut choice = AutoChoice::default();
     let mut unclear = None;
@@ -237,7 +239,8 @@ impl AutoChoice {
         self.elsewhere.push(Elsewhere { network, interfaces: others, except });
     }
 
-    /// Why `--pool auto` passes over this address of this interface; `None`: it takes the address.
+    /// Why `--pool auto` passes over this address of this interface by the routes, as a text for people; `None`: by the routes,
+    /// it takes the address (scope and flags of the address do not count here).
     pub fn skip_reason(&self, address: IpAddr, interface: &str) -> Option<String> {
         let v4 = address.is_ipv4();
         let family = if v4 { "IPv4" } else { "IPv6" };

@@ -1,4 +1,4 @@
-//! The choice of `--pool auto` in words.
+//! Puts the choice of `--pool auto` into words.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -53,8 +53,9 @@ pub(super) fn several(reached: &[Elsewhere]) -> String {
     )
 }
 
-/// What may be wrong with addresses that `--pool` names, although they can be used; empty: nothing. Addresses of one
-/// interface share a text. `reaches`: how the destinations are reached; empty: not known, so without what depends on it.
+/// What may be wrong with addresses that `--pool` names (one by one, or by an interface; not by `auto`), although they can be
+/// used, as texts for people; empty: nothing. Addresses of one interface share a text. `host`: the interfaces and addresses of
+/// the pool's namespace. `reaches`: how the destinations are reached; empty: not known, so without what depends on it.
 pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for spec in specs {

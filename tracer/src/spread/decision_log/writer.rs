@@ -1,4 +1,4 @@
-//! The thread that writes the stream: the agent queues lines and never waits for a reader.
+//! Runs the thread that writes the stream: the agent queues lines and never waits for a reader.
 
 use std::{
     sync::{
@@ -80,7 +80,7 @@ pub(super) enum Handover {
     Queued,
     /// The line was dropped: the queue is full.
     QueueFull,
-    /// The line was dropped: the reader is gone.
+    /// The line was dropped: the reader is gone, or the stream has ended.
     Closed,
 }
 
@@ -88,7 +88,8 @@ impl Writer {
     /// Starts the thread and puts it into its sandbox: it opens files as the owner of their folder.
     ///
     /// # Errors
-    /// The thread cannot be started, or the kernel refuses a step of its sandbox.
+    /// The thread cannot be started, or the kernel refuses a step of its sandbox (no_new_privs, user, capabilities, seccomp
+    /// filter).
     pub(super) fn start(sink: Sink) -> Result<Self, Error> {
         let failed = |error| Error::Failure(format!("cannot start a thread: {error}"));
         let (lines, queue) = mpsc::sync_channel(QUEUE);
@@ -111,7 +112,8 @@ impl Writer {
         Ok(Self { lines: Some(lines), begin: Some(begin), shared, ended })
     }
 
-    /// Lets the thread write; before this, lines only wait.
+    /// Lets the thread write; before this, lines only wait. Later calls do nothing. `signals`: learns when a write begins and
+    /// ends.
     pub(super) fn begin(&mut self, signals: &StopSignals) {
         if let Some(begin) = self.begin.take() {
             // If the thread has ended, adding the next line returns `Closed`.
@@ -119,7 +121,7 @@ impl Writer {
         }
     }
 
-    /// Queues a line, if there is room.
+    /// Queues a line, if there is room: at most 8,192 wait. `line` writes it, later, in the thread.
     pub(super) fn add(
         &self,
         line: impl FnOnce(&mut Output) -> Result<(), Closed> + Send + 'static,
@@ -137,17 +139,19 @@ impl Writer {
         self.shared.left_out.fetch_add(1, Relaxed);
     }
 
-    /// How many lines found no room in the queue, or were dropped by the output.
+    /// How many lines were dropped so far: decisions that found no room in the queue ([`Self::leave_out`]), and lines that the
+    /// output dropped.
     pub(super) fn dropped(&self) -> Dropped {
         self.shared.and_left_out(self.shared.dropped.get())
     }
 
-    /// Has the output opened again (SIGHUP), before the next line, or within [`FLUSH`].
+    /// Has the output opened again (SIGHUP), before the next line, or within [`FLUSH`] (50 ms).
     pub(super) fn reopen(&self) {
         self.shared.reopen.store(true, Relaxed);
     }
 
-    /// Ends the stream: this line follows those that wait. Does not wait until it is written.
+    /// Ends the stream: `last` makes the last line, which follows those that wait. Does not wait until it is written. Lines that
+    /// are added later are refused ([`Handover::Closed`]).
     pub(super) fn end(&mut self, last: Last) {
         *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         self.lines = None;

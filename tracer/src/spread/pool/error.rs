@@ -1,4 +1,4 @@
-//! What can be wrong with a pool, and what to do about it.
+//! Says what can be wrong with a pool, and what to do about it.
 
 use std::{fmt::Display, net::IpAddr};
 
@@ -16,7 +16,7 @@ pub struct PoolError {
     pub reason: Reason,
 }
 
-/// Why a `--pool` value cannot be used.
+/// Why a `--pool` value cannot be used; its text says what to do.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Reason {
     #[error(

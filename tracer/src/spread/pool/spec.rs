@@ -1,4 +1,4 @@
-//! A `--pool` value, checked as far as that is possible without the host's addresses.
+//! Parses a `--pool` value, and checks it as far as that is possible without the host's addresses.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -13,7 +13,7 @@ pub struct Spec {
     /// The value as it was written, for messages.
     pub text: String,
     pub members: Members,
-    /// Weight of each address, 1 to 100.
+    /// Weight of each address, 1 to 100; 1 if the value names none (`10.0.0.5=3` does).
     pub weight: u16,
 }
 

@@ -1,4 +1,4 @@
-//! Reads the `tuple.stats` lines of recordings, and finds the peaks of their readings.
+//! Reads the `tuple.stats` lines of recordings, and finds the highest numbers of ports in use of all their readings (peaks).
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -97,7 +97,8 @@ impl Recording {
         }
     }
 
-    /// How many lines, and destinations of readings, were left out because [`LIMIT`] or [`NAMESPACES`] was reached.
+    /// How many lines, and destinations of readings, were left out because [`LIMIT`] (200,000 tuples of a reading, or
+    /// destinations) or [`NAMESPACES`] (1,000) was reached.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -234,7 +235,8 @@ impl Recording {
         }
     }
 
-    /// Ends the last reading, and returns the peaks of each network namespace, by its inode number.
+    /// Ends the last reading, and returns the peaks of each network namespace, by its inode number; empty: no `tuple.stats` about
+    /// the destinations was read. The recording has no peaks after that.
     pub(super) fn finish(&mut self) -> BTreeMap<u32, Namespace> {
         self.end_reading();
         std::mem::take(&mut self.found)

@@ -1,11 +1,12 @@
-//! The status as a text for people.
+//! Formats the status as a text for people.
 
 use std::fmt::Write as _;
 
 use super::{RuleStatus, State, Status};
 use crate::{format::text, runtime::clock};
 
-/// The text that `tracer status` prints.
+/// The text that `tracer status` prints: a paragraph for each rule, then the folders that were not read; `no rule is active` if
+/// there is none.
 pub(super) fn of(status: &Status) -> String {
     let mut refused = String::new();
     for reason in &status.refused {

@@ -1,4 +1,4 @@
-//! Makes the texts of cells, and compares values for the order of rows.
+//! Makes the texts of cells and reads the values that they show, and compares such values for the order of rows.
 
 use std::cmp::Ordering;
 
@@ -20,7 +20,7 @@ pub(super) fn netns(row: &Row) -> Option<String> {
     Some(name.unwrap_or(number))
 }
 
-/// The ETA of a tuple that can hold no port: "full", with the reason.
+/// The ETA of a tuple that can hold no port: `full`, and if its limits say it, what takes the ports: `full (reserved, bound)`.
 pub(super) fn full(row: &Row) -> String {
     let words = row.limits.map(|limits| limits.taken_by()).unwrap_or_default();
     if words.is_empty() { "full".to_owned() } else { format!("full ({words})") }
@@ -130,7 +130,7 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}{sign}", (share * 1000.0).floor() / 10.0)
 }
 
-/// A rate per second: a whole number from 100 on, one decimal below, and `0` for 0.
+/// A rate per second, which must not be negative (not checked): a whole number from 100 on, one decimal below, and `0` for 0.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_owned(),
@@ -139,7 +139,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// A duration in µs, from 1 ms on in ms; with one decimal below 10.
+/// A duration in µs, from 1 ms on in ms; with one decimal below 10, else rounded down: `1.5µs`, `16µs`, `2.0ms`, `90000ms`.
 #[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
 pub(crate) fn nanoseconds(ns: u64) -> String {
     match ns {

@@ -1,4 +1,4 @@
-//! Meanings of the columns.
+//! Says what each column means.
 
 use super::Column;
 

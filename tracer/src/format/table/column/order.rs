@@ -1,4 +1,4 @@
-//! The order of rows, by column.
+//! Orders rows by a column.
 
 use std::cmp::Ordering;
 

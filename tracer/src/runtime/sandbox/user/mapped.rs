@@ -1,4 +1,4 @@
-//! Which users and groups the user namespace of this process has (user_namespaces(7)).
+//! Reads which users and groups the user namespace of this process has (user_namespaces(7)).
 
 use std::fs;
 
