@@ -15,13 +15,13 @@ pub(crate) fn between(text: &str, name: &str, part: &str) -> Option<String> {
     Some(format!("{before}{begin}{part}{end}{after}"))
 }
 
-/// The message that `document` (a path from the root) has no markers of this name.
+/// The message that `document` (a path from the workspace's root) has no markers of this name.
 pub(crate) fn missing(document: &str, name: &str) -> String {
     format!("{document} has no line `<!-- {name} -->` followed by `<!-- /{name} -->`")
 }
 
 /// Writes `part` (which must end with a line end, or be empty: not checked) between the markers of this name in `document`, a
-/// path from the root. Fails if the document does not have the markers, or cannot be read or written.
+/// path from the workspace's root. Fails if the document does not have the markers, or cannot be read or written.
 pub(crate) fn write(document: &str, name: &str, part: &str) -> Result<()> {
     let path = workspace::root().join(document);
     let text =

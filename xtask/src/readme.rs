@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{markers, vm::kernels};
 
-/// The document with the table of kernels, from the root.
+/// Path, from the workspace's root, of the document with the table of kernels.
 pub(crate) const DOCUMENT: &str = "README.md";
 
 const KERNELS: &str = "kernels";

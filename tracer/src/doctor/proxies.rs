@@ -94,7 +94,8 @@ pub struct Proxies {
     pub unread: Vec<String>,
     /// Whether more proxies would be found with CAP_SYS_PTRACE.
     pub hidden: bool,
-    /// Source addresses of configurations that cannot be bound, because the namespace does not have them; by its inode number.
+    /// Source addresses of configurations of HAProxy and Squid that cannot be bound, because the namespace does not have them; by
+    /// its inode number. Absent: no configuration there names one, or they could not be tried.
     pub not_here: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The logs that the user names.
     pub given: Vec<Log>,
@@ -212,9 +213,14 @@ pub struct Wanted<'a> {
 }
 
 impl Begun {
-    /// Reads the counters again, the logs, and whether source addresses can be bound. Proxies in namespaces that
-    /// [`Wanted::places`] lacks are left out. Takes 4 s at most for the proxies, 1 s at most for each log of [`Wanted::logs`],
-    /// and the time to bind at most 256 addresses in each namespace. `worker`: see [`begin`].
+    /// Reads the counters of each HAProxy again and the error logs of each nginx, then the logs of [`Wanted::logs`]; and tries to
+    /// bind the source addresses of the configurations. Proxies in namespaces that [`Wanted::places`] lacks are left out.
+    ///
+    /// What cannot be read is no error. Counters: those of [`begin`], if it read any, are the newest ones then. A log: its entry
+    /// says why. If `worker` (see [`begin`]) fails, [`Proxies::all`] is empty, and [`Proxies::unread`] says why.
+    ///
+    /// Takes 4 s at most for the proxies, 1 s at most for each log of [`Wanted::logs`], and the time to bind at most 256
+    /// addresses in each namespace.
     pub fn end(self, worker: &Worker, wanted: &Wanted<'_>) -> Proxies {
         let to_s = now_s();
         let began_s = first_second(self.from_s, self.began.elapsed(), to_s);

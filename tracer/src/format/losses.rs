@@ -1,4 +1,5 @@
-//! Formats losses: as a sentence for stderr, for the end of a table and for a report; and as the keys `lost.…` of JSON.
+//! Formats losses (how many events tracer did not record or count, by the reason's name): as a sentence for stderr, for the end
+//! of a table and for a report; and as the keys `lost.…` of JSON. [`Reported`] decides which ones stderr still has to report.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Has the keys of a tuple, and of an address, in the stream and in `tracer tuples -o json`.
+//! Has the keys of a tuple, and of an address: in the stream of `tracer record`, and in the tables that `tracer tuples`,
+//! `tracer top` and `tracer replay` print with `-o json`; most keys of a tuple are columns of `-o csv`, too.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +15,9 @@ use crate::{
     ledger::stats::Row,
 };
 
-/// A tuple: the keys of `tuple.stats`, and of `tracer tuples -o json`. Absent: not known, unless a key says
-/// otherwise. Counters that say no period count since the tuple was added to the ledger.
+/// A tuple: the keys of `tuple.stats`, and of an entry of `tuples` in the tables of `-o json`. Absent: not known, unless a key
+/// says otherwise. Counters that say no period count since the tuple was added to the ledger. `ports.saturation` is rounded to
+/// six decimals, rates to three.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tuple<'a> {
     #[serde(rename = "network.transport")]
@@ -232,8 +234,8 @@ impl<'a> From<&'a Row> for Tuple<'a> {
     }
 }
 
-/// Ports that bind(address, 0) uses at an address: the keys of `address.stats`, and of `addresses` in `tracer tuples -o
-/// json`. Absent: not known.
+/// Ports that bind(address, 0) uses at an address: the keys of `address.stats`, and of an entry of `addresses` in the tables of
+/// `-o json`. Keys without a comment are as those of [`Tuple`]. Absent: not known.
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressStats {
     #[serde(rename = "network.transport")]

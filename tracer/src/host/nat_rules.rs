@@ -47,7 +47,7 @@ pub enum PortChoice {
     All,
     /// Those between these two, both inclusive; either of the two can be the greater.
     Range(u16, u16),
-    /// The rule takes them from a map.
+    /// Not known: the rule takes them from a map, or is damaged.
     Unknown,
 }
 
@@ -60,7 +60,8 @@ pub struct Rule {
     pub v6: bool,
     /// The protocol of IP that the rule is for; `None`: any, or not known.
     pub protocol: Option<u8>,
-    /// The first and the last address that it gives; `None`: the interface's (masquerade), or those of a map.
+    /// The first and the last address that it gives; `None`: it names none (masquerade gives the interface's), or they are not
+    /// known (it takes them from a map, or is damaged).
     pub addresses: Option<(IpAddr, IpAddr)>,
     pub ports: PortChoice,
     /// Whether it begins its search for a free port at a random one.

@@ -161,11 +161,13 @@ pub(super) enum Sources {
     Loopback,
 }
 
-/// A network that is reached over other interfaces than those of the pool.
+/// A network, and the interfaces over which it is reached; in an [`AutoChoice`], others than those of the pool. Addresses of this
+/// host in it do not count, nor do those between networks that were merged because a rule cannot hold so many.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Elsewhere {
     pub network: IpNet,
-    /// The interfaces over which it is reached, without those of `except`.
+    /// The interfaces over which its addresses outside of `except` are reached. Of a multipath route, interfaces of the pool can
+    /// be among them.
     pub interfaces: Interfaces,
     /// The networks within it that are reached over the pool's interfaces, and so are spread. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

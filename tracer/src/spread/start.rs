@@ -141,11 +141,10 @@ pub(super) fn cannot_read_netns(error: io::Error) -> Error {
     Error::Failure(format!("cannot read the pool's network namespace: {error}"))
 }
 
-/// The pool's addresses that can be used in this namespace; notes in `view` which interfaces `--pool auto` means.
+/// The pool's addresses that can be used in this namespace; sets `auto` of `view.host` to the result of [`auto_choice`].
 ///
 /// # Errors
-/// A `--pool` or `--to` value that cannot be used; with `--pool auto`, routes that cannot be read, that do not say which
-/// interfaces it means, or that lead to too many networks for one rule.
+/// A `--pool` or `--to` value that cannot be used; those of [`auto_choice`].
 pub(super) fn pool(config: &SpreadConfig, view: &mut NetnsView) -> Result<Vec<PoolAddress>, Error> {
     let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
     view.host.auto = auto_choice(config, &view.reaches)?;
@@ -154,10 +153,12 @@ pub(super) fn pool(config: &SpreadConfig, view: &mut NetnsView) -> Result<Vec<Po
     Ok(pool)
 }
 
-/// Which interfaces `--pool auto` means; the default if no value is `auto`.
+/// Which interfaces `--pool auto` means, and which networks the rule exempts because they are reached over others; the default,
+/// which has neither, if no `--pool` value is `auto`. `reaches`: [`NetnsView::reaches`].
 ///
 /// # Errors
-/// The routes could not be read, do not say which, or lead to more networks than a rule can have as destinations.
+/// With `auto`: `reaches` is an error; it has no route, or leads over different interfaces, so that it is not clear which are
+/// meant; or the rule would have more than [`DESTINATIONS_MAX`] destinations with the exempt networks.
 pub(super) fn auto_choice(
     config: &SpreadConfig,
     reaches: &Result<Vec<Reach>, String>,

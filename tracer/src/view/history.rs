@@ -40,7 +40,7 @@ impl Sample {
         self.begun.wrapping_sub(self.released.wrapping_sub(self.closed))
     }
 
-    /// What happened between this sample and `now`.
+    /// What happened between this sample and `now`; over 0 seconds if they have the same time.
     pub(super) fn until(&self, now: &Self) -> Since {
         let more = |before: u32, now: u32| now.wrapping_sub(before);
         let open = |at: &Self| f64::from(at.in_use().saturating_sub(at.time_wait()));
@@ -59,7 +59,7 @@ impl Sample {
 /// What happened to a tuple over some seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Since {
-    /// How many; more than 0.
+    /// How many seconds; 0 only in the default, and between a sample and itself.
     pub seconds: f64,
     /// Ports that were taken.
     pub opened: u32,
@@ -69,9 +69,9 @@ pub struct Since {
     pub closed: u32,
     /// Calls that failed for lack of ports.
     pub exhausted: u32,
-    /// Connections that were open at the same time, on average.
+    /// How many ports were held outside of TIME_WAIT: the mean of the numbers at the beginning and at the end.
     pub open: f64,
-    /// Growth of the number of ports in use; below 0: it became smaller.
+    /// By how many the ports in use grew, those in TIME_WAIT included; negative: they became fewer.
     pub more: f64,
 }
 

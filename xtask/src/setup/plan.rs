@@ -158,8 +158,9 @@ fn linker_command(llvm: &str, root: &str) -> String {
     )
 }
 
-/// `apt-get update` and the commands of the step after it, for a user to run when this program is not root. Only `apt-get update`
-/// if no step can be known before that.
+/// What a user has to run when this program is not root, each a line for a shell: `apt-get update`, and the commands of the step
+/// that [`next`] returns for these facts once the lists are updated. If that step installs rustc, a last command installs the
+/// LLVM that fits it. Only `apt-get update` if [`next`] returns no step.
 pub(crate) fn commands(facts: &Facts) -> Vec<String> {
     let facts = Facts { updated: true, ..facts.clone() };
     let mut commands = Step::AptUpdate.commands();

@@ -13,7 +13,8 @@ use crate::harness::{
 };
 
 /// What a diagnosis says, without numbers that differ from run to run, such as times: for each finding, in its order, a text with
-/// id, severity, certainty, three counts of ports, and the advice.
+/// id, severity, certainty, the numbers `ports.in_use`, `ports.capacity` and `ports.usable` of its evidence (`None`: it does not
+/// have the number), and what each advice says to do.
 pub(super) fn essence(found: &Diagnosis) -> Vec<String> {
     let one = |it: &crate::harness::tracer::doctor::Finding| {
         let numbers = ["ports.in_use", "ports.capacity", "ports.usable"];

@@ -22,12 +22,12 @@ pub struct Tracking {
     pub place: Place,
     /// What the look at the end of the window saw.
     pub now: Look,
-    /// The counters at the beginning of the window, and how long before its end that was; `None`: there was one look, or
-    /// they are not known.
+    /// The counters at the beginning of the window, and how long before the end of the looks that was; `None`: there was no
+    /// window, or they are not known.
     pub before: Option<(Counters, Duration)>,
-    /// How many connections wait in SYN_SENT after their SYN was sent again, in every namespace of the host, by
-    /// destination. A destination of which no socket was listed must not be here: 0 says that all its SYNs have an
-    /// answer.
+    /// How many connections wait in SYN_SENT after their SYN was sent again, by destination; the sum over all namespaces whose
+    /// sockets were listed, `place` or others. A destination of which no socket was listed must not be here: 0 says that all its
+    /// SYNs have an answer.
     pub unanswered: BTreeMap<SocketAddr, u32>,
 }
 

@@ -1,4 +1,5 @@
-//! Numbers and names as the findings show them.
+//! Formats what the findings show: numbers, times, rates, names and subjects; and the options and commands in their advice, with
+//! names quoted for a shell.
 
 use std::fmt::Write as _;
 
@@ -36,7 +37,8 @@ pub(super) fn rate(rate: f64) -> String {
     }
 }
 
-/// A time in seconds, as people say it: `0.4 ms`, `0.02 s`, `62 s`, `9 min`; `0 s` below 0.05 ms.
+/// A time in seconds, as people say it: `0.4 ms`, `0.02 s`, `4.5 s`, `62 s` (rounded up from 10 s on), `9 min` (from 120 s on),
+/// `3 h` (from 2 h on); `0 s` below 0.05 ms.
 pub(super) fn seconds(seconds: f64) -> String {
     match seconds {
         ..0.000_05 => "0 s".to_owned(),
@@ -94,7 +96,7 @@ pub(crate) fn look_again(place: &Place) -> String {
 }
 
 /// The option of `tracer spread` that names the programs of this cgroup (a path from the root of the hierarchy); `--all` for all
-/// programs if it is the root, not known (`None`), or has a name that a line cannot show.
+/// programs if it is the root, not known (`None`), longer than 250 bytes, or has a name that a line cannot show.
 pub(super) fn cgroup_option(path: Option<&str>) -> String {
     let shown = |path: &&str| path.len() <= LONGEST_PATH && !path.contains(is_unprintable);
     match path.filter(shown) {

@@ -136,8 +136,9 @@ impl Window {
         Some(self.tuples.entry(*key).or_insert_with(|| Track::new(is_new, number)))
     }
 
-    /// Ends the reading whose lines were added. Returns the window that ends with it: the first reading, or one at least 4.9 s
-    /// after the beginning of the window. `None`: the window goes on, or there is no such reading.
+    /// Ends the reading whose lines were added. Returns the time of the window if the window ends with this reading, too: it ends
+    /// with the first reading of the run, and then with the first one that is at least 4.9 s after its beginning. The caller
+    /// judges it, and calls [`Self::next`]. `None`: the window goes on, or nothing was added since the last reading ended.
     pub(super) fn end_reading(&mut self) -> Option<Span> {
         let at = self.reading.take()?;
         self.readings += 1;

@@ -115,13 +115,13 @@ impl Append for Medium {
     }
 }
 
-/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The oldest, number `keep`, is overwritten.
-/// A name that ends in `.zst` keeps that ending. If a rename fails, the files that are renamed already keep their new
-/// names. If no new FILE can be opened, FILE.1 is renamed back, and the older files keep their new names. `open` opens the new
-/// FILE; `keep` is at least 1.
+/// Renames FILE (that of `place`) to FILE.1, FILE.1 to FILE.2 and so on up to FILE.`keep`, which is overwritten; then calls
+/// `open`, which opens the new FILE, and returns its result. Files that do not exist are passed over. A name that ends in `.zst`
+/// keeps that ending. `keep` must be at least 1 (not checked).
 ///
 /// # Errors
-/// A file cannot be renamed, or that of `open`.
+/// A file cannot be renamed: those that are renamed already keep their new names. Or that of `open`: FILE.1 is renamed back (a
+/// failure of that is logged), and the older files keep their new names.
 pub(super) fn rotate(
     place: &Place,
     keep: u32,

@@ -1,4 +1,5 @@
-//! Opens what a path of another process leads to, if it is a regular file or a folder with data.
+//! Opens what a path of another process leads to, if it is a regular file or a folder, and not on a file system of the kernel
+//! itself, such as proc or sysfs.
 
 use std::{
     fs::{File, OpenOptions},
@@ -49,7 +50,8 @@ const NOT_DATA: [u32; 24] = [
 /// A descriptor of what the path leads to from this root folder, without opening it (O_PATH). `more`: further flags.
 ///
 /// # Errors
-/// As openat2(2): there is nothing, or a link in the path is one that only the kernel can make (in /proc/PID).
+/// As openat2(2): there is nothing, or a link in the path is one that only the kernel can make (in /proc/PID). `WouldBlock`: in
+/// each of 16 tries, something in the path was renamed or mounted meanwhile.
 pub(super) fn inside(root: &OwnedFd, path: &Path, more: OFlags) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | more;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -63,10 +65,11 @@ pub(super) fn inside(root: &OwnedFd, path: &Path, more: OFlags) -> io::Result<Ow
     Ok(result?)
 }
 
-/// Opens for reading what a descriptor made with O_PATH stands for.
+/// Opens for reading the file that `end`, a descriptor made with O_PATH, stands for.
 ///
 /// # Errors
-/// It is no regular file, its file system has no data, or it cannot be opened.
+/// It is no regular file, or on a file system whose files are not data, such as proc or sysfs (`NOT_DATA`): `InvalidInput`. Or it
+/// cannot be examined or opened.
 pub(super) fn regular(end: OwnedFd) -> io::Result<File> {
     has_data(&end)?;
     let end = File::from(end);
@@ -78,10 +81,11 @@ pub(super) fn regular(end: OwnedFd) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(again)
 }
 
-/// Opens for listing the folder that a descriptor made with O_PATH stands for.
+/// Opens for listing the folder that `end`, a descriptor made with O_PATH, stands for.
 ///
 /// # Errors
-/// Its file system has no data, or it cannot be opened.
+/// It is on a file system whose files are not data, such as proc or sysfs (`NOT_DATA`): `InvalidInput`. Or it is no folder, or
+/// cannot be examined or opened.
 pub(super) fn folder(end: &OwnedFd) -> io::Result<OwnedFd> {
     has_data(end)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;

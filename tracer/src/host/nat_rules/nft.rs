@@ -54,8 +54,13 @@ const TARGET_INFO: u16 = 3;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`
 pub(super) const FULLY_RANDOM: u32 = 0x10;
 
-/// Calls `found` with what each expression of source NAT does in an answer (`struct nfgenmsg`, then the attributes of one rule of
-/// nftables). Expressions of another kind, damaged ones, and tables of other families than INET, IPv4 and IPv6 are skipped.
+/// Parses one rule of nftables, and calls `found`, in their order, for each of its expressions that translates the source:
+/// `masq`, `nat`, and `target` (of iptables). `message`: `struct nfgenmsg`, then the attributes of the rule. `found` is not
+/// called if the message is shorter than that structure, or the table's family is not INET, IPv4 or IPv6.
+///
+/// A damaged attribute, and all after it in its list, count as absent: an expression without a name, a `nat` without a type and a
+/// `target` without data are skipped; without addresses or ports, `masq` and `nat` are reported as those that name none.
+/// Addresses and ports that no `immediate` right before the expression wrote are not known (`None`, [`PortChoice::Unknown`]).
 pub(super) fn rules(message: &[u8], mut found: impl FnMut(Rule)) {
     let Some((family, body)) = message.first().copied().zip(message.get(HEADER..)) else { return };
     if ![INET, IPV4, IPV6].contains(&family) {

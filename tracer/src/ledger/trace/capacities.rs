@@ -243,10 +243,12 @@ impl Capacities {
         }
     }
 
-    /// Forgets what [`Self::keep`] removes, searches for the `wanted` namespaces that are not known, and reads the settings (port
-    /// range, and those of reuse) of all that are. `worker` enters them. Searches and readings take at most 1/50 of the time
-    /// each, a reading at most 100 ms (but it reads at least 8 namespaces): if that is not enough, settings are read in turns,
-    /// and namespaces are searched for by a later call.
+    /// Calls [`Self::keep`], searches for those of the `wanted` namespaces whose place is not known, and reads the settings (port
+    /// range, and those of reuse) of every namespace whose place is known. `worker` enters them.
+    ///
+    /// After a search, calls do not search for 50 times as long as it took, at least 300 ms. A call reads settings for at most
+    /// 1/50 of the time since the call before, and at most 100 ms, but of at least 8 namespaces; later calls go on with the
+    /// others, in turns.
     pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Refreshed {
         let mut refreshed = Refreshed::default();
         self.keep(wanted);

@@ -1,5 +1,5 @@
 //! Keeps what the judges need of the last 10 s, and the history does not keep of every tuple: port searches, connections in
-//! CLOSE_WAIT, failed calls of bind().
+//! CLOSE_WAIT, connections that ended, failed calls of bind().
 
 use std::collections::{HashSet, VecDeque};
 
@@ -95,8 +95,8 @@ impl Past {
         closed(tuple).since(before)
     }
 
-    /// The fewest connections that were in CLOSE_WAIT at once in the last 5 to 10 s: so many have been in it for seconds. 0 if
-    /// the tuple has not been judged for 5 s.
+    /// The fewest connections (not always the same ones) that a reading of the last 5 to 10 s had in CLOSE_WAIT. 0 if the tuple
+    /// has not been judged for 5 s, or a reading of that time does not say how many there were.
     pub(super) fn close_wait(&self) -> u64 {
         let [before, since] = self.close_wait;
         before.min(since)
@@ -120,7 +120,8 @@ pub(super) struct Binds {
 }
 
 impl Binds {
-    /// Adds the failures of a reading, and drops those that are 10 s old. `now_ms`: its time on the readings' clock, ms; wraps.
+    /// Adds those failures of a reading that are of bind() for lack of a free port, and drops those that are 10 s old, and the
+    /// oldest of more than 1,024 entries. `now_ms`: the reading's time on the readings' clock, ms; wraps.
     pub(super) fn add(&mut self, failures: &[Failure], now_ms: u32) {
         let old = |at: u32| now_ms.wrapping_sub(at) >= BINDS_MS;
         while self.failed.front().is_some_and(|(at, ..)| old(*at)) {
@@ -145,13 +146,14 @@ impl Binds {
         }
     }
 
-    /// The addresses, each once.
+    /// The addresses at which a call failed in the 10 s before the newest reading, each once, in no order.
     pub(super) fn keys(&self) -> impl Iterator<Item = TupleKey> {
         let keys: HashSet<TupleKey> = self.failed.iter().map(|(_, key, ..)| *key).collect();
         keys.into_iter()
     }
 
-    /// What happened at an address in the last ten seconds; `None`: nothing.
+    /// The failed calls at an address in the 10 s before the newest reading, and the process of the last one; `None`: there was
+    /// none.
     pub(super) fn activity(&self, key: &TupleKey) -> Option<Activity> {
         let here = self.failed.iter().filter(|(_, of, ..)| of == key);
         let (mut count, mut caller) = (0_u64, None);
@@ -168,7 +170,8 @@ impl Binds {
         caller.map(|it| Activity { seconds, failed, caller: Some(it), ..Activity::default() })
     }
 
-    /// The addresses that are not among the judged ones, each with its failures of the last ten seconds.
+    /// The addresses that are not among the `judged` ones, each with its failures as [`Self::activity`] returns them, and no
+    /// ports held; in no order.
     pub(super) fn without(&self, judged: &HashSet<TupleKey>) -> Vec<(TupleKey, Counted)> {
         let others = self.keys().filter(|key| !judged.contains(key));
         let counted = |key: TupleKey| {

@@ -1,4 +1,4 @@
-//! What the tracer itself costs and has lost, and what does not work as well as it could.
+//! Draws the view of tracer itself: its version and host, what limits it, what it costs, what it has lost.
 
 use ratatui::{
     buffer::Buffer,
@@ -70,7 +70,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
 }
 
-/// All lines of the view, in `room` columns.
+/// All lines of the view, wrapped to `room` columns; a line is wider if `room` is less than 28, or a word does not fit.
 pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let about = &model.about;
@@ -151,7 +151,8 @@ fn mib(kib: u64) -> String {
 }
 
 /// The lines of a label and, from column 18 on (the first is 0; after a wider label, later), a text, which is wrapped there.
-/// `room`: columns for both; the text has at least 10. `bold`: the style of the label; `style`: that of the text.
+/// `room`: columns for both; the text has at least 10, and a word that does not fit has a wider line. `bold`: the style of the
+/// label; `style`: that of the text.
 pub(super) fn labelled(
     label: &str,
     text: &str,
