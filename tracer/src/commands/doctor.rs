@@ -3,11 +3,13 @@
 mod judged;
 pub mod recorded;
 mod round;
+mod spreads;
 mod watch;
 
 use std::{io, sync::Arc};
 
 use rustix::thread::CapabilitySet;
+use spreads::spreads;
 
 use crate::{
     cli::DoctorFormat,
@@ -15,6 +17,7 @@ use crate::{
     doctor::{
         changes::History,
         homes::Homes,
+        judge::Spreads,
         selection::{self, Selection},
         show::{self, Diagnosis},
         verdict::Missing,
@@ -22,7 +25,7 @@ use crate::{
     },
     error::Error,
     host::netns::{self, Netns, Worker},
-    kernel::{privilege, spread::pinned::Pins},
+    kernel::privilege,
     ledger::trace,
     runtime::{
         sandbox::{self, Role, User},
@@ -40,8 +43,8 @@ pub struct Doctor {
     chosen: Option<Vec<Netns>>,
     /// Whether other namespaces than the own one can be entered.
     enters: bool,
-    /// Whether a rule of `tracer spread` is active on this host.
-    spreads: bool,
+    /// Where rules of `tracer spread` bind ports, by the pins at the start.
+    spreads: Spreads,
     window: Option<Window>,
     /// Why no window is open though one is wanted; `None`: one is, or none is wanted.
     no_window: Option<Missing>,
@@ -86,7 +89,7 @@ impl Doctor {
         let homes = Homes::open();
         let worker = Worker::spawn().map_err(failed)?;
         let enters = worker.enters();
-        let spreads = !Pins::all().rules.is_empty();
+        let spreads = spreads();
         let opened = config.window.map(|_| Window::open(kernel, selection.is_some())).transpose();
         let (window, no_window) = match opened {
             Ok(window) => (window, None),

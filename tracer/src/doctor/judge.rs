@@ -86,8 +86,34 @@ pub struct Around {
     pub owners: HashMap<u32, listeners::Owner>,
     /// The network namespace of the kubelet of this host, by its inode number; `None`: none runs here.
     pub kubelet: Option<u32>,
-    /// Whether a rule of `tracer spread` is active: it binds ports, too.
-    pub spreads: bool,
+    /// Where rules of `tracer spread` bind ports.
+    pub spreads: Spreads,
+}
+
+/// The network namespaces in which rules of `tracer spread` bind ports.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Spreads {
+    /// In these, by their inode numbers; empty: there is no rule.
+    In(BTreeSet<u32>),
+    /// Not known: a rule cannot be read, or is one of another version.
+    Anywhere,
+}
+
+impl Default for Spreads {
+    /// There is no rule.
+    fn default() -> Self {
+        Self::In(BTreeSet::new())
+    }
+}
+
+impl Spreads {
+    /// Whether a rule binds ports in the namespace with this inode number, or may do so.
+    fn may_be_in(&self, netns: u32) -> bool {
+        match self {
+            Self::In(all) => all.contains(&netns),
+            Self::Anywhere => true,
+        }
+    }
 }
 
 impl Around {

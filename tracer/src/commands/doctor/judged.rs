@@ -150,7 +150,7 @@ impl Doctor {
             destinations: judge::queues::destinations(seen.iter().map(|it| &it.now)),
             owners,
             kubelet: self.worker.run(|| Ok(owners::netns_of(KUBELET))).ok().flatten(),
-            spreads: self.spreads,
+            spreads: self.spreads.clone(),
         }
     }
 

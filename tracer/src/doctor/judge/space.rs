@@ -35,7 +35,8 @@ fn poisoned(seen: &Seen, around: &Around) -> Vec<Finding> {
     let bound = listeners::by_owner(settings, now, &around.owners);
     // Parity does not say which of them are a spreader's.
     let all = now.by_ends.keys().map(|ends| (*ends, u32::MAX));
-    let fast: BTreeMap<_, _> = if around.spreads { all.collect() } else { BTreeMap::new() };
+    let spreads = around.spreads.may_be_in(place.inum);
+    let fast: BTreeMap<_, _> = if spreads { all.collect() } else { BTreeMap::new() };
     listeners::poisoned_ports(place, settings, now, &bound, &fast)
 }
 
@@ -88,11 +89,18 @@ fn grown(
 #[cfg(test)]
 mod tests {
     use super::{
-        super::test_seen::{held, opened, seen},
+        super::{
+            Spreads,
+            test_seen::{held, opened, seen},
+        },
         *,
     };
     use crate::{
-        doctor::{finding::Id, snapshot::Details},
+        doctor::{
+            finding::Id,
+            snapshot::Details,
+            tuples::{Parity, Tuple},
+        },
         host::counters::{Counters, Reading},
     };
 
@@ -135,5 +143,17 @@ mod tests {
         let overflows = Counters { time_wait_overflows: Some(50), ..Counters::default() };
         seen.growth = Some((overflows, 5.0));
         assert_eq!(ids(&of_details(&seen, &Around::default())), [Id::TimeWaitOverflow]);
+    }
+
+    #[test]
+    fn ports_of_a_spreader_are_no_poisoned_ones_and_one_elsewhere_changes_nothing() {
+        let parity = Parity { second: 120, recent_second: 120, ..Parity::default() };
+        let seen = seen(Tuple { parity, ..held(120, 0) });
+        let inum = seen.place.inum;
+        let of = |spreads| ids(&poisoned(&seen, &Around { spreads, ..Around::default() }));
+        assert_eq!(of(Spreads::default()), [Id::PoisonedPorts]);
+        assert_eq!(of(Spreads::In([inum + 1].into())), [Id::PoisonedPorts]);
+        assert_eq!(of(Spreads::In([inum, inum + 1].into())), []);
+        assert_eq!(of(Spreads::Anywhere), []);
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Agreement {
     /// Differences that both comparisons of the previous call found, and that were not corrected: they are if they are found
     /// again.
     unconfirmed: HashSet<Identity>,
+    /// Inode numbers of the network namespaces of `unconfirmed`; without 0, which commands have that name none.
+    namespaces: HashSet<u32>,
 }
 
 impl Agreement {
@@ -34,6 +36,7 @@ impl Agreement {
     ) -> Vec<Command> {
         let first: HashSet<_> = first.iter().map(identity).collect();
         let earlier = std::mem::take(&mut self.unconfirmed);
+        self.namespaces.clear();
         let is_agreed = |command: &Command| {
             if !first.contains(&identity(command)) {
                 return false;
@@ -42,6 +45,7 @@ impl Agreement {
             let agreed = at_once(command) || earlier.contains(&lasting);
             if !agreed {
                 self.unconfirmed.insert(lasting);
+                self.namespaces.extend(Some(command.tuple.netns).filter(|netns| *netns != 0));
             }
             agreed
         };
@@ -51,6 +55,12 @@ impl Agreement {
     /// Whether the newest call found differences that the next one has to confirm.
     pub(super) fn lacks_confirmation(&self) -> bool {
         !self.unconfirmed.is_empty()
+    }
+
+    /// Inode numbers of the network namespaces of differences that the next call has to confirm, as far as the commands have them:
+    /// those that add what the ledger lacks do.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = u32> + '_ {
+        self.namespaces.iter().copied()
     }
 }
 
@@ -112,6 +122,18 @@ mod tests {
             assert_eq!(compare(&[command]), (vec![], true));
             assert_eq!(compare(&[command]), (vec![command], false));
         }
+    }
+
+    #[test]
+    fn namespaces_of_what_is_to_be_confirmed_are_named() {
+        let mut agreement = Agreement::default();
+        let tuple = TupleKey { netns: 7, ..TupleKey::default() };
+        let adds = Command { op: Op::AddConn as u32, tuple, ..Command::default() };
+        let both = [adds, removes(1)];
+        assert_eq!(agreement.agreed(&both, both.to_vec(), |_| false), []);
+        assert_eq!(agreement.namespaces().collect::<Vec<_>>(), [7]);
+        assert_eq!(agreement.agreed(&both, both.to_vec(), |_| false), both);
+        assert_eq!(agreement.namespaces().count(), 0);
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Tracer {
     }
 
     /// The namespaces that have a tuple with a held port, or one that has changed since 30 s before the last comparison; also
-    /// those that could not be read. Without those that cannot be found.
+    /// those that could not be read, and those with differences that are to be confirmed. Without those that cannot be found.
     ///
     /// # Errors
     /// The map of the tuples cannot be read.
@@ -157,6 +157,8 @@ impl Tracer {
         })?;
         // A namespace that could not be read is tried again, even if the ledger has nothing of it.
         wanted.extend(self.left_out.closed());
+        // What was found in a namespace of which the ledger has nothing is corrected only if it is found again.
+        wanted.extend(self.agreement.namespaces());
         let (mut known, lacking): (Vec<Netns>, bool) = self.capacities.places(&wanted);
         let inums = |known: &[Netns]| known.iter().map(|it| it.inum).collect::<HashSet<u32>>();
         let mut unknown = wanted.difference(&inums(&known)).copied().collect::<HashSet<u32>>();
