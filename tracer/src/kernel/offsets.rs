@@ -56,7 +56,7 @@ const FIELDS: [Field; 17] = [
 ];
 
 /// The offsets in bytes, and shifts and masks of bits, by the name of the read-only global that takes each
-/// ([`global`](tracer_common::settings::global)).
+/// ([`global`]).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Offsets {
     values: Vec<(&'static str, u32)>,

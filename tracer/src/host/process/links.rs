@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(end, None);
         assert!(seen.iter().enumerate().all(|(index, (number, ..))| index == *number));
         let name = DecInt::new(fd);
-        let this: Vec<_> = seen.iter().filter(|(_, it, _)| &**it == name.as_c_str()).collect();
+        let this: Vec<_> = seen.iter().filter(|(_, it, _)| **it == *name.as_c_str()).collect();
         assert_eq!(this.len(), 1, "{seen:?}");
         assert_eq!(socket_inode(&this[0].2).map(u64::from), Some(own));
     }
