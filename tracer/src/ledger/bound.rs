@@ -6,7 +6,7 @@
 use foldhash::HashSet;
 
 use tracer_common::{
-    Bound, ConnKey, conn_flag,
+    Bound, ConnKey, TupleKey, conn_flag,
     seed::{Command, Op},
 };
 
@@ -46,8 +46,12 @@ pub fn stale(
         };
         listed && !there && bound.acquired_ns < before_ns && dumped.contains(&bound.place.netns)
     };
-    let removal = |key: ConnKey| Command { op: Op::RemoveBound as u32, key, ..Command::default() };
-    binds.iter().filter(gone).map(|(key, _)| removal(*key)).collect()
+    // The namespace is for the caller: it reads that one again.
+    let removal = |(key, bound): &(ConnKey, Bound)| {
+        let tuple = TupleKey { netns: bound.place.netns, ..TupleKey::default() };
+        Command { op: Op::RemoveBound as u32, key: *key, tuple, ..Command::default() }
+    };
+    binds.iter().filter(gone).map(removal).collect()
 }
 
 /// Commands that add listeners and sockets that are bound and idle, which the dumps have and `binds`, the entries of
@@ -75,7 +79,7 @@ fn sockets(dumps: &[Dump]) -> impl Iterator<Item = (u32, &DiagSocket)> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::{Addr, TupleKey};
+    use tracer_common::Addr;
 
     use super::*;
     use crate::host::{capacity::PortRange, sockdiag::tcp_state};
@@ -101,6 +105,7 @@ mod tests {
     fn stale_cookies(binds: &[(ConnKey, Bound)], dumps: &[Dump], idle_listed: bool) -> Vec<u64> {
         let commands = stale(binds, dumps, 100, idle_listed);
         assert!(commands.iter().all(|one| one.op == Op::RemoveBound as u32));
+        assert!(commands.iter().all(|one| one.tuple.netns == NETNS));
         commands.iter().map(|one| one.key.cookie).collect()
     }
 

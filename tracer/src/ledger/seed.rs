@@ -149,7 +149,12 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<C
                 && dumped.contains(&conn.tuple.netns)
                 && !alive.contains(&(*key, conn.tuple))
         })
-        .map(|(key, _)| Command { op: Op::RemoveConn as u32, key: *key, ..Command::default() })
+        .map(|(key, conn)| Command {
+            op: Op::RemoveConn as u32,
+            key: *key,
+            tuple: conn.tuple,
+            ..Command::default()
+        })
         .collect()
 }
 

@@ -75,7 +75,7 @@ impl Closed {
 }
 
 /// Connections that carry so many requests on average carry one each, nearly all of them.
-const ONE_EACH: std::ops::RangeInclusive<f64> = 0.5..=1.1;
+const ONE_EACH: std::ops::RangeInclusive<f64> = 0.9..=1.1;
 
 /// What connections that ended carried.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -96,7 +96,7 @@ impl Carried {
     }
 
     /// Segments with data in each connection, on average. That is the number of requests if each was sent in one segment (HTTP/1
-    /// requests below one MSS, without TLS); else there were fewer requests. `None`: there is no connection.
+    /// requests below one MSS, without TLS); else fewer, or where several requests share a segment (HTTP/2, pipelining) more. `None`: there is no connection.
     pub fn per_connection(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         let [segments, connections] = [self.segments, self.connections].map(|count| count as f64);
@@ -108,7 +108,7 @@ impl Carried {
         self.per_connection().is_some_and(|requests| requests > *ONE_EACH.end())
     }
 
-    /// Whether nearly all of them carried one request each: 0.5 to 1.1 segments with data in each, on average. False if there is
+    /// Whether nearly all of them carried one request each: 0.9 to 1.1 segments with data in each, on average. False if there is
     /// no connection.
     pub fn is_one_each(&self) -> bool {
         self.per_connection().is_some_and(|requests| ONE_EACH.contains(&requests))
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn as_many_segments_as_connections_are_one_request_each() {
         let of = |segments| Carried { connections: 50, segments }.is_one_each();
-        assert_eq!([24, 25, 50, 55, 56].map(of), [false, true, true, true, false]);
+        assert_eq!([44, 45, 50, 55, 56].map(of), [false, true, true, true, false]);
         let several = |segments| Carried { connections: 50, segments }.is_several_each();
         assert_eq!([0, 24, 55, 56].map(several), [false, false, false, true]);
         let none = Carried::default();

@@ -51,11 +51,11 @@ impl Tracer {
             let second = self.differences(before_ns, namespaces)?;
             let adds =
                 |command: &Command| [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
-            // No hook will report these any more.
-            let is_new = |command: &Command| {
-                adds(command) && (lacking || unread.contains(&command.tuple.netns))
-            };
-            for command in self.agreement.agreed(&first, second, is_new) {
+            // Nothing of such a namespace was compared before.
+            let was_unread =
+                |command: &Command| adds(command) && unread.contains(&command.tuple.netns);
+            let is_new = |command: &Command| adds(command) && lacking || was_unread(command);
+            for command in self.agreement.agreed(&first, second, was_unread) {
                 if shutdown::stop_signal().is_some() {
                     break;
                 }
@@ -77,7 +77,8 @@ impl Tracer {
         self.drift += corrected;
         if shutdown::stop_signal().is_none() {
             if in_all {
-                self.missing.retried(lost, refused);
+                // What is still to be confirmed has not been retried yet.
+                self.missing.retried(lost, refused + self.agreement.waiting_additions());
             }
             self.forget_idle(clock::monotonic_ns())?;
             self.forget_namespaces();

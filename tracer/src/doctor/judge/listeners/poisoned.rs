@@ -1,7 +1,7 @@
 //! `poisoned_ports`: programs take ports of the range by bind(), which connect() is then not given towards any destination.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::BuildHasher,
 };
 
@@ -24,14 +24,17 @@ const MOST_SHARE: f64 = 0.20;
 /// Ports of the range that one program holds by bind(), without those on which it listens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundBy {
-    /// `None`: not known.
+    /// The process with the lowest id of those that hold them; `None`: not known.
     pub process: Option<Process>,
-    /// How many ports of the range it holds: each counts once.
+    /// How many processes of the program hold some of them; 0: not known.
+    pub processes: usize,
+    /// How many ports; one that is bound at several addresses, or by several processes, counts once.
     pub ports: u32,
 }
 
-/// How many ports of the range each process holds by sockets that are only bound; those whose process is not known are together.
-/// Reserved ports do not count: connect() is not given them anyway. Empty before Linux 6.8, which does not list these sockets.
+/// How many ports of the range each program holds by sockets that are only bound; those whose process is not known are together.
+/// Processes with one name are one program, such as the workers of a proxy; one without a name is a program of its own. Reserved
+/// ports do not count: connect() is not given them anyway. Empty before Linux 6.8, which does not list these sockets.
 /// `owners`: processes by the inode of their socket.
 pub fn by_owner(
     settings: &Settings,
@@ -40,14 +43,21 @@ pub fn by_owner(
 ) -> Vec<BoundBy> {
     let range = &settings.range;
     let counts = |port: u16| range.contains(port) && !is_reserved(range, port);
-    let mut all: BTreeMap<Option<&Process>, Vec<u16>> = BTreeMap::new();
+    let program = |process: &Process| {
+        let unnamed = process.name.is_empty().then_some(process.pid);
+        (process.name.clone(), unnamed)
+    };
+    let mut all: BTreeMap<_, (BTreeSet<&Process>, BTreeSet<u16>)> = BTreeMap::new();
     for idle in now.idle.iter().filter(|idle| counts(idle.port)) {
         let process = owners.get(&idle.inode).map(|owner| &owner.process);
-        all.entry(process).or_default().push(idle.port);
+        let (processes, ports) = all.entry(process.map(program)).or_default();
+        processes.extend(process);
+        ports.insert(idle.port);
     }
-    let bound = all.into_iter().map(|(process, mut ports)| {
-        ports.dedup();
-        BoundBy { process: process.cloned(), ports: count(ports.len()) }
+    let bound = all.into_values().map(|(processes, ports)| BoundBy {
+        process: processes.first().map(|process| (*process).clone()),
+        processes: processes.len(),
+        ports: count(ports.len()),
     });
     bound.collect()
 }
@@ -67,10 +77,8 @@ pub fn poisoned_ports(
     fast: &BTreeMap<Ends, u32>,
 ) -> Vec<Finding> {
     let all = size(&settings.range);
-    let mut found: Vec<Finding> = by_program(bound)
-        .iter()
-        .filter_map(|it| finding(place, settings, it, Certainty::Measured))
-        .collect();
+    let mut found: Vec<Finding> =
+        bound.iter().filter_map(|it| finding(place, settings, it, Certainty::Measured)).collect();
     let known = bound.iter().map(|it| it.ports).fold(0_u32, u32::saturating_add);
     let PortRange { low, high, reserved: _ } = settings.range;
     let has_first = (low..=high).step_by(2).any(|port| !is_reserved(&settings.range, port));
@@ -81,41 +89,16 @@ pub fn poisoned_ports(
     let inferred = by_parity.fold(0_u32, u32::saturating_add).min(all.div_ceil(2));
     // What the hooks know has those of connections, too.
     if inferred > known {
-        let rest = BoundBy { process: None, ports: inferred - known };
-        found.extend(finding(place, settings, &(rest, 1), Certainty::Inferred));
+        let rest = BoundBy { process: None, processes: 0, ports: inferred - known };
+        found.extend(finding(place, settings, &rest, Certainty::Inferred));
     }
     found
-}
-
-/// The same by program, each with its number of processes: processes that have one name, and are in one container or unit, are one
-/// program, such as the workers of a proxy. It has the lowest of their process ids.
-fn by_program(bound: &[BoundBy]) -> Vec<(BoundBy, u32)> {
-    let program = |process: &Process| {
-        let Process { pid, name, container } = process;
-        let unnamed = name.is_empty().then_some(*pid);
-        (name.clone(), container.clone(), unnamed)
-    };
-    let mut all: BTreeMap<_, (BoundBy, u32)> = BTreeMap::new();
-    for one in bound {
-        match all.entry(one.process.as_ref().map(program)) {
-            Entry::Vacant(entry) => {
-                entry.insert((one.clone(), 1));
-            }
-            Entry::Occupied(entry) => {
-                let (known, processes) = entry.into_mut();
-                known.ports = known.ports.saturating_add(one.ports);
-                known.process = known.process.take().min(one.process.clone());
-                *processes += 1;
-            }
-        }
-    }
-    all.into_values().collect()
 }
 
 fn finding(
     place: &Place,
     settings: &Settings,
-    (bound, processes): &(BoundBy, u32),
+    bound: &BoundBy,
     certainty: Certainty,
 ) -> Option<Finding> {
     let all = size(&settings.range);
@@ -127,9 +110,9 @@ fn finding(
     let ports = format!("{} ports of the range ({})", number(bound.ports.into()), percent(share));
     let (subject, what) = match (&bound.process, certainty) {
         (Some(process), _) => {
-            let what = match processes {
-                1 => format!("holds {ports} by bind()"),
-                _ => format!("holds {ports} by bind(), in {processes} processes"),
+            let what = match bound.processes {
+                0 | 1 => format!("holds {ports} by bind()"),
+                several => format!("holds {ports} by bind(), in {several} processes"),
             };
             (Subject::Process(process.clone()), what)
         }

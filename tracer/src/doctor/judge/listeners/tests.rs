@@ -70,7 +70,7 @@ fn a_reserved_port_is_free_for_its_program_and_what_is_reserved_stays() {
 }
 
 fn by(name: &str, ports: u32) -> BoundBy {
-    BoundBy { process: Some(owner(5, name, 9).process), ports }
+    BoundBy { process: Some(owner(5, name, 9).process), processes: 1, ports }
 }
 
 fn poisoned(sockets: &[DiagSocket], bound: &[BoundBy], fast: u32) -> Vec<Finding> {
@@ -100,24 +100,26 @@ fn a_program_that_binds_many_ports_is_found() {
 }
 
 #[test]
-fn the_workers_of_a_program_are_counted_together() {
-    let worker = |pid: u32, container: Option<&str>, ports: u32| {
-        let container = container.map(str::to_owned);
-        let process = Process { pid, name: "nginx".to_owned(), container };
-        BoundBy { process: Some(process), ports }
-    };
-    let workers = [worker(8, None, 40), worker(7, None, 40), by("squid", 99), worker(9, None, 40)];
-    let found = poisoned(&[], &workers, 0);
+fn the_workers_of_a_program_are_counted_together_and_each_port_once() {
+    let settings = settings(30_001, 50_000);
+    // Three workers have 40 ports each, of which 10 are those of the worker before; and two processes have no known name.
+    let mut sockets: Vec<_> = (0..3_u16)
+        .flat_map(|worker| {
+            let first = 40_001 + 30 * worker;
+            (first..first + 40).map(move |port| bound(port, worker.into()))
+        })
+        .collect();
+    sockets.extend([bound(45_001, 4), bound(45_002, 5)]);
+    let owners = [(0, owner(8, "nginx", 9)), (1, owner(7, "nginx", 9)), (2, owner(9, "nginx", 9))];
+    let unnamed = [(4, owner(3, "", 9)), (5, owner(4, "", 9))];
+    let owners: HashMap<u32, Owner> = owners.into_iter().chain(unnamed).collect();
+    let found = by_owner(&settings, &tuples_of(&settings, &sockets), &owners);
+    let of = |it: &BoundBy| (it.process.as_ref().map(|it| it.pid), it.processes, it.ports);
+    let all: Vec<_> = found.iter().map(of).collect();
+    assert_eq!(all, [(Some(3), 1, 1), (Some(4), 1, 1), (Some(7), 3, 100)]);
+    let found = poisoned(&[], &found, 0);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].what, "holds 120 ports of the range (1 %) by bind(), in 3 processes");
-    assert!(matches!(&found[0].subject, Subject::Process(process) if process.pid == 7));
-    let apart = [worker(7, Some("a"), 60), worker(8, Some("b"), 60)];
-    assert_eq!(poisoned(&[], &apart, 0), [], "of two containers");
-    let unnamed = |pid| {
-        let process = Process { pid, name: String::new(), container: None };
-        BoundBy { process: Some(process), ports: 60 }
-    };
-    assert_eq!(poisoned(&[], &[unnamed(3), unnamed(4)], 0), [], "no name says that they are one");
+    assert_eq!(found[0].what, "holds 100 ports of the range (1 %) by bind(), in 3 processes");
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn a_connection_to_itself_has_the_parity_of_its_destination() {
 }
 
 #[test]
-fn idle_bound_sockets_are_counted_by_process() {
+fn idle_bound_sockets_are_counted_by_program() {
     let mut settings = settings(40_000, 40_999);
     settings.range.reserved = vec![40_009..=40_009];
     let sockets =
@@ -181,7 +183,7 @@ fn idle_bound_sockets_are_counted_by_process() {
     let owners = HashMap::from([(1, owner(5, "squid", 9))]);
     let mut found = by_owner(&settings, &now, &owners);
     found.sort_by_key(|it| it.ports);
-    assert_eq!(found, [BoundBy { process: None, ports: 1 }, by("squid", 2)]);
+    assert_eq!(found, [BoundBy { process: None, processes: 0, ports: 1 }, by("squid", 2)]);
 }
 
 #[test]
