@@ -180,7 +180,9 @@ pub fn tuples(sockets: &[DiagSocket], settings: &Settings) -> Tuples {
         tuple.close_wait_cookies.sort_unstable();
         tuple.fin_wait2_cookies.sort_unstable();
         tuple.capacity = usable.limits().usable().saturating_add(count(own));
-        tuple.first_half_full = first_half_full(&settings.range, &usable, &ports);
+        tuple.first_half_full =
+            first_half_is(&settings.range, &usable, &ports, |reusable| !reusable);
+        tuple.parity.first_all_held = first_half_is(&settings.range, &usable, &ports, |_| true);
         (ends, tuple)
     });
     Tuples {
@@ -232,12 +234,18 @@ fn add(tuple: &mut Tuple, socket: &DiagSocket, reusable: bool) {
     }
 }
 
-/// Whether connect() finds none of the ports that it tries first. False if there are none of these.
-fn first_half_full(range: &PortRange, usable: &Usable, held: &Held) -> bool {
+/// Whether every port that connect() tries first is taken by another program, or held by the tuple so that `held_so` is true (its
+/// argument: whether connect() can take the port over). False if there are no such ports.
+fn first_half_is(
+    range: &PortRange,
+    usable: &Usable,
+    held: &Held,
+    held_so: impl Fn(bool) -> bool,
+) -> bool {
     let unreserved = |port: &u16| usable.unreserved().has(*port);
     let mut first = (range.low..=range.high).step_by(2).filter(unreserved).peekable();
     let taken = |port| match held.get(&port) {
-        Some(reusable) => !reusable,
+        Some(reusable) => held_so(*reusable),
         None => !usable.has(port),
     };
     first.peek().is_some() && first.all(taken)

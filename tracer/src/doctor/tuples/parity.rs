@@ -18,6 +18,9 @@ pub struct Parity {
     pub recent_first: u32,
     /// Of `second`: ports of open connections, and of TIME_WAITs that are at most 10 s old.
     pub recent_second: u32,
+    /// Whether every port of the first parity is held, by TIME_WAITs that connect() could take over included, or taken by bind()
+    /// or listen(): then connect() may have had to use the second one.
+    pub first_all_held: bool,
 }
 
 /// Connections that are open, and TIME_WAITs that are not older than this, show what the program does now, in ms. Older ones may
@@ -52,12 +55,14 @@ impl Parity {
         *of_late += recent;
     }
 
-    /// An estimate of how many ports of the second parity bind() took. 0, because connect() may have taken them, unless at least
-    /// four times as many recent ports are of the second parity as of the first; else those of the second parity, but at most
+    /// An estimate of how many ports of the second parity bind() took. 0, because connect() may have taken them, if no port of the
+    /// first parity is free; also unless at least four times as many recent ports are of the second parity as of the first; else those of the second parity, but at most
     /// eight times the recent ones. `fast`: how many of the second parity the spreader took, which are subtracted first.
     pub fn bound(&self, fast: u32) -> u32 {
         let recent = self.recent_second.saturating_sub(fast);
-        let clear = recent > 0 && recent >= self.recent_first.saturating_mul(CLEARLY);
+        let clear = !self.first_all_held
+            && recent > 0
+            && recent >= self.recent_first.saturating_mul(CLEARLY);
         let all = self.second.saturating_sub(fast);
         if clear { all.min(recent.saturating_mul(OLDER)) } else { 0 }
     }

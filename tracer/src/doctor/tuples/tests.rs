@@ -165,7 +165,7 @@ fn ports_by_parity_tell_whether_bind_chose_them() {
         ..socket(tcp_state::TIME_WAIT, port)
     };
     let bound = parity(&open(&[40_001, 40_003, 40_005, 40_099, 50_001]));
-    let expected = Parity { first: 0, second: 4, recent_first: 0, recent_second: 4 };
+    let expected = Parity { second: 4, recent_second: 4, ..Parity::default() };
     assert_eq!(bound, expected, "a port outside of the range is of neither");
     assert_eq!((bound.bound(0), bound.bound(3), bound.bound(4)), (4, 1, 0));
     let connected = parity(&open(&[40_000, 40_002, 40_004, 40_001]));
@@ -180,14 +180,29 @@ fn ports_by_parity_tell_whether_bind_chose_them() {
     let now = parity(&[waiting(40_001, 9_000), waiting(40_003, 30_000)]);
     assert_eq!(now.bound(0), 2);
     // One connection of the peak is still open: it does not make thousands of ports bound ones.
-    let peak = Parity { first: 900, second: 9_000, recent_first: 0, recent_second: 1 };
+    let peak = Parity { first: 900, second: 9_000, recent_second: 1, ..Parity::default() };
     assert_eq!(peak.bound(0), 8);
     // A program that binds ports at a steady rate has a sixth of them taken of late.
-    let steady = Parity { first: 0, second: 6_200, recent_first: 0, recent_second: 1_000 };
+    let steady = Parity { second: 6_200, recent_second: 1_000, ..Parity::default() };
     assert_eq!(steady.bound(0), 6_200);
     // With an odd first port, even ports are the second parity.
     let odd = tuples(&open(&[40_002, 40_004]), &settings(40_001, 40_099));
     assert_eq!(only(&odd).parity.bound(0), 2);
+}
+
+#[test]
+fn connect_uses_the_second_parity_once_the_first_one_is_held() {
+    // 100 connections within a second, 10 s ago: the older half of their TIME_WAITs, of the first parity, is no longer recent.
+    let waiting = |port: u16| {
+        let age_ms = if port.is_multiple_of(2) { 10_100 } else { 9_900 };
+        DiagSocket { expires_ms: TIME_WAIT_MS - age_ms, ..socket(tcp_state::TIME_WAIT, port) }
+    };
+    let mut settings = settings(40_000, 40_099);
+    settings.reuse.setting = 1;
+    let all: Vec<_> = (40_000..=40_099).map(waiting).collect();
+    let parity = |sockets: &[DiagSocket]| only(&tuples(sockets, &settings)).parity;
+    assert_eq!((parity(&all).recent_second, parity(&all).bound(0)), (50, 0));
+    assert_eq!(parity(&all[1..]).bound(0), 50, "connect() could have had 40,000");
 }
 
 #[test]

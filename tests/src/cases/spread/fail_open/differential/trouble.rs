@@ -34,6 +34,9 @@ pub(super) struct Seen {
     /// For each address that was removed: the numbers (from 0) of the calls that may have been under way at that time, both ends
     /// included; the removal may have made one of them fail.
     pub(super) removals: Vec<RangeInclusive<usize>>,
+    /// For each end of a rule: the numbers (from 0) of the calls that may have been under way at that time, both ends included. A
+    /// socket that the rule bound for its first connect() keeps that address for the next one.
+    pub(super) ends: Vec<RangeInclusive<usize>>,
     /// Number of decisions for which the ring had no room.
     pub(super) ring_full: u64,
     /// Number of connections for which the ledger had no room.
@@ -74,7 +77,9 @@ pub(super) fn narrow_round(trouble: &mut Trouble<'_>) -> Result<()> {
     trouble.agent(pool, &["--ports", "kernel"])?.stop()?;
     trouble.progress.more(100)?;
     trouble.agent(pool, &[])?.stop()?;
+    let from = usize::try_from(trouble.progress.calls())?;
     trouble.host.rule.release()?;
+    trouble.seen.ends.push(from..=usize::try_from(trouble.progress.calls())?);
     trouble.progress.more(100)
 }
 
