@@ -149,7 +149,7 @@ fn carried(carried: Carried) -> Option<String> {
     Some(if carried.is_one_each() {
         "each connection carries one request".to_owned()
     } else {
-        format!("each connection carries {} requests at most (segments with data)", rate(requests))
+        format!("each connection carries {} segments with data", rate(requests))
     })
 }
 

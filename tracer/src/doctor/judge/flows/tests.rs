@@ -54,7 +54,7 @@ fn one_segment_on_each_connection_is_one_request_and_more_are_not_known() {
         (Certainty::Measured, true, why, Some(requests.into()))
     };
     assert_eq!((of(50, 50), of(50, 55)), (one(1.0), one(1.1)));
-    let why = "each connection carries 1.1 requests at most (segments with data)".to_owned();
+    let why = "each connection carries 1.1 segments with data".to_owned();
     assert_eq!(of(50, 56), (Certainty::Inferred, false, why, Some(1.12.into())));
     // They end without a request.
     assert!(!of(50, 20).1);

@@ -39,7 +39,7 @@ impl Column {
             Self::Pid => "process",
             Self::Tuples => "tuples that the row stands for",
             Self::Requests => {
-                "requests in each connection that ended, at most: segments with data that were sent"
+                "segments with data in each connection that ended: its requests, if each is one segment"
             }
             Self::SynsAgain => "SYNs that were sent again, so far",
             Self::Pool => "spreading rule that the address belongs to",

@@ -19,7 +19,7 @@ pub(super) fn lines(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'sta
     let Some(uses) = detail.row.uses else { return Vec::new() };
     let mut texts = Vec::new();
     if let Some(requests) = uses.recent.per_connection() {
-        texts.push(("REQ/CONN", format!("{}, at most (segments with data)", rate(requests))));
+        texts.push(("REQ/CONN", format!("{} (segments with data)", rate(requests))));
         texts.push(("closed first", closers(&uses.closed)));
     }
     if let Some(lasted) = lasted(&detail.lifetimes) {
