@@ -67,6 +67,11 @@ impl Scene {
     /// the kernel refuses other ranges). `serve`: nginx directives for the upstream's `server` block. An error if nginx does not
     /// start.
     pub(crate) fn new(ports: u64, serve: &str) -> Result<Self> {
+        Self::with(ports, "", serve)
+    }
+
+    /// As [`Self::new`]; `http` has nginx directives for the upstream's `http` block.
+    pub(crate) fn with(ports: u64, http: &str, serve: &str) -> Result<Self> {
         let proxy = NetNs::new()?;
         let upstream_netns = NetNs::new()?;
         let addresses = [PROXY, UPSTREAM].map(|address| format!("{address}/24"));
@@ -74,7 +79,7 @@ impl Scene {
         let range = format!("40000 {}", 40_000 + ports - 1);
         proxy.sysctl("ipv4/ip_local_port_range", &range)?;
         let folder = tempfile::tempdir()?;
-        let server = format!("server {{ listen {UPSTREAM}:{UPSTREAM_PORT}; {serve} }}");
+        let server = format!("{http} server {{ listen {UPSTREAM}:{UPSTREAM_PORT}; {serve} }}");
         let config = nginx_config(folder.path(), "upstream", &server)?;
         let upstream = upstream_netns.run(|| start_nginx(&config))?;
         Ok(Self { proxy, ports, folder, upstream, upstream_netns })

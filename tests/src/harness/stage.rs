@@ -223,19 +223,18 @@ impl Stage {
     pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
         let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
         let table = self.quiet_table(&expected)?;
-        self.settle_on(table, &expected, None)
+        self.settle_on(table, &expected, None).map(drop)
     }
 
     /// Waits until every tracer has exactly the tuples that the kernel has, and the tracer's sums over all of these (opened
-    /// ports, failed calls) are those of `outcome`. Returns the kernel's table as it is after that.
+    /// ports, failed calls) are those of `outcome`. Returns the kernel's table with which they agreed: another one could lack
+    /// sockets, because the kernel may leave some out of its files while others end.
     ///
     /// # Errors
     /// The kernel's table still changes after 10 s, a tracer still differs 8 s (in a guest 45 s) after it came to rest, or the
     /// ledger drifted without a skipped hook, unless [`Self::expect_drift`] allows it.
     pub fn settle(&mut self, outcome: &Outcome) -> Result<Table> {
-        let table = self.oracle()?;
-        self.settle_on(table.clone(), &BTreeMap::new(), Some(outcome))?;
-        self.oracle()
+        self.settle_on(self.oracle()?, &BTreeMap::new(), Some(outcome))
     }
 
     /// The kernel's own table of outgoing sockets now. Errors as of [`oracle::read`].
@@ -299,14 +298,14 @@ impl Stage {
     }
 
     /// Compares each tracer with the kernel, whenever the kernel's table was the same before and after a reading, until all
-    /// agree. An error if the table still changes after [`QUIET_LIMIT`], if a tracer still differs after [`PATIENCE`] (in a guest
+    /// agree with the table that it returns. An error if the table still changes after [`QUIET_LIMIT`], if a tracer still differs after [`PATIENCE`] (in a guest
     /// [`PATIENCE_IN_A_GUEST`]), or if there is drift that [`Self::expect_drift`] does not allow.
     fn settle_on(
         &mut self,
         mut table: Table,
         expected: &BTreeMap<Tuple, Expected>,
         outcome: Option<&Outcome>,
-    ) -> Result<()> {
+    ) -> Result<Table> {
         let moving_end = Instant::now() + Place::get().limit(QUIET_LIMIT);
         let mut patience_end = None;
         loop {
@@ -336,7 +335,7 @@ impl Stage {
             };
             let differences: Vec<_> = readings.into_iter().filter_map(compare).collect();
             if differences.is_empty() {
-                return Ok(());
+                return Ok(table);
             }
             let patience = match Place::get() {
                 Place::Host => PATIENCE,

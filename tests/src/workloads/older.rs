@@ -86,7 +86,8 @@ pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     let outcome = Outcome::default();
     let table = stage.settle(&outcome)?;
     let count = table.get(&server.tuple_from(CLIENT)?).map(|sockets| sockets.in_use);
-    ensure!(count == Some(u64::try_from(held.len())?), "the kernel has {table:?}");
+    let open = held.len();
+    ensure!(count == Some(u64::try_from(open)?), "{open} are open, the kernel has {table:?}");
     drop(held);
     stage.settle(&outcome)?;
     Ok(())
