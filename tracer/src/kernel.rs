@@ -14,6 +14,7 @@ pub mod maps;
 pub mod missed;
 pub mod object;
 pub mod offsets;
+pub mod open_files;
 mod per_cpu;
 mod perf;
 pub mod plan;

@@ -19,7 +19,8 @@ pub enum Depth {
 }
 
 /// The tests that are most likely to fail on a kernel between the oldest and the newest one: loading and attaching with each
-/// backend, ports entering and leaving the ledger, reading older sockets, events, and the spreader's programs.
+/// backend, ports entering and leaving the ledger, reading older sockets, what doctor reads of the kernel, events, and the
+/// spreader's programs.
 /// Each entry is the beginning of a test's name, or of several.
 const PART: &[&str] = &[
     "oracle::",
@@ -39,6 +40,7 @@ const PART: &[&str] = &[
     "ledger::time_wait_bucket_overflow",
     "ledger::time_wait_recycled_by_bound_socket",
     "ledger::time_wait_reused",
+    "doctor::",
     "drift::entries_removed",
     "events::bound_ports",
     "events::failures",

@@ -25,7 +25,7 @@ use crate::{
     },
     error::Error,
     host::netns::{self, Netns, Worker},
-    kernel::privilege,
+    kernel::{btf::Btf, open_files, privilege},
     ledger::trace,
     runtime::{
         sandbox::{self, Role, User},
@@ -96,6 +96,13 @@ impl Doctor {
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(error) => (None, Some(not_attached(&error))),
         };
+        let files = match &window {
+            Some(window) => window.list(),
+            None => Btf::from_kernel().ok().as_ref().and_then(open_files::shared),
+        };
+        if let Some(files) = files {
+            worker.use_list(files);
+        }
         let keep = privilege::KEPT_FOR_LOOKING;
         worker
             .run_on_all(move || sandbox::enter(Role::Visits, User::own(), keep))

@@ -16,7 +16,7 @@ use crate::{
     format::text::until_nul,
     host::{
         descriptors::{self, All},
-        process::{self, Search},
+        process::{self, ListsFiles, Search},
     },
     runtime::clock,
 };
@@ -42,13 +42,17 @@ pub fn inodes(seen: &[Seen]) -> HashSet<u32> {
 }
 
 /// The processes that have these sockets open, by inode, as far as this thread may read /proc/PID/fd. The search ends after 1 s
-/// with those that were found by then; if several processes share a socket, one of them is named. Empty: none was found.
+/// with those that were found by then; if several processes share a socket, one of them is named. Empty: none was found. `files`:
+/// as of [`Search::run`].
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn owners(inodes: &HashSet<u32, impl BuildHasher>) -> io::Result<HashMap<u32, Owner>> {
+pub fn owners(
+    inodes: &HashSet<u32, impl BuildHasher>,
+    files: Option<&dyn ListsFiles>,
+) -> io::Result<HashMap<u32, Owner>> {
     let mut search = Search::default();
-    search.run(inodes, TIME)?;
+    search.run(inodes, TIME, files)?;
     let now = clock::monotonic_ns();
     let mut ages: HashMap<u32, Option<Duration>> = HashMap::new();
     let owner = |(inode, owner): (u32, process::Owner)| {
@@ -142,7 +146,7 @@ mod tests {
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
         let inode: u32 =
             link.to_str().unwrap()["socket:[".len()..].trim_end_matches(']').parse().unwrap();
-        let found = owners(&HashSet::from([inode, u32::MAX])).unwrap();
+        let found = owners(&HashSet::from([inode, u32::MAX]), None).unwrap();
         let all: BTreeMap<_, _> =
             found.iter().map(|(inode, owner)| (*inode, owner.process.pid)).collect();
         assert_eq!(all, BTreeMap::from([(inode, id())]));

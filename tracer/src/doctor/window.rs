@@ -25,7 +25,7 @@ use crate::{
     format::text::until_nul,
     host::{
         callers::Callers,
-        process::{Called, in_first_pids},
+        process::{Called, ListsFiles, in_first_pids},
     },
     ledger::{
         decode::{Typed, decode, typed},
@@ -102,6 +102,11 @@ impl Watched {
 }
 
 impl Window {
+    /// The kernel's list of open files, which the tracer uses; `None`: it has none.
+    pub fn list(&self) -> Option<Arc<dyn ListsFiles>> {
+        self.tracer.list()
+    }
+
     /// Attaches the tracer. The calling thread, and those that it starts later, can only read maps from then on. `callers`:
     /// whether [`Self::owned`] will be called.
     ///

@@ -170,7 +170,9 @@ fn find(
         None
     } else {
         let mut own = std::mem::take(search);
-        let job = move || own.run(&HashSet::from([inode]), SEARCH).map(|_| own);
+        let files = worker.list();
+        let wanted = HashSet::from([inode]);
+        let job = move || own.run(&wanted, SEARCH, files.as_deref()).map(|_| own);
         *search = worker.run(job)?;
         search.owners().get(&inode).copied()
     };

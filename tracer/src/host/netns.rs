@@ -94,7 +94,7 @@ pub fn resolve(spec: &str) -> Result<Netns, NetnsError> {
         return at_path(named, Some(spec.to_owned()));
     }
     let Ok(wanted) = spec.parse() else { return Err(NetnsError::NoName(spec.to_owned())) };
-    let all = discover().map_err(|source| NetnsError::Open { path: OWN.into(), source })?;
+    let all = discover(None).map_err(|source| NetnsError::Open { path: OWN.into(), source })?;
     all.found.into_iter().find(|netns| netns.inum == wanted).ok_or(NetnsError::NoInum(wanted))
 }
 

@@ -4,6 +4,7 @@
 mod called;
 mod children;
 pub(super) mod links;
+mod open_files;
 mod opened;
 mod search;
 
@@ -18,7 +19,10 @@ use std::{
 pub(crate) use called::hides_processes;
 pub use called::{Called, NameOf, Processes, began_ns, in_first_pids, leader_name, shortcoming};
 pub use children::with_children;
+pub use open_files::{FileKind, ListsFiles, OpenFile};
 pub use opened::{OpenError, Opened};
+#[cfg(test)]
+pub(crate) use open_files::TestFiles;
 pub use search::Search;
 
 /// The process that was found to have a socket open; of several that were looked at, for example after a fork, the one with the
@@ -36,13 +40,17 @@ pub struct Owner {
 const TIME: Duration = Duration::from_secs(2);
 
 /// The owners of the sockets with these inodes. Missing are sockets that no process has open, those of processes that this
-/// thread may not read, and those that are not found within 2 s, about which a warning is logged.
+/// thread may not read, and those that are not found within 2 s, about which a warning is logged. `files`: as of
+/// [`Search::run`].
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn owners<S: BuildHasher>(inodes: &HashSet<u32, S>) -> io::Result<HashMap<u32, Owner>> {
+pub fn owners<S: BuildHasher>(
+    inodes: &HashSet<u32, S>,
+    files: Option<&dyn ListsFiles>,
+) -> io::Result<HashMap<u32, Owner>> {
     let mut search = Search::default();
-    if !search.run(inodes, TIME)? {
+    if !search.run(inodes, TIME, files)? {
         tracing::warn!(
             "too many files are open to find the processes of all older sockets: some are shown without a process"
         );
@@ -73,7 +81,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
         let inode = links::socket_inode(link.as_os_str().as_encoded_bytes()).unwrap();
-        let owners = owners(&HashSet::from([inode, u32::MAX])).unwrap();
+        let owners = owners(&HashSet::from([inode, u32::MAX]), None).unwrap();
         assert_eq!(owners.len(), 1);
         assert_eq!(owners[&inode].pid, process::id());
         let comm = fs::read("/proc/self/comm").unwrap();

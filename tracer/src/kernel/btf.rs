@@ -150,9 +150,14 @@ impl Btf {
         })
     }
 
+    /// The id by which bpf(2) knows the kernel function of this name; `None` if BTF describes no such function.
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        let is_it = |id: &u32| self.get(*id).is_some_and(|(_, ty)| self.is_named(&ty, name));
+        self.functions.iter().copied().find(is_it)
+    }
+
     fn function(&self, name: &str) -> Option<Type> {
-        let ids = self.functions.iter();
-        ids.filter_map(|id| self.get(*id)).map(|(_, ty)| ty).find(|ty| self.is_named(ty, name))
+        self.get(self.function_id(name)?).map(|(_, ty)| ty)
     }
 
     /// A type and where it begins; `None` for void and for ids that do not exist.

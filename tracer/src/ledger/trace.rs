@@ -22,6 +22,7 @@ mod unmarked;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -45,7 +46,7 @@ use crate::{
         capacity::{Holds, Limits, Reuse},
         holder::Holders,
         netns::Worker,
-        process,
+        process::{self, ListsFiles},
     },
     kernel::{attach::Session, maps::Totals},
     ledger::{seed, sizes::Chosen, stats::Earlier},
@@ -100,7 +101,9 @@ impl Tracer {
         let namespaces = self.namespaces();
         let dumps = self.dump(namespaces);
         self.older = OlderEnds::of(&dumps, clock::monotonic_ns());
-        let owners = process::owners(&seed::inodes(&dumps)).unwrap_or_else(|error| {
+        let files = self.worker.list();
+        let found = process::owners(&seed::inodes(&dumps), files.as_deref());
+        let owners = found.unwrap_or_else(|error| {
             tracing::warn!("cannot find out which processes have the older sockets open: {error}");
             HashMap::new()
         });
@@ -119,6 +122,11 @@ impl Tracer {
             dumps.len()
         );
         Ok(())
+    }
+
+    /// The kernel's list of open files; `None`: it has none, or this program may not read it.
+    pub fn list(&self) -> Option<Arc<dyn ListsFiles>> {
+        self.worker.list()
     }
 
     /// What does not work as well as it could now, and why, one text each; empty: nothing.

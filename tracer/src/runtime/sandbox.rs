@@ -40,6 +40,7 @@ impl Role {
         const MAP_LOOKUP_BATCH: u32 = 24;
         const LINK_CREATE: u32 = 28;
         const LINK_UPDATE: u32 = 29;
+        const ITER_CREATE: u32 = 33;
         match self {
             Self::Reads => &[
                 MAP_LOOKUP_ELEM,
@@ -49,7 +50,8 @@ impl Role {
                 OBJ_GET_INFO_BY_FD,
                 MAP_LOOKUP_BATCH,
             ],
-            Self::Visits => &[],
+            // It lists open files (`kernel::open_files`).
+            Self::Visits => &[ITER_CREATE],
             // A rule is switched with a map that is made for it (`kernel::spread::rules`), and its pins are opened
             // when a failed start is undone.
             Self::Attaches => &[

@@ -142,7 +142,9 @@ impl Doctor {
     /// What the findings in a namespace depend on.
     fn around(&self, seen: &[Seen]) -> Around {
         let inodes = owners::inodes(seen);
-        let owners = self.worker.run(move || owners::owners(&inodes)).unwrap_or_else(|error| {
+        let files = self.worker.list();
+        let found = self.worker.run(move || owners::owners(&inodes, files.as_deref()));
+        let owners = found.unwrap_or_else(|error| {
             tracing::debug!("cannot find out which processes have sockets open: {error}");
             HashMap::new()
         });

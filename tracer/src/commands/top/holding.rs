@@ -90,8 +90,9 @@ impl Holding {
         self.list(&places(wanted), SOCKETS_MAX, || now.elapsed() > TIMEOUT, dump);
         let inodes: HashSet<u32> = self.inodes.values().copied().filter(|it| *it != 0).collect();
         let mut search = std::mem::take(&mut self.search);
+        let files = worker.list();
         let found = worker.run(move || {
-            let complete = search.run(&inodes, TIMEOUT);
+            let complete = search.run(&inodes, TIMEOUT, files.as_deref());
             complete.map(|complete| (search, complete))
         });
         match found {

@@ -1,7 +1,7 @@
 //! Searches for network namespaces, and for several paths to each.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     fs, io,
     ops::ControlFlow,
@@ -13,7 +13,10 @@ use std::{
 
 use super::{NAMES, Netns, OWN, entries, inum, own, path};
 use crate::{
-    host::{mounts, process::links},
+    host::{
+        mounts,
+        process::{FileKind, ListsFiles, links},
+    },
     runtime::{beat::beat, shutdown},
 };
 
@@ -91,6 +94,13 @@ impl Found {
         }
     }
 
+    /// Whether no further descriptor of this namespace would be kept.
+    fn has_enough(&self, inum: u32) -> bool {
+        let paths = self.by_inum.get(&inum).and_then(|index| self.all.get(*index));
+        let of_files = paths.into_iter().flat_map(|it| &it.paths);
+        of_files.filter(|(kind, _)| *kind == Kind::Descriptor).count() >= Kind::Descriptor.kept()
+    }
+
     /// The namespaces, with their paths in order. A path through a visiting thread is kept only if there is no other.
     pub(super) fn finish(self) -> Vec<Netns> {
         let netns = |One { inum, name, mut paths }| {
@@ -106,11 +116,12 @@ impl Found {
 
 /// Finds every namespace that this thread can: this process's own first, then those with names, those that are mounted elsewhere,
 /// those of other processes and their threads, and those that a process has open. Takes at most about 1.5 s, and ends early if a
-/// signal asks the program to stop ([`Discovery::cut_short`]); what cannot be read is left out.
+/// signal asks the program to stop ([`Discovery::cut_short`]); what cannot be read is left out. `files`: the kernel's list of open
+/// files, which takes less time than /proc; `None`: there is none.
 ///
 /// # Errors
 /// This process's own namespace cannot be read.
-pub fn discover() -> io::Result<Discovery> {
+pub fn discover(files: Option<&dyn ListsFiles>) -> io::Result<Discovery> {
     let end = Instant::now() + TIME;
     let mut found = Found::default();
     found.add(own()?.inum, None, Kind::Mount, OWN.into());
@@ -143,6 +154,9 @@ pub fn discover() -> io::Result<Discovery> {
         threads(*id, path, &mut found);
     }
     // A namespace without processes can still have sockets.
+    if !cut_short && files.is_some_and(|files| listed(files, end, &mut found)) {
+        return Ok(Discovery { found: found.finish(), cut_short });
+    }
     let mut longer = Vec::new();
     for (_, path) in &processes {
         match descriptors(path, 0, FIRST, end, &mut found) {
@@ -186,6 +200,35 @@ fn threads(id: u32, process: &Path, found: &mut Found) {
     }
 }
 
+/// Adds the namespaces that processes have open by the kernel's list. Returns false if that cannot be read, or not to its end in
+/// half of the time: it has no turns, so that a process with very many files would keep those after it from being read.
+fn listed(files: &dyn ListsFiles, end: Instant, found: &mut Found) -> bool {
+    let until = Instant::now() + end.saturating_duration_since(Instant::now()) / 2;
+    // The list does not say of which type a namespace is.
+    let mut others = HashSet::new();
+    let this = process::id();
+    let read = files.list(until, &mut |file| {
+        if is_over(until) {
+            return ControlFlow::Break(());
+        }
+        let wanted = file.kind == FileKind::Namespace && file.pid != this;
+        if !wanted || others.contains(&file.inode) || found.has_enough(file.inode) {
+            return ControlFlow::Continue(());
+        }
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", file.pid, file.fd));
+        let link = fs::read_link(&path).unwrap_or_default();
+        match path::inum_of_link(link.as_os_str().as_bytes()) {
+            Some(inum) => found.add(inum, None, Kind::Descriptor, path),
+            None => _ = others.insert(file.inode),
+        }
+        ControlFlow::Continue(())
+    });
+    if let Err(error) = &read {
+        tracing::debug!("cannot list open files: {error}");
+    }
+    read.is_ok_and(|whole| whole && !is_over(until))
+}
+
 /// How many of a process's descriptors were read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Extent {
@@ -226,7 +269,10 @@ fn descriptors(
 
 #[cfg(test)]
 mod tests {
+    use std::os::{fd::AsRawFd, unix::fs::MetadataExt};
+
     use super::*;
+    use crate::host::process::{OpenFile, TestFiles};
 
     fn paths(added: &[(Kind, &str)]) -> Vec<String> {
         let mut found = Found::default();
@@ -253,6 +299,33 @@ mod tests {
             (Mount, "m1"),
         ];
         assert_eq!(paths(&all), ["m1", "p1", "p2", "p3", "d1"]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_only_open_is_found_by_the_kernels_list() {
+        let open = fs::File::open("/proc/self/ns/net").unwrap();
+        let other = fs::File::open("/proc/self/ns/uts").unwrap();
+        let inum = own().unwrap().inum;
+        let file = |file: &fs::File, pid| OpenFile {
+            pid,
+            fd: file.as_raw_fd().cast_unsigned(),
+            inode: u32::try_from(file.metadata().unwrap().ino()).unwrap(),
+            kind: FileKind::Namespace,
+        };
+        // Through one of this process's threads: its own files must not lead to a namespace.
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        assert_ne!(thread, process::id(), "tests run in threads of their own");
+        let files = vec![file(&other, thread), file(&open, process::id()), file(&open, thread)];
+        let find = |late| {
+            let mut found = Found::default();
+            let files = TestFiles { files: files.clone(), late };
+            let whole = listed(&files, Instant::now() + TIME, &mut found);
+            let all: Vec<_> = found.finish().into_iter().map(|it| (it.inum, it.paths)).collect();
+            (whole, all)
+        };
+        let path = PathBuf::from(format!("/proc/{thread}/fd/{}", open.as_raw_fd()));
+        assert_eq!(find(false), (true, vec![(inum, vec![path.clone()])]));
+        assert_eq!(find(true), (false, vec![(inum, vec![path])]), "the rest is read from /proc");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod enter;
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
@@ -20,9 +20,12 @@ use std::{
 };
 
 use super::{Discovery, Netns, discover};
-use crate::runtime::{
-    beat::{self, Beats},
-    shutdown,
+use crate::{
+    host::process::ListsFiles,
+    runtime::{
+        beat::{self, Beats},
+        shutdown,
+    },
 };
 use enter::{Left, OwnNetns, catch};
 
@@ -62,6 +65,7 @@ pub struct Worker {
     patience: Duration,
     /// Whether a visit was given up because the program was asked to stop. From then on, no other one is begun.
     ending: AtomicBool,
+    files: OnceLock<Arc<dyn ListsFiles>>,
 }
 
 struct Threads {
@@ -92,6 +96,7 @@ impl Worker {
             threads: Mutex::new(Threads { ready, stuck: Vec::new() }),
             patience: PATIENCE,
             ending: AtomicBool::new(false),
+            files: OnceLock::new(),
         })
     }
 
@@ -112,13 +117,24 @@ impl Worker {
         self.submit(Some(netns), move |own| own.visit(&target, visit))
     }
 
+    /// Has searches use the kernel's list of open files from now on; without effect if they have one already.
+    pub fn use_list(&self, files: Arc<dyn ListsFiles>) {
+        _ = self.files.set(files);
+    }
+
+    /// The list of [`Self::use_list`]; `None`: there is none.
+    pub fn list(&self) -> Option<Arc<dyn ListsFiles>> {
+        self.files.get().cloned()
+    }
+
     /// Searches for network namespaces ([`discover()`]) with the privileges of these threads.
     ///
     /// # Errors
     /// This process's own namespace cannot be read. `TimedOut`: the search does not end, or the program was asked to stop.
     /// `BrokenPipe`: no thread is left.
     pub fn discover(&self) -> io::Result<Discovery> {
-        self.run(discover)
+        let files = self.list();
+        self.run(move || discover(files.as_deref()))
     }
 
     /// Whether these threads can enter other namespaces, and return. Each namespace can refuse them still. False also if no

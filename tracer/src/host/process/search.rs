@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Owner, comm, links};
+use super::{FileKind, ListsFiles, Owner, comm, links};
 use crate::runtime::turns::Turns;
 
 /// How many open files of a process are read in its first turn. Further files are read in a turn of their own, so that a
@@ -60,7 +60,8 @@ impl Search {
 
     /// Searches for at most `time` for the processes that have the sockets with these inodes open; what was found earlier for
     /// other inodes is forgotten. Returns false if files were left that another search must read. Ends, with true, as soon as
-    /// each socket has a process. Processes that this thread may not read count as having no files.
+    /// each socket has a process. Processes that this thread may not read count as having no files. `files`: the kernel's list,
+    /// which is read first, for half of the time; `None`: there is none.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -68,8 +69,14 @@ impl Search {
         &mut self,
         inodes: &HashSet<u32, S>,
         time: Duration,
+        files: Option<&dyn ListsFiles>,
     ) -> io::Result<bool> {
-        let end = Instant::now() + time;
+        let begin = Instant::now();
+        let end = begin + time;
+        if let Some(owners) = files.and_then(|files| listed(files, inodes, begin + time / 2)) {
+            *self = Self { owners, ..Self::default() };
+            return Ok(true);
+        }
         let names = fs::read_dir("/proc")?.flatten().map(|entry| entry.file_name());
         let pids = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
         let files = |pid: u32, skip: usize, count: usize, each: &mut dyn FnMut(u32)| {
@@ -164,6 +171,34 @@ impl Search {
     }
 }
 
+/// The processes that have these sockets open, by the kernel's list. `None`: it cannot be read, or not to its end before `until`.
+/// The list has no turns: a process with very many files would keep those after it from being read.
+fn listed<S: BuildHasher>(
+    files: &dyn ListsFiles,
+    inodes: &HashSet<u32, S>,
+    until: Instant,
+) -> Option<HashMap<u32, Owner>> {
+    let mut owners: HashMap<u32, Owner> = HashMap::new();
+    let mut last: Option<Owner> = None;
+    let read = files.list(until, &mut |file| {
+        if file.kind == FileKind::Socket && inodes.contains(&file.inode) {
+            let known = last.filter(|last| last.pid == file.pid);
+            let owner = known.unwrap_or_else(|| Owner { pid: file.pid, comm: comm(file.pid) });
+            last = Some(owner);
+            lower(owners.entry(file.inode), owner);
+        }
+        if owners.len() == inodes.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match read {
+        Ok(true) => Some(owners),
+        Ok(false) => None,
+        Err(error) => {
+            tracing::debug!("cannot list open files: {error}");
+            None
+        }
+    }
+}
+
 /// Keeps the process with the lowest id, so that the result does not depend on the order of turns.
 fn lower(entry: Entry<'_, u32, Owner>, owner: Owner) {
     let known = entry.or_insert(owner);
@@ -199,6 +234,7 @@ fn sockets(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::process::{OpenFile, TestFiles};
 
     /// `all`: processes with the inodes of their open sockets. `time`: how many of these a search has time for.
     fn run(
@@ -269,6 +305,32 @@ mod tests {
         let turns = (0..40).take_while(|_| run(&mut search, &all, &[5, 6], 50_000).1.is_empty());
         let turns = turns.count();
         assert!(turns < 20, "{turns}");
+    }
+
+    #[test]
+    fn by_the_kernels_list_each_socket_has_the_process_with_the_lowest_id() {
+        let file = |pid, inode, kind| OpenFile { pid, fd: 3, inode, kind };
+        let files = vec![
+            file(1, 7, FileKind::Namespace),
+            file(2, 5, FileKind::Socket),
+            file(3, 7, FileKind::Socket),
+            file(4, 5, FileKind::Socket),
+            file(4, 6, FileKind::Socket),
+        ];
+        let inodes = HashSet::from([5, 7]);
+        let time = Duration::from_secs(9);
+        let pids = |late| {
+            let files = TestFiles { files: files.clone(), late };
+            let mut search = Search::of([(9, Owner { pid: 9, comm: [0; 16] })]);
+            assert!(search.run(&inodes, time, Some(&files)).unwrap());
+            let owners = search.into_owners().into_iter().map(|(inode, it)| (inode, it.pid));
+            owners.collect::<HashMap<_, _>>()
+        };
+        assert_eq!(pids(false), HashMap::from([(5, 2), (7, 3)]));
+        // Ends as soon as each socket has one: nothing is late.
+        assert_eq!(pids(true), HashMap::from([(5, 2), (7, 3)]));
+        let files = TestFiles { files, late: true };
+        assert_eq!(listed(&files, &HashSet::from([5, 8]), Instant::now()), None, "/proc is read");
     }
 
     #[test]

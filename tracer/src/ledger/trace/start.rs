@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     io,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,13 +20,16 @@ use crate::{
     host::{
         cgroups::{self, Names},
         holder::Holders,
-        mounts, netns, process, sockdiag,
+        mounts, netns,
+        process::{self, ListsFiles},
+        sockdiag,
     },
     kernel::{
         attach::{self, AttachTargets, Session, Settings},
         btf::{Btf, BtfError},
         facts::KernelFacts,
         offsets::Offsets,
+        open_files,
         plan::{Backend, Choice, Plan},
         privilege,
         spread::programs::{Spreading, kept_sizes},
@@ -101,7 +105,7 @@ fn start_with(
         tracing::warn!("{changed}");
     }
     let fail_fast = spreading.as_ref().is_some_and(|spreading| spreading.fail_fast);
-    let Started { facts, plan, session, can_fail_fast, whole_host } =
+    let Started { facts, plan, session, can_fail_fast, whole_host, files } =
         attach_best(config, (event_mask, filter), tables.sizes, spreading)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
@@ -134,6 +138,9 @@ fn start_with(
     }
     if !whole_host {
         tracer.degraded.push(cgroups::NOT_WHOLE.to_owned());
+    }
+    if let Some(files) = files {
+        tracer.worker.use_list(files);
     }
     tracer.seed()?;
     tracer.session.flush_log();
@@ -193,6 +200,8 @@ struct Started {
     can_fail_fast: bool,
     /// Whether the hooks are attached to the root of the host's cgroups.
     whole_host: bool,
+    /// The kernel's list of open files; `None`: it has none.
+    files: Option<Arc<dyn ListsFiles>>,
 }
 
 /// Attaches the best backend that this kernel accepts. Tries fexit first, without reading the kernel's symbols: only
@@ -245,7 +254,9 @@ fn attach_best(
                 }
                 tracing::info!("attached: the backend is {}", session.backend);
                 let can_fail_fast = settings.fail_fast;
-                return Ok(Started { facts, plan, session, can_fail_fast, whole_host: root.whole });
+                let files = btf.as_ref().ok().and_then(open_files::shared);
+                let whole_host = root.whole;
+                return Ok(Started { facts, plan, session, can_fail_fast, whole_host, files });
             }
             Err(Error::NoBackend { reasons }) => refused.extend(reasons),
             Err(other) => return Err(other),
