@@ -16,6 +16,7 @@ pub mod interfaces;
 pub mod judge;
 pub mod logs;
 pub mod nat;
+pub mod open_ports;
 pub mod owners;
 pub mod proxies;
 pub mod recorded;

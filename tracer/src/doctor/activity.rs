@@ -8,7 +8,7 @@ use tracer_common::{
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
-use super::{finding::Process, flow::Flow};
+use super::{finding::Process, flow::Flow, open_ports::Open};
 use crate::ledger::uses::Closed;
 
 /// What happened while it was watched: to a tuple, or to an address at which bind(address, 0) or listen() takes ports.
@@ -26,8 +26,9 @@ pub struct Activity {
     /// Connections that were established and ended: how many each end closed first, and how many segments with data they sent.
     /// All 0: none ended, or that is not known.
     pub closed: Closed,
-    /// How many ports were held outside of TIME_WAIT: the mean of the numbers at the beginning and at the end.
-    pub open: f64,
+    /// How many ports were held outside of TIME_WAIT: from [`Self::between`], the mean of the numbers at the beginning and at the
+    /// end.
+    pub open: Open,
     /// By how many per second the ports in use grew, those in TIME_WAIT included; negative: they became fewer.
     pub growth: f64,
     /// Calls that failed; the index is a [`Cause`] as usize.
@@ -66,14 +67,13 @@ impl Activity {
             // They have 32 bits; a count that is smaller than before began again.
             *count = count.checked_sub(earlier).unwrap_or(*count);
         }
-        let open = |count: &TupleCount| float(count.in_use().saturating_sub(count.time_wait()));
         Self {
             seconds,
             opened: now.opened.saturating_sub(before.opened),
             ended: closed_first.saturating_add(given_back),
             closed_first,
             closed: Closed::of(&now.ends).since(&Closed::of(&before.ends)),
-            open: f64::midpoint(open(before), open(now)),
+            open: Open::of_two(f64::midpoint(float(open(before)), float(open(now)))),
             growth: (float(now.in_use()) - float(before.in_use())) / seconds,
             failed,
             search,
@@ -123,7 +123,7 @@ impl Activity {
             return None;
         }
         let opened = float(self.opened) / self.seconds;
-        let open_s = if self.opened == 0 { 0.0 } else { self.open / opened };
+        let open_s = if self.opened == 0 { 0.0 } else { self.open.mean / opened };
         let closes_first =
             if self.ended == 0 { waiting } else { float(self.closed_first) / float(self.ended) };
         Some(Flow { rate: float(wanted) / self.seconds, open_s, closes_first, time_wait_s })
@@ -153,6 +153,11 @@ impl Activity {
 pub struct Search {
     pub mean: f64,
     pub median: f64,
+}
+
+/// How many ports a tuple holds outside of TIME_WAIT.
+pub(super) fn open(count: &TupleCount) -> u64 {
+    count.in_use().saturating_sub(count.time_wait())
 }
 
 /// The middle of a bucket, in ns; of the last one, which has no end, its beginning.
@@ -208,8 +213,9 @@ mod tests {
         activity.failed[Cause::PortsExhausted as usize] = 500;
         let none = activity.flow(62.0, 0.9).unwrap();
         assert_eq!((none.rate, none.open_s, none.closes_first), (100.0, 0.0, 0.9));
-        let some =
-            Activity { opened: 50, ended: 50, open: 1.0, ..activity }.flow(62.0, 0.9).unwrap();
+        let some = Activity { opened: 50, ended: 50, open: Open::of_two(1.0), ..activity }
+            .flow(62.0, 0.9)
+            .unwrap();
         assert_eq!((some.rate, some.open_s, some.closes_first), (110.0, 0.1, 0.0));
     }
 

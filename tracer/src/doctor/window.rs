@@ -12,10 +12,11 @@ pub use ports::Ports;
 use tracer_common::{Addr, Cause, Event, Filter, Kind, Loss, TupleCount, TupleKey};
 
 use super::{
-    activity::Activity,
+    activity::{Activity, open},
     arrivals::{self, Arrivals},
     finding::Process,
     judge::BoundAddress,
+    open_ports::OpenPorts,
     scope::{Caller, Members, Owned},
     tuples::{self, Ends},
 };
@@ -55,6 +56,8 @@ pub struct Window {
     failed: BTreeMap<(u32, Addr), Failed>,
     /// When connections were opened.
     arrivals: Arrivals<TupleKey>,
+    /// How many ports were held outside of TIME_WAIT.
+    open: OpenPorts<TupleKey>,
     /// Who called connect() or bind() that found no port, or bind() of an address that is not local; `None`: nobody asks.
     calls: Option<BTreeSet<(u32, Call, Caller)>>,
     lost_before: u64,
@@ -123,6 +126,7 @@ impl Window {
             before: Earlier::default(),
             failed: BTreeMap::new(),
             arrivals: Arrivals::new(),
+            open: OpenPorts::default(),
             calls: callers.then(BTreeSet::new),
             lost_before: 0,
             began: Instant::now(),
@@ -137,6 +141,8 @@ impl Window {
         self.tracer.reconcile_if_due()?;
         self.tracer.read(true)?;
         self.lost_before = self.lost()?;
+        self.open = OpenPorts::default();
+        self.open.add(0.0, open_ports(&self.tracer));
         self.tracer.keep_tuples(&mut self.before);
         self.drain_events();
         self.failed.clear();
@@ -146,9 +152,9 @@ impl Window {
         Ok(())
     }
 
-    /// Reads the calls that failed since the last time, and how many connections were opened if [`Arrivals::is_due`]; if the
-    /// latter cannot be read, that is logged, and counts as no connection. To be called often enough that the buffer for events
-    /// does not fill up, such as each 20 ms.
+    /// Reads the calls that failed since the last time, and how many connections were opened and are open if
+    /// [`Arrivals::is_due`]; if the latter cannot be read, that is logged, and counts as no connection. To be called often enough
+    /// that the buffer for events does not fill up, such as each 20 ms.
     pub fn drain(&mut self) {
         self.drain_events();
         let at_s = self.began.elapsed().as_secs_f64();
@@ -168,7 +174,9 @@ impl Window {
             let before = before.get(key).map_or(0, |it| it.opened);
             (*key, count.opened.saturating_sub(before))
         });
-        self.arrivals.add(self.began.elapsed().as_secs_f64(), opened);
+        let at_s = self.began.elapsed().as_secs_f64();
+        self.arrivals.add(at_s, opened);
+        self.open.add(at_s, open_ports(&self.tracer));
     }
 
     /// Reads the calls that failed since the last time.
@@ -214,9 +222,13 @@ impl Window {
         self.drain_events();
         self.tracer.read(true)?;
         let seconds = self.began.elapsed().as_secs_f64().max(1e-3);
+        self.open.add(seconds, open_ports(&self.tracer));
         let mut namespaces: BTreeMap<u32, Activities> = BTreeMap::new();
         for (key, count) in self.tracer.tuples() {
-            let activity = Activity::between(self.before.get(key), count, seconds);
+            let mut activity = Activity::between(self.before.get(key), count, seconds);
+            if let Some(open) = self.open.of(key) {
+                activity.open = open;
+            }
             if activity.opened == 0 && activity.failed.iter().all(|count| *count == 0) {
                 continue;
             }
@@ -314,6 +326,11 @@ fn call(event: &Event) -> Option<(Call, Cause)> {
         }
         _ => None,
     }
+}
+
+/// The tuples of the newest reading, each with how many ports it holds outside of TIME_WAIT.
+fn open_ports(tracer: &Tracer) -> impl Iterator<Item = (TupleKey, u64)> {
+    tracer.tuples().iter().map(|(key, count)| (*key, open(count)))
 }
 
 fn ends(key: &TupleKey) -> Ends {

@@ -90,7 +90,13 @@ impl Need<'_> {
             )
         };
         let without = Flow { closes_first: 0.0, ..self.flow };
-        Advice::new(what, gain).factor(self.flow.held_s() / without.held_s())
+        let advice = Advice::new(what, gain);
+        // Nothing but the time that a connection is open limits the rate then.
+        if self.seen.activity.get(self.ends).is_some_and(|it| it.open.is_exact()) {
+            advice.factor(self.flow.held_s() / without.held_s())
+        } else {
+            advice
+        }
     }
 
     fn more_addresses(&self) -> Advice {

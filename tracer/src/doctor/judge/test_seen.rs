@@ -9,6 +9,7 @@ use crate::{
     doctor::{
         activity::Activity,
         finding::{Place, Process},
+        open_ports::Open,
         tuples::{Ends, Settings, Tuple, Tuples},
     },
     host::capacity::{PortRange, Reuse},
@@ -72,7 +73,7 @@ pub(in crate::doctor) fn opened(opened: u64, closed_first: u64) -> Activity {
         opened,
         ended: opened,
         closed_first,
-        open,
+        open: Open { mean: open, seen: 1_000 },
         caller: Some(caller),
         ..Activity::default()
     }

@@ -5,6 +5,7 @@ use super::{
 use crate::{
     doctor::{
         activity::Activity,
+        open_ports::Open,
         tuples::{Ends, Tuple},
     },
     ledger::uses::Closed,
@@ -31,7 +32,7 @@ fn short_connections_one_after_the_other_are_churn() {
     assert_eq!(of(17), [(Id::Churn, Severity::Warning)], "211 of 1,000 ports");
     assert_eq!(of(16), [], "199");
     let mut long = opened(50, 0);
-    long.open = 30.0;
+    long.open = Open::of_two(30.0);
     assert_eq!(ids(&seen(held(300, 0)).watched(long)), [], "3 s each");
 }
 

@@ -123,6 +123,19 @@ fn ports_in_time_wait_are_explained_and_helped_by_reuse_first() {
 }
 
 #[test]
+fn the_factor_of_kept_connections_is_known_if_enough_of_them_were_seen_open() {
+    let factor = |seen_open| {
+        let mut activity = failing(opened(80, 80), 9);
+        activity.open.seen = seen_open;
+        let found = exhausted(&seen(held(1_000, 990)).watched(activity), &Around::default());
+        let keep = found[0].advice.iter().find(|it| it.what.starts_with("reuse connections"));
+        keep.unwrap().factor.map(f64::round)
+    };
+    // (0.1 + 62.05) / 0.1
+    assert_eq!([0, 99, 100].map(factor), [None, None, Some(622.0)]);
+}
+
+#[test]
 fn reuse_is_not_advised_where_it_is_on_or_cannot_work() {
     let first = |setting, timestamps| {
         let mut seen = seen(held(1_000, 990)).watched(failing(opened(80, 80), 9));
