@@ -7,6 +7,7 @@ pub(super) mod edge;
 mod forms;
 mod grammar;
 mod largest_rate;
+mod load;
 mod logged;
 mod privileges;
 mod proxies;
