@@ -5,6 +5,7 @@ mod command;
 mod conntrack;
 pub(super) mod edge;
 mod forms;
+mod gains;
 mod grammar;
 mod largest_rate;
 mod load;
@@ -49,6 +50,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .waiting()
         .once(&[
             ("largest_rate", largest_rate::largest_rate),
+            ("printed_gains", gains::printed_gains),
             ("first_half_full", window::first_half_full),
             ("every_port_reserved", window::every_port_reserved),
             ("bound_addresses", window::bound_addresses),
