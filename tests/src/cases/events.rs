@@ -2,23 +2,22 @@
 
 mod bound;
 mod early;
+mod whole;
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use rustix::{io::Errno, process::Signal, thread::set_name};
+use rustix::{io::Errno, thread::set_name};
 use serde_json::Value;
 
 use super::{Case, Plan, group::BackendTest};
 use crate::{
     harness::{
-        lie,
-        lines::SOCKET_EVENTS,
         probe,
         sock::Sock,
         stage::{CLIENT, SERVER, Stage},
         tracer::{
-            record::{Record, Recording, eventually, name},
+            record::{Recording, eventually},
             shared_record,
             watch::{number, text},
         },
@@ -31,12 +30,17 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let default = plan.default_backend.clone();
     plan.group("events")
         .with(shared)
-        .sampled(&[("every_line_is_whole", every_line_is_whole)])
-        .table(default.map(|expected| ("default_backend", move || default_backend(&expected))))
+        .sampled(&[
+            ("every_line_is_whole", whole::every_line_is_whole),
+            ("lifetimes", whole::lifetimes),
+        ])
+        .table(
+            default.map(|expected| ("default_backend", move || whole::default_backend(&expected))),
+        )
         .once(&[
-            ("ends_by_duration", ends_by_duration),
-            ("ends_by_sigterm", ends_by_sigterm),
-            ("sighup_reopens_the_file", sighup_reopens),
+            ("ends_by_duration", whole::ends_by_duration),
+            ("ends_by_sigterm", whole::ends_by_sigterm),
+            ("sighup_reopens_the_file", whole::sighup_reopens),
         ])
         .kernel_independent()
         .cases()
@@ -320,81 +324,4 @@ fn shared_recordings_end_well(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     shared_record::begin(backend, &stage.netns)?.end(&stage.netns)?;
     shared_record::stop(backend)
-}
-
-/// 300 connections are opened by a thread whose name has special bytes: every line matches the schema and has the common keys,
-/// `seq` has no gap, nothing is lost, the totals add up, and the newest row has all 300 ports in use.
-fn every_line_is_whole(backend: &str) -> Result<()> {
-    let mut stage = Stage::new(&[])?;
-    let server = stage.server("10.1.0.1:7000")?;
-    let record = Record::start(backend, &["--interval", "1"])?;
-    // A thread's name may have any bytes.
-    as_comm(&stage, c"a\"b\\c\n\x1b\xff", || {
-        for _ in 0..300 {
-            drop(server.pair()?);
-        }
-        Ok(())
-    })?;
-    thread::sleep(Duration::from_millis(1500));
-    let recording = record.stop()?;
-    recording.assert_gap_free()?;
-    recording.assert_valid()?;
-    recording.assert_nothing_lost()?;
-    for line in &recording.lines {
-        ensure!(number(line, "v")? == 1, "v is not 1: {line}");
-        let ts = text(line, "ts")?;
-        ensure!(ts.len() == 30 && ts.ends_with('Z') && ts.contains('T'), "ts is {ts:?}");
-        number(line, "mono_ns")?;
-        ensure!(!name(line).is_empty(), "no event.name: {line}");
-    }
-    let netns = stage.netns.inum();
-    let allocated = recording.events("port.allocated", netns);
-    ensure!(allocated.len() == 300, "{} allocations, not 300", allocated.len());
-    let stats = recording.events("tuple.stats", netns);
-    let newest = stats.last().context("no tuple.stats")?;
-    is_number(newest, "ports.in_use", 300)?;
-    is_number(newest, "network.peer.port", 7000)
-}
-
-fn default_backend(expected: &str) -> Result<()> {
-    let recording = Record::start("auto", &[])?.stop()?;
-    is(recording.start()?, "backend", expected)
-}
-
-fn ends_by_duration() -> Result<()> {
-    let mut record = Record::start("auto", &["--duration", "1"])?;
-    record.finish()?.assert_balanced()
-}
-
-fn ends_by_sigterm() -> Result<()> {
-    let mut record = Record::start("auto", &[])?;
-    record.process.signal(Signal::TERM)?;
-    record.finish()?.assert_balanced()
-}
-
-/// The file is renamed, then SIGHUP is sent, as logrotate does: later lines are in a new file, none is lost.
-fn sighup_reopens() -> Result<()> {
-    let mut stage = Stage::new(&[])?;
-    let server = stage.server("10.1.0.1:7000")?;
-    let record = Record::start("auto", &[])?;
-    let file = record.file().to_owned();
-    let moved = file.with_extension("old");
-    let connect = |count| stage.netns.run(|| server.pairs(count)).map(drop);
-    connect(20)?;
-    fs::rename(&file, &moved)?;
-    record.process.signal(Signal::HUP)?;
-    eventually("the new file", || Ok(file.exists()))?;
-    connect(20)?;
-    let folder = record.stop_files()?;
-    let old = lie::file(&moved)?;
-    let new = lie::file(&file)?;
-    drop(folder);
-    ensure!(old.ends_with('\n') && !new.is_empty(), "the old file ends within a line");
-    let recording = Recording::parse(&(old + &new))?;
-    recording.assert_balanced()?;
-    let netns = stage.netns.inum();
-    let events: usize = SOCKET_EVENTS.iter().map(|kind| recording.events(kind, netns).len()).sum();
-    let allocated = recording.events("port.allocated", netns).len();
-    ensure!(allocated == 40, "{allocated} allocations of 40, {events} events");
-    Ok(())
 }
