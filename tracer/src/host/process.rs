@@ -19,10 +19,10 @@ use std::{
 pub(crate) use called::hides_processes;
 pub use called::{Called, NameOf, Processes, began_ns, in_first_pids, leader_name, shortcoming};
 pub use children::with_children;
-pub use open_files::{FileKind, ListsFiles, OpenFile};
-pub use opened::{OpenError, Opened};
 #[cfg(test)]
 pub(crate) use open_files::TestFiles;
+pub use open_files::{FileKind, ListsFiles, OpenFile};
+pub use opened::{OpenError, Opened};
 pub use search::Search;
 
 /// The process that was found to have a socket open; of several that were looked at, for example after a fork, the one with the

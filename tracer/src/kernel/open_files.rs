@@ -81,7 +81,11 @@ impl OpenFiles {
         let program = program(Offsets::find(btf)?);
         let link = sys::link_iterator(&program, function).map_err(Error::Refused)?;
         let files = Self { link };
-        if files.has_this_process().map_err(Error::Refused)? { Ok(files) } else { Err(Error::Unlike) }
+        if files.has_this_process().map_err(Error::Refused)? {
+            Ok(files)
+        } else {
+            Err(Error::Unlike)
+        }
     }
 
     fn has_this_process(&self) -> io::Result<bool> {

@@ -113,7 +113,8 @@ pub(super) fn lifetimes(backend: &str) -> Result<()> {
     let recording = record.stop()?;
 
     // By tracer/schema/events-v1.json: the first bucket ends at 2^23 ns, each further one at twice as much.
-    let bucket = |length: Duration| (length.as_nanos() >> 23).checked_ilog2().map_or(0, |log| log + 1);
+    let bucket =
+        |length: Duration| (length.as_nanos() >> 23).checked_ilog2().map_or(0, |log| log + 1);
     let expected = bucket(LASTS)..=bucket(longest);
     let stats = recording.events("tuple.stats", stage.netns.inum());
     let newest = stats.last().context("no tuple.stats")?;
@@ -121,7 +122,8 @@ pub(super) fn lifetimes(backend: &str) -> Result<()> {
     let counts = counts.with_context(|| format!("no connections.lifetimes: {newest}"))?;
     let found = || (0_u32..).zip(counts).filter(|(_, count)| count.as_u64() != Some(0));
     let all: u64 = found().filter_map(|(_, count)| count.as_u64()).sum();
-    let skipped = recording.losses()?.iter().any(|(kind, count)| kind == "hook_missed" && *count > 0);
+    let skipped =
+        recording.losses()?.iter().any(|(kind, count)| kind == "hook_missed" && *count > 0);
     let right = found().all(|(bucket, _)| expected.contains(&bucket));
     ensure!(right && (all == 8 || skipped && all < 8), "not 8 in {expected:?}: {newest}");
     Ok(())

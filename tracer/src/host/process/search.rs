@@ -187,7 +187,11 @@ fn listed<S: BuildHasher>(
             last = Some(owner);
             lower(owners.entry(file.inode), owner);
         }
-        if owners.len() == inodes.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if owners.len() == inodes.len() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     match read {
         Ok(true) => Some(owners),
