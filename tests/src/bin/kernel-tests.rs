@@ -1,5 +1,5 @@
 //! Runs the tests on this machine's kernel, as root, one after another; if no test is deselected, those that mostly wait run at
-//! the same time as the others.
+//! the same time as the others, some at a time.
 //!
 //! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` are the backends that must work here (by default those that do),
 //! `TRACER_DEFAULT_BACKEND` is the backend that the program must choose by default, `TRACER_TEST_ENV` is where the tests run
@@ -11,13 +11,14 @@
 
 use std::{
     any::Any,
+    collections::VecDeque,
     env,
     io::{self, Write},
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{RecvTimeoutError, channel},
+        mpsc::{self, Receiver, RecvTimeoutError, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
         // When all tests run, those that mostly wait run at the same time as the others.
         let everything = arguments.filter.is_none() && arguments.skip.is_empty();
         if everything && !arguments.ignored {
-            cases = cases.into_iter().map(|it| if it.waits { begin(it) } else { it }).collect();
+            cases = begin(cases);
         }
     }
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect());
@@ -99,20 +100,45 @@ fn main() -> ExitCode {
     if ended_well { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 
-/// Starts the test now on a new thread, and returns a test that only waits for that thread. A test that is skipped is returned as
-/// it is.
-fn begin(case: Case) -> Case {
-    let Case { name, run, excuse, waits } = case;
-    if excuse.is_some() {
-        return Case { name, run, excuse, waits };
+/// How many of the tests that mostly wait run at the same time: each starts several tracers, which list the sockets of all network
+/// namespaces of the host, those of the other tests included.
+const AT_ONCE: usize = 6;
+
+/// A test that runs on another thread.
+type Running = Receiver<thread::Result<anyhow::Result<()>>>;
+
+/// Begins to run the tests that mostly wait, [`AT_ONCE`] at the same time and in this order, each on a thread of its own. Returns all
+/// tests: in place of these, tests that only wait for them. A test that is skipped is returned as it is.
+fn begin(cases: Vec<Case>) -> Vec<Case> {
+    let mut queue = VecDeque::new();
+    let mut begin_one = |case: Case| {
+        if case.excuse.is_some() || !case.waits {
+            return case;
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        queue.push_back((case.run, sender));
+        let running: Mutex<Option<Running>> = Mutex::new(Some(receiver));
+        let run = Arc::new(move || {
+            let running = running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let running = running.ok_or_else(|| anyhow::anyhow!("it was waited for before"))?;
+            running.recv()?.unwrap_or_else(|panic| panic::resume_unwind(panic))
+        });
+        Case { run, ..case }
+    };
+    let cases = cases.into_iter().map(&mut begin_one).collect();
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..AT_ONCE {
+        let queue = Arc::clone(&queue);
+        thread::spawn(move || {
+            let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            while let Some((run, sender)) = next() {
+                let result = thread::spawn(move || run()).join();
+                // Whoever waits for it may have ended.
+                drop(sender.send(result));
+            }
+        });
     }
-    let running = Mutex::new(Some(thread::spawn(move || run())));
-    let run = Arc::new(move || {
-        let running = running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let running = running.ok_or_else(|| anyhow::anyhow!("it was waited for before"))?;
-        running.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
-    });
-    Case { name, run, excuse, waits }
+    cases
 }
 
 static DURATIONS: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());

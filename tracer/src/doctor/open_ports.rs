@@ -7,12 +7,14 @@ const MOST_TUPLES: usize = super::arrivals::MOST_TUPLES;
 
 /// From so many open ports on, which all readings of a window saw together, their mean is within some 10 % of what it was: a
 /// connection that is shorter than the time between two readings is seen by chance, and n of those vary by √n.
-const EXACT: u64 = 100;
+pub const EXACT: u64 = 100;
 
 /// How many ports of each tuple (`K`) were held outside of TIME_WAIT, at each reading of a window.
 #[derive(Clone, Debug, Default)]
 pub struct OpenPorts<K> {
     tuples: HashMap<K, Tuple>,
+    /// When the newest reading was taken, in seconds since the window began.
+    at_s: f64,
     /// Whether tuples were left out because there are too many.
     lacks: bool,
 }
@@ -40,15 +42,9 @@ pub struct Open {
 }
 
 impl Open {
-    /// The mean of two readings.
+    /// The mean of the readings at the beginning and at the end, which say little about what was between them.
     pub fn of_two(mean: f64) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "`as` saturates"
-        )]
-        let seen = (2.0 * mean).round() as u64;
-        Self { mean, seen }
+        Self { mean, seen: 0 }
     }
 
     /// Whether the readings saw enough of the connections that how long one is open on average is known within some 10 %.
@@ -67,18 +63,24 @@ impl<K: Eq + Hash> OpenPorts<K> {
                 return;
             }
             let tuple = self.tuples.entry(key).or_default();
-            tuple.port_s += f64::midpoint(float(tuple.open), float(open)) * (at_s - tuple.at_s);
+            tuple.port_s += f64::midpoint(float(tuple.open), float(open)) * (at_s - self.at_s);
             tuple.at_s = at_s;
             tuple.open = open;
             tuple.seen = tuple.seen.saturating_add(open);
         }
+        // The others have none any more.
+        for tuple in self.tuples.values_mut().filter(|it| it.at_s < at_s) {
+            tuple.port_s += float(tuple.open) / 2.0 * (at_s - self.at_s);
+            tuple.open = 0;
+        }
+        self.at_s = at_s;
     }
 
     /// The open ports of a tuple from the beginning of the window to its newest reading. `None`: no reading after the beginning
     /// has it, or there were too many tuples for all of them to be kept.
     pub fn of(&self, key: &K) -> Option<Open> {
         let tuple = self.tuples.get(key).filter(|it| it.at_s > 0.0 && !self.lacks)?;
-        Some(Open { mean: tuple.port_s / tuple.at_s, seen: tuple.seen })
+        Some(Open { mean: tuple.port_s / self.at_s, seen: tuple.seen })
     }
 }
 
@@ -109,8 +111,22 @@ mod tests {
         all.add(1.0, [(7, 0)]);
         all.add(2.0, [(7, 4), (8, 2)]);
         assert_eq!(all.of(&7), Some(Open { mean: 1.0, seen: 4 }));
-        assert_eq!(all.of(&8), Some(Open { mean: 1.0, seen: 2 }));
+        assert_eq!(all.of(&8), Some(Open { mean: 0.5, seen: 2 }));
         assert_eq!(all.of(&9), None);
+    }
+
+    #[test]
+    fn a_tuple_that_is_missing_has_no_port_until_it_is_there_again() {
+        let mut all = OpenPorts::default();
+        all.add(0.0, []);
+        all.add(1.0, [(7, 4)]);
+        all.add(2.0, []);
+        all.add(9.0, []);
+        all.add(10.0, [(7, 4)]);
+        // Three seconds in which their number changes by 4.
+        assert_eq!(all.of(&7), Some(Open { mean: 0.6, seen: 8 }));
+        all.add(20.0, []);
+        assert_eq!(all.of(&7), Some(Open { mean: 1.3, seen: 8 }));
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn look_here(closely: bool, members: Option<&Members>) -> io::Result<Here> {
         let usable = tuples(&[], &settings);
         return Ok(Here { settings, details: None, tuples: usable, owned: None });
     }
-    let sockets = sockdiag::dump_all_counted(sockdiag::ALL_STATES)?;
+    let sockets = sockdiag::dump_all(sockdiag::ALL_STATES)?;
     let tuples = tuples(&sockets, &settings);
     let owned = members.map(|members| Owned::of(&sockets, &settings, members));
     let details = Details {

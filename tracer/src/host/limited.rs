@@ -9,13 +9,22 @@ pub fn within<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
+    within_thread("limited", limit, work)
+}
+
+/// As [`within`], in a thread of this name.
+pub fn within_thread<T: Send + 'static>(
+    name: &str,
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let run = move || {
         let result = work();
         // Nobody waits for it after the limit.
         drop(sender.send(result));
     };
-    thread::Builder::new().name("limited".into()).spawn(run).ok()?;
+    thread::Builder::new().name(name.into()).spawn(run).ok()?;
     receiver.recv_timeout(limit).ok()
 }
 

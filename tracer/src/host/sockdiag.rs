@@ -17,7 +17,7 @@ use rustix::net::{
 };
 use tracer_common::Addr;
 
-use crate::host::{netlink::Query, sockstat};
+use crate::host::netlink::Query;
 
 /// TCP states, by the numbers of the kernel (`include/net/tcp_states.h`).
 pub mod tcp_state {
@@ -177,33 +177,14 @@ pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
     dump_all_up_to(MAX_SOCKETS, states)
 }
 
-/// As [`dump_all`], but of IPv6 only sockets that listen or are bound, if by the kernel's counters no other one is there. To list
-/// none takes as long as to look through the table of all sockets of the host.
-///
-/// A counter can be read as 0 while the last of several short connections opens or closes: not for an exact ledger.
-///
-/// # Errors
-/// As [`dump_all`].
-pub fn dump_all_counted(states: u32) -> io::Result<Vec<DiagSocket>> {
-    // With any further state, the kernel looks through the whole table.
-    const ALONE: u32 = 1 << tcp_state::LISTEN | 1 << tcp_state::BOUND_INACTIVE;
-    let of_v6 = if sockstat::none_of_v6() { states & ALONE } else { states };
-    both(MAX_SOCKETS, states, of_v6)
-}
-
 /// Lists the TCP sockets of both families in these states (see [`dump`]), if there are at most `limit`; on a kernel without IPv6,
 /// those of IPv4.
 ///
 /// # Errors
 /// As [`dump`]. `QuotaExceeded`: both families together have more than `limit`.
 pub fn dump_all_up_to(limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
-    both(limit, states, states)
-}
-
-/// Lists the sockets of IPv4 in the states `of_v4`, then those of IPv6 in the states `of_v6`.
-fn both(limit: usize, of_v4: u32, of_v6: u32) -> io::Result<Vec<DiagSocket>> {
-    let mut sockets = dump_up_to(limit, Family::V4, of_v4)?;
-    match dump_up_to(limit.saturating_sub(sockets.len()), Family::V6, of_v6) {
+    let mut sockets = dump_up_to(limit, Family::V4, states)?;
+    match dump_up_to(limit.saturating_sub(sockets.len()), Family::V6, states) {
         Ok(more) => sockets.extend(more),
         // The first family was listed, so tcp_diag is there: this kernel has no IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -64,18 +64,6 @@ pub(crate) fn sockets(time_waits: bool) -> io::Result<u64> {
     Ok(if time_waits { counts.in_use.saturating_add(counts.time_waits) } else { counts.in_use })
 }
 
-/// Whether the calling thread's network namespace has no IPv6 socket that connects or is connected, and none at all in TIME_WAIT.
-/// False also if the counters cannot be read.
-pub(crate) fn none_of_v6() -> bool {
-    let of_v6 = fs::read_to_string(Path::new(OWN).join(FILES[1]));
-    let all = SocketCounts::read(Path::new(OWN));
-    let (Ok(of_v6), Ok(all)) = (of_v6, all) else { return false };
-    let mut counts = SocketCounts::default();
-    counts.add(&of_v6);
-    // The counter of TIME_WAITs is one for both families.
-    counts.in_use == 0 && all.time_waits == 0
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
@@ -108,24 +96,6 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             drop(listener.accept().unwrap());
             drop((client, listener));
-        });
-    }
-
-    #[test]
-    fn a_time_wait_or_a_socket_of_ipv6_may_be_of_ipv6() {
-        test_netns::run(|| {
-            let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
-            assert!(none_of_v6());
-            let v6 = TcpListener::bind("[::1]:0").unwrap();
-            assert!(!none_of_v6());
-            drop(v6);
-            assert!(none_of_v6());
-            // The end that closes first has the TIME_WAIT.
-            let client = TcpStream::connect(v4.local_addr().unwrap()).unwrap();
-            let (accepted, _) = v4.accept().unwrap();
-            drop(client);
-            drop(accepted);
-            assert!(!none_of_v6());
         });
     }
 

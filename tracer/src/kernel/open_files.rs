@@ -5,32 +5,40 @@ mod program;
 use std::{
     fs::File,
     io::{self, Read},
-    ops::ControlFlow,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{fs::MetadataExt, net::UnixDatagram},
+        unix::net::UnixDatagram,
     },
     process,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
+
+use rustix::fs::fstat;
 
 use super::{
     btf::{Btf, BtfError},
     sys,
 };
-use crate::{
-    host::process::{FileKind, ListsFiles, OpenFile},
-    runtime::beat::beat,
+use crate::host::{
+    limited::within_thread,
+    process::{FileKind, ListsFiles, OpenFile},
 };
 use program::{NAMESPACE, Offsets, RECORD, SOCKET, program};
 
 /// The function by which the kernel describes the iterator.
 const ITERATOR: &str = "bpf_iter_task_file";
+/// Name of the thread that reads a list: it has the rights of those that enter namespaces, which ask for most lists.
+const THREAD: &str = "netns";
 /// How much is read at once; the kernel gives 32 KiB at most (kernel/bpf/bpf_iter.c, `bpf_seq_read`).
 const AT_ONCE: usize = 32 * 1024;
-/// How long the first list may take, in which this process is looked for.
-const TRIAL: Duration = Duration::from_secs(1);
+/// A longer list is not kept: each file takes 16 bytes.
+const MOST: usize = 2_000_000;
+/// For how long no list is asked for after one that failed or came late.
+const REST: Duration = Duration::from_mins(1);
 
 /// Why there is no list.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +49,12 @@ pub enum Error {
     /// The kernel has no such iterator.
     #[error("the kernel does not list open files (CONFIG_BPF_SYSCALL and Linux 5.8)")]
     NoIterator,
+    /// No socket can be made, by which the list is checked.
+    #[error("cannot make a socket: {0}")]
+    NoSocket(#[source] io::Error),
     /// The kernel refuses the program, or this thread may not load it.
     #[error("the kernel refuses the program that lists open files: {0}")]
     Refused(#[source] io::Error),
-    /// A socket of this process is not in the list as /proc shows it: this program runs in a process namespace of its own, for
-    /// example.
-    #[error("the kernel's list of open files does not have this process as /proc shows it")]
-    Unlike,
 }
 
 /// [`OpenFiles::load`], to share between threads; `None`: it fails, so that /proc has to be read, which takes longer.
@@ -68,77 +75,141 @@ pub fn shared(btf: &Btf) -> Option<Arc<dyn ListsFiles>> {
 #[derive(Debug)]
 pub struct OpenFiles {
     link: OwnedFd,
+    own: Own,
+    /// Whether a thread makes a list. It can take longer than anybody waits for it.
+    is_listing: Arc<AtomicBool>,
+    /// Until when /proc is read, because the newest list failed or came late.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+/// A socket of this process, as a list must have it.
+#[derive(Debug)]
+struct Own {
+    file: OpenFile,
+    /// Keeps it open.
+    _socket: UnixDatagram,
+}
+
+impl Own {
+    fn open() -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        let inode = fstat(&socket)?.st_ino;
+        let file = OpenFile {
+            pid: process::id(),
+            fd: socket.as_raw_fd().cast_unsigned(),
+            inode: u32::try_from(inode).map_err(io::Error::other)?,
+            kind: FileKind::Socket,
+        };
+        Ok(Self { file, _socket: socket })
+    }
 }
 
 impl OpenFiles {
-    /// Loads the program, and looks whether its list has a socket of this process as /proc shows it. `btf`: the kernel's. Takes
-    /// CAP_BPF and CAP_PERFMON; to list the files later takes none from Linux 5.19 on, and CAP_BPF before.
+    /// Loads the program. `btf`: the kernel's. Takes CAP_BPF and CAP_PERFMON; to list the files later takes none from Linux 5.19
+    /// on, and CAP_BPF or CAP_SYS_ADMIN before.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn load(btf: &Btf) -> Result<Self, Error> {
         let function = btf.function_id(ITERATOR).ok_or(Error::NoIterator)?;
         let program = program(Offsets::find(btf)?);
+        let own = Own::open().map_err(Error::NoSocket)?;
         let link = sys::link_iterator(&program, function).map_err(Error::Refused)?;
-        let files = Self { link };
-        if files.has_this_process().map_err(Error::Refused)? {
-            Ok(files)
-        } else {
-            Err(Error::Unlike)
-        }
+        Ok(Self { link, own, is_listing: Arc::default(), rests_until: Mutex::default() })
     }
 
-    fn has_this_process(&self) -> io::Result<bool> {
-        let socket = UnixDatagram::unbound()?;
-        let fd = socket.as_raw_fd().cast_unsigned();
-        let inode = File::from(OwnedFd::from(socket.try_clone()?)).metadata()?.ino();
-        let own = OpenFile {
-            pid: process::id(),
-            fd,
-            inode: u32::try_from(inode).map_err(io::Error::other)?,
-            kind: FileKind::Socket,
+    /// Whether /proc is to be read: a list failed or came late, or one that came late is still being made.
+    fn rests(&self) -> bool {
+        let until = *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until) || self.is_listing.load(Relaxed)
+    }
+
+    fn rest(&self) {
+        let mut until = self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = Instant::now().checked_add(REST);
+    }
+
+    /// The whole list; `None`: it does not come before `until`.
+    fn whole(&self, until: Instant) -> io::Result<Option<Vec<OpenFile>>> {
+        let output = sys::open_iterator(self.link.as_fd())?;
+        let listing = Listing::begin(&self.is_listing);
+        let left = until.saturating_duration_since(Instant::now());
+        // One read can take long: the kernel looks at each place for a descriptor of each process before it looks at the time, and
+        // others decide how many there are.
+        let read = move || {
+            let _listing = listing;
+            read(output, until)
         };
-        let mut found = false;
-        self.list(Instant::now() + TRIAL, &mut |file| {
-            found = file == own;
-            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        Ok(found)
+        let read = within_thread(THREAD, left, read);
+        let Some(files) = read.transpose()?.flatten() else { return Ok(None) };
+        if files.contains(&self.own.file) {
+            return Ok(Some(files));
+        }
+        // In a process namespace of its own, for example, the kernel's ids are not those of /proc.
+        Err(io::Error::other("the kernel's list does not have this process as /proc shows it"))
     }
 }
 
+/// Says, until it is dropped, that a list is being made.
+struct Listing(Arc<AtomicBool>);
+
+impl Listing {
+    fn begin(is_listing: &Arc<AtomicBool>) -> Self {
+        is_listing.store(true, Relaxed);
+        Self(Arc::clone(is_listing))
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
+/// Reads what the program writes. `None`: it does not end before `until`, or has more than [`MOST`] files.
+fn read(mut output: File, until: Instant) -> io::Result<Option<Vec<OpenFile>>> {
+    let mut files = Vec::new();
+    let mut buffer = vec![0; AT_ONCE];
+    let mut part = 0;
+    while Instant::now() < until && files.len() < MOST {
+        let Some(rest) = buffer.get_mut(part..) else { return Ok(None) };
+        let length = match output.read(rest) {
+            Ok(0) => return Ok(Some(files)),
+            Ok(length) => part + length,
+            // A million files were none of those that the program writes.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let whole = length - length % RECORD;
+        let records = buffer.get(..whole).unwrap_or_default().chunks_exact(RECORD);
+        files.extend(records.filter_map(parse));
+        buffer.copy_within(whole..length, 0);
+        part = length - whole;
+    }
+    Ok(None)
+}
+
 impl ListsFiles for OpenFiles {
-    fn list(
-        &self,
-        until: Instant,
-        each: &mut dyn FnMut(OpenFile) -> ControlFlow<()>,
-    ) -> io::Result<bool> {
-        let mut output = sys::open_iterator(self.link.as_fd())?;
-        let mut buffer = vec![0; AT_ONCE];
-        let mut part = 0;
-        while Instant::now() < until {
-            beat();
-            let Some(rest) = buffer.get_mut(part..) else { return Ok(false) };
-            let length = match output.read(rest) {
-                Ok(0) => return Ok(true),
-                Ok(length) => part + length,
-                // A million files were none of those that the program writes.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let whole = length - length % RECORD;
-            for record in buffer.get(..whole).unwrap_or_default().chunks_exact(RECORD) {
-                if let Some(file) = parse(record)
-                    && each(file).is_break()
-                {
-                    return Ok(true);
-                }
-            }
-            buffer.copy_within(whole..length, 0);
-            part = length - whole;
+    fn list(&self, until: Instant) -> io::Result<Option<Vec<OpenFile>>> {
+        if self.rests() {
+            return Ok(None);
         }
-        Ok(false)
+        let list = self.whole(until);
+        match &list {
+            Ok(Some(files)) => {
+                tracing::debug!("{} open sockets and namespaces are listed", files.len());
+            }
+            Ok(None) => {
+                tracing::debug!("the list of open files is late");
+                self.rest();
+            }
+            Err(error) => {
+                tracing::debug!("cannot list open files: {error}");
+                self.rest();
+            }
+        }
+        list
     }
 }
 

@@ -37,13 +37,14 @@ const USEFUL: [(CapabilitySet, &str, &str); 4] = [
     (
         CapabilitySet::SYS_PTRACE,
         "CAP_SYS_PTRACE",
-        "network namespaces and owners of sockets of other users' processes are not found",
+        "network namespaces of other users' processes are not found, nor, where the kernel does not list open files, who has their \
+         sockets open",
     ),
     (
         CapabilitySet::DAC_READ_SEARCH,
         "CAP_DAC_READ_SEARCH",
-        "open files of other users' processes cannot be read: it is not seen who holds their sockets, nor a network namespace \
-         that only an open file refers to",
+        "open files of other users' processes cannot be read: a network namespace to which only one of them leads is not found, \
+         nor, where the kernel does not list open files, who has their sockets open",
     ),
 ];
 

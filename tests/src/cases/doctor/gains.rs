@@ -96,23 +96,26 @@ fn wider_range() -> Result<()> {
     measure(&edge, promised, TIME_WAITS, |load| load).context("ip_local_port_range")
 }
 
-/// The upstream closes first. The connections that doctor looks at come in bursts: as soon as ports come back, twice as many calls
-/// are made as these allow. TIME_WAITs are taken over after a second, so that all of it repeats each 1.25 s.
+/// The upstream closes first. While doctor looks, this host closes first, and somewhat more calls are made than its ports allow:
+/// TIME_WAITs are taken over after a second.
 fn other_end_closes() -> Result<()> {
-    const PORTS: u16 = 80;
-    const OPEN: Duration = Duration::from_millis(250);
+    const PORTS: u16 = 60;
+    // Not a multiple of the time between doctor's readings (0.25 s), nor a divisor of it.
+    const OPEN: Duration = Duration::from_millis(180);
     let edge = Edge::new(PORTS)?;
     edge.here.sysctl("ipv4/tcp_tw_reuse", "1")?;
-    let rate = 2.0 * f64::from(PORTS) / 1.25;
+    let rate = 1.1 * f64::from(PORTS) / (OPEN.as_secs_f64() + 1.0);
     let mut load = [Load::new(&edge, 9100, rate, true)?.open_for(OPEN)];
     let found = run_during(&edge.here, &mut load, || {
         thread::sleep(Duration::from_secs(3));
-        // Eight bursts: with a part of one, connections would seem to be open for longer or shorter than they are.
-        doctor(&edge.here, &["--window", "10"])
+        doctor(&edge.here, &["--window", "8"])
     })?;
     let (promised, _) =
         advised(found.finding("ports_exhausted")?, "let the other end close first")?;
-    let change = |load: Load| load.open_for(OPEN).closed_there();
+    let was_open = load[0].was_open()?;
+    let exact = f64::from(PORTS) / was_open.as_secs_f64();
+    ensure!((promised / exact - 1.0).abs() <= 0.1, "{promised}/s, {was_open:?} open: {exact}/s");
+    let change = |load: Load| load.open_for(was_open).closed_there();
     measure(&edge, promised, WHILE_REUSED, change).context("the other end closes first")
 }
 

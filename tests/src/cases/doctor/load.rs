@@ -21,6 +21,7 @@ pub(super) const TIME_WAITS: Duration = Duration::from_secs(70);
 
 /// A connection of a load that is open.
 struct Open {
+    since: Instant,
     /// When it is to be closed.
     until: Instant,
     here: Sock,
@@ -43,6 +44,8 @@ pub(super) struct Load {
     next: Instant,
     opened: u64,
     failed: u64,
+    /// How many connections were closed, and for how long these were open in all.
+    closed: (u32, Duration),
 }
 
 impl Load {
@@ -62,6 +65,7 @@ impl Load {
             next: Instant::now(),
             opened: 0,
             failed: 0,
+            closed: (0, Duration::ZERO),
         })
     }
 
@@ -85,6 +89,13 @@ impl Load {
         self.failed > 0
     }
 
+    /// How long its connections were open on average, those that are closed; on a busy machine, that is longer than was wanted. An
+    /// error if none is closed.
+    pub(super) fn was_open(&self) -> Result<Duration> {
+        let (count, time) = self.closed;
+        time.checked_div(count).context("no connection of the load was closed")
+    }
+
     /// Its rate and what it did, as text.
     pub(super) fn result(&self) -> String {
         format!("{:.2}/s: {} opened, {} failed", self.per_second, self.opened, self.failed)
@@ -98,7 +109,7 @@ impl Load {
     /// Does what is due first. A new connection is made on a socket of `make`.
     fn act(&mut self, make: impl Fn(SocketAddr) -> Result<Sock>) -> Result<()> {
         match self.open.pop_front_if(|open| open.until <= self.next) {
-            Some(open) => self.close(open.here, open.there),
+            Some(open) => self.close(open),
             None => self.call(make)?,
         }
         Ok(())
@@ -127,12 +138,16 @@ impl Load {
             drop(self.listener.accept()?);
             return Ok(());
         }
-        let until = Instant::now() + self.open_for;
-        self.open.push_back(Open { until, here, there: self.listener.accept()? });
+        let since = Instant::now();
+        let until = since + self.open_for;
+        self.open.push_back(Open { since, until, here, there: self.listener.accept()? });
         Ok(())
     }
 
-    fn close(&self, here: Sock, there: Sock) {
+    fn close(&mut self, Open { since, here, there, .. }: Open) {
+        let (count, time) = &mut self.closed;
+        *count += 1;
+        *time += since.elapsed();
         if self.closed_there {
             drop(there);
             drop(here);

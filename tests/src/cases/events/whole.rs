@@ -97,8 +97,8 @@ pub(super) fn sighup_reopens() -> Result<()> {
     Ok(())
 }
 
-/// 8 connections last 0.2 s: by `connections.lifetimes`, all that ended lasted as long as the test sees them last. Fewer are counted
-/// where the kernel has skipped hooks.
+/// 8 connections last 0.2 s: by `connections.lifetimes`, all that ended lasted as long as the test sees them last. One is missing at most
+/// for each hook that the kernel has skipped.
 pub(super) fn lifetimes(backend: &str) -> Result<()> {
     const LASTS: Duration = Duration::from_millis(200);
     let mut stage = Stage::new(&[])?;
@@ -122,9 +122,10 @@ pub(super) fn lifetimes(backend: &str) -> Result<()> {
     let counts = counts.with_context(|| format!("no connections.lifetimes: {newest}"))?;
     let found = || (0_u32..).zip(counts).filter(|(_, count)| count.as_u64() != Some(0));
     let all: u64 = found().filter_map(|(_, count)| count.as_u64()).sum();
-    let skipped =
-        recording.losses()?.iter().any(|(kind, count)| kind == "hook_missed" && *count > 0);
+    let losses = recording.losses()?;
+    let skipped: u64 =
+        losses.iter().filter(|(kind, _)| kind == "hook_missed").map(|(_, count)| count).sum();
     let right = found().all(|(bucket, _)| expected.contains(&bucket));
-    ensure!(right && (all == 8 || skipped && all < 8), "not 8 in {expected:?}: {newest}");
+    ensure!(right && all <= 8 && all + skipped >= 8, "not 8 in {expected:?}: {newest}");
     Ok(())
 }

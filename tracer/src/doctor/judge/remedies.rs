@@ -6,7 +6,9 @@ use super::{
     sysctls,
     text::{cgroup_option, netns_option, number, rate, seconds},
 };
-use crate::doctor::{finding::Advice, flow::Flow, tuples::Ends};
+use crate::doctor::{
+    activity::Activity, finding::Advice, flow::Flow, open_ports::EXACT, tuples::Ends,
+};
 
 /// By how much a wider range must help to be named.
 const WORTH_WIDENING: f64 = 1.1;
@@ -91,8 +93,9 @@ impl Need<'_> {
         };
         let without = Flow { closes_first: 0.0, ..self.flow };
         let advice = Advice::new(what, gain);
-        // Nothing but the time that a connection is open limits the rate then.
-        if self.seen.activity.get(self.ends).is_some_and(|it| it.open.is_exact()) {
+        // Nothing but the time that a connection is open limits the rate then: the open ports for each connection that was opened.
+        let known = |it: &Activity| it.open.is_exact() && it.opened >= EXACT;
+        if self.seen.activity.get(self.ends).is_some_and(known) {
             advice.factor(self.flow.held_s() / without.held_s())
         } else {
             advice

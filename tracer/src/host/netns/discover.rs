@@ -200,33 +200,33 @@ fn threads(id: u32, process: &Path, found: &mut Found) {
     }
 }
 
-/// Adds the namespaces that processes have open by the kernel's list. Returns false if that cannot be read, or not to its end in
-/// half of the time: it has no turns, so that a process with very many files would keep those after it from being read.
+/// Adds the namespaces that processes have open by the kernel's list. Returns false if there is none within half of the time: it has
+/// no turns, so that a process with very many files would keep those after it from being read.
 fn listed(files: &dyn ListsFiles, end: Instant, found: &mut Found) -> bool {
     let until = Instant::now() + end.saturating_duration_since(Instant::now()) / 2;
+    let Ok(Some(files)) = files.list(until) else { return false };
     // The list does not say of which type a namespace is.
     let mut others = HashSet::new();
     let this = process::id();
-    let read = files.list(until, &mut |file| {
-        if is_over(until) {
-            return ControlFlow::Break(());
-        }
+    for file in files {
         let wanted = file.kind == FileKind::Namespace && file.pid != this;
         if !wanted || others.contains(&file.inode) || found.has_enough(file.inode) {
-            return ControlFlow::Continue(());
+            continue;
+        }
+        if is_over(until) {
+            return false;
         }
         let path = PathBuf::from(format!("/proc/{}/fd/{}", file.pid, file.fd));
-        let link = fs::read_link(&path).unwrap_or_default();
-        match path::inum_of_link(link.as_os_str().as_bytes()) {
-            Some(inum) => found.add(inum, None, Kind::Descriptor, path),
-            None => _ = others.insert(file.inode),
+        // It may be closed by now, or be another thread's; another descriptor can lead there.
+        let Ok(link) = fs::read_link(&path) else { continue };
+        let link = link.as_os_str().as_bytes();
+        if let Some(inum) = path::inum_of_link(link) {
+            found.add(inum, None, Kind::Descriptor, path);
+        } else if link.ends_with(format!(":[{}]", file.inode).as_bytes()) {
+            others.insert(file.inode);
         }
-        ControlFlow::Continue(())
-    });
-    if let Err(error) = &read {
-        tracing::debug!("cannot list open files: {error}");
     }
-    read.is_ok_and(|whole| whole && !is_over(until))
+    true
 }
 
 /// How many of a process's descriptors were read.
@@ -315,17 +315,18 @@ mod tests {
         // Through one of this process's threads: its own files must not lead to a namespace.
         let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
         assert_ne!(thread, process::id(), "tests run in threads of their own");
-        let files = vec![file(&other, thread), file(&open, process::id()), file(&open, thread)];
-        let find = |late| {
+        let closed = OpenFile { fd: u32::MAX, ..file(&open, thread) };
+        let files =
+            vec![file(&other, thread), closed, file(&open, process::id()), file(&open, thread)];
+        let find = |files| {
             let mut found = Found::default();
-            let files = TestFiles { files: files.clone(), late };
-            let whole = listed(&files, Instant::now() + TIME, &mut found);
+            let whole = listed(&TestFiles(files), Instant::now() + TIME, &mut found);
             let all: Vec<_> = found.finish().into_iter().map(|it| (it.inum, it.paths)).collect();
             (whole, all)
         };
         let path = PathBuf::from(format!("/proc/{thread}/fd/{}", open.as_raw_fd()));
-        assert_eq!(find(false), (true, vec![(inum, vec![path.clone()])]));
-        assert_eq!(find(true), (false, vec![(inum, vec![path])]), "the rest is read from /proc");
+        assert_eq!(find(files), (true, vec![(inum, vec![path])]));
+        assert_eq!(find(vec![]), (false, vec![]), "/proc is read");
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Search {
     /// Searches for at most `time` for the processes that have the sockets with these inodes open; what was found earlier for
     /// other inodes is forgotten. Returns false if files were left that another search must read. Ends, with true, as soon as
     /// each socket has a process. Processes that this thread may not read count as having no files. `files`: the kernel's list,
-    /// which is read first, for half of the time; `None`: there is none.
+    /// which is asked for first, for half of the time; `None`: there is none.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -171,8 +171,8 @@ impl Search {
     }
 }
 
-/// The processes that have these sockets open, by the kernel's list. `None`: it cannot be read, or not to its end before `until`.
-/// The list has no turns: a process with very many files would keep those after it from being read.
+/// The processes that have these sockets open, by the kernel's list. `None`: it cannot be read, or not before `until`. The list has no
+/// turns: a process with very many files would keep those after it from being read.
 fn listed<S: BuildHasher>(
     files: &dyn ListsFiles,
     inodes: &HashSet<u32, S>,
@@ -180,27 +180,15 @@ fn listed<S: BuildHasher>(
 ) -> Option<HashMap<u32, Owner>> {
     let mut owners: HashMap<u32, Owner> = HashMap::new();
     let mut last: Option<Owner> = None;
-    let read = files.list(until, &mut |file| {
+    for file in files.list(until).ok().flatten()? {
         if file.kind == FileKind::Socket && inodes.contains(&file.inode) {
             let known = last.filter(|last| last.pid == file.pid);
             let owner = known.unwrap_or_else(|| Owner { pid: file.pid, comm: comm(file.pid) });
             last = Some(owner);
             lower(owners.entry(file.inode), owner);
         }
-        if owners.len() == inodes.len() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    match read {
-        Ok(true) => Some(owners),
-        Ok(false) => None,
-        Err(error) => {
-            tracing::debug!("cannot list open files: {error}");
-            None
-        }
     }
+    Some(owners)
 }
 
 /// Keeps the process with the lowest id, so that the result does not depend on the order of turns.
@@ -314,27 +302,21 @@ mod tests {
     #[test]
     fn by_the_kernels_list_each_socket_has_the_process_with_the_lowest_id() {
         let file = |pid, inode, kind| OpenFile { pid, fd: 3, inode, kind };
+        // Thread 4 of process 2 has its own files.
         let files = vec![
             file(1, 7, FileKind::Namespace),
-            file(2, 5, FileKind::Socket),
             file(3, 7, FileKind::Socket),
-            file(4, 5, FileKind::Socket),
-            file(4, 6, FileKind::Socket),
+            file(3, 5, FileKind::Socket),
+            file(2, 5, FileKind::Socket),
+            file(5, 6, FileKind::Socket),
         ];
         let inodes = HashSet::from([5, 7]);
         let time = Duration::from_secs(9);
-        let pids = |late| {
-            let files = TestFiles { files: files.clone(), late };
-            let mut search = Search::of([(9, Owner { pid: 9, comm: [0; 16] })]);
-            assert!(search.run(&inodes, time, Some(&files)).unwrap());
-            let owners = search.into_owners().into_iter().map(|(inode, it)| (inode, it.pid));
-            owners.collect::<HashMap<_, _>>()
-        };
-        assert_eq!(pids(false), HashMap::from([(5, 2), (7, 3)]));
-        // Ends as soon as each socket has one: nothing is late.
-        assert_eq!(pids(true), HashMap::from([(5, 2), (7, 3)]));
-        let files = TestFiles { files, late: true };
-        assert_eq!(listed(&files, &HashSet::from([5, 8]), Instant::now()), None, "/proc is read");
+        let mut search = Search::of([(9, Owner { pid: 9, comm: [0; 16] })]);
+        assert!(search.run(&inodes, time, Some(&TestFiles(files))).unwrap());
+        let owners = search.into_owners().into_iter().map(|(inode, it)| (inode, it.pid));
+        assert_eq!(owners.collect::<HashMap<_, _>>(), HashMap::from([(5, 2), (7, 3)]));
+        assert_eq!(listed(&TestFiles::default(), &inodes, Instant::now()), None, "/proc is read");
     }
 
     #[test]

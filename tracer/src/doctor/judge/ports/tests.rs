@@ -124,15 +124,16 @@ fn ports_in_time_wait_are_explained_and_helped_by_reuse_first() {
 
 #[test]
 fn the_factor_of_kept_connections_is_known_if_enough_of_them_were_seen_open() {
-    let factor = |seen_open| {
-        let mut activity = failing(opened(80, 80), 9);
+    let factor = |(calls, seen_open)| {
+        let mut activity = failing(opened(calls, calls), 9);
         activity.open.seen = seen_open;
         let found = exhausted(&seen(held(1_000, 990)).watched(activity), &Around::default());
         let keep = found[0].advice.iter().find(|it| it.what.starts_with("reuse connections"));
         keep.unwrap().factor.map(f64::round)
     };
     // (0.1 + 62.05) / 0.1
-    assert_eq!([0, 99, 100].map(factor), [None, None, Some(622.0)]);
+    let all = [(100, 0), (100, 99), (99, 100), (100, 100)];
+    assert_eq!(all.map(factor), [None, None, None, Some(622.0)]);
 }
 
 #[test]
