@@ -17,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::fstat;
+use rustix::{
+    fs::fstat,
+    process::{Resource, Rlimit, setrlimit},
+};
 
 use super::{
     btf::{Btf, BtfError},
@@ -82,6 +85,19 @@ pub struct OpenFiles {
     rests_until: Mutex<Option<Instant>>,
 }
 
+/// Calls again without a limit of locked memory if a call is refused: up to Linux 5.10, programs count against RLIMIT_MEMLOCK, together
+/// with the tables of all other tracers of the user. (aya does the same.)
+fn unlimited<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match call() {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let limit = Rlimit { current: None, maximum: None };
+            setrlimit(Resource::Memlock, limit).map_err(|_| error)?;
+            call()
+        }
+        result => result,
+    }
+}
+
 /// A socket of this process, as a list must have it.
 #[derive(Debug)]
 struct Own {
@@ -114,7 +130,7 @@ impl OpenFiles {
         let function = btf.function_id(ITERATOR).ok_or(Error::NoIterator)?;
         let program = program(Offsets::find(btf)?);
         let own = Own::open().map_err(Error::NoSocket)?;
-        let link = sys::link_iterator(&program, function).map_err(Error::Refused)?;
+        let link = unlimited(|| sys::link_iterator(&program, function)).map_err(Error::Refused)?;
         Ok(Self { link, own, is_listing: Arc::default(), rests_until: Mutex::default() })
     }
 
