@@ -45,9 +45,9 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("connections_not_closed_here", states::held_open),
             ("connections_not_closed_there", states::fin_wait2_held),
             ("failing_calls", window::failing_calls),
-            ("open_files_are_listed", command::open_files_are_listed),
         ])
         .waiting()
+        .once(&[("open_files_are_listed", command::open_files_are_listed)])
         .once(&[
             ("largest_rate", largest_rate::largest_rate),
             ("printed_gains", gains::printed_gains),
