@@ -298,8 +298,8 @@ impl Stage {
     }
 
     /// Compares each tracer with the kernel, whenever the kernel's table was the same before and after a reading, until all
-    /// agree with the table that it returns. An error if the table still changes after [`QUIET_LIMIT`], if a tracer still differs after [`PATIENCE`] (in a guest
-    /// [`PATIENCE_IN_A_GUEST`]), or if there is drift that [`Self::expect_drift`] does not allow.
+    /// agree with the table that it returns. An error if the table still changes after [`QUIET_LIMIT`], if a tracer still differs
+    /// after [`PATIENCE`] (in a guest [`PATIENCE_IN_A_GUEST`]), or if there is drift that [`Self::expect_drift`] does not allow.
     fn settle_on(
         &mut self,
         mut table: Table,

@@ -97,8 +97,8 @@ pub(super) fn sighup_reopens() -> Result<()> {
     Ok(())
 }
 
-/// 8 connections last 0.2 s: by `connections.lifetimes`, all that ended lasted as long as the test sees them last. One is missing at most
-/// for each hook that the kernel has skipped.
+/// 8 connections last 0.2 s: by `connections.lifetimes`, all that ended lasted as long as the test sees them last. One is missing
+/// at most for each hook that the kernel has skipped.
 pub(super) fn lifetimes(backend: &str) -> Result<()> {
     const LASTS: Duration = Duration::from_millis(200);
     let mut stage = Stage::new(&[])?;

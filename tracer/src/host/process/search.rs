@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn by_the_kernels_list_each_socket_has_the_process_with_the_lowest_id() {
         let file = |pid, inode, kind| OpenFile { pid, fd: 3, inode, kind };
-        // Thread 4 of process 2 has its own files.
+        // The list is by thread: one of process 2 that is younger than process 3 has files of its own.
         let files = vec![
             file(1, 7, FileKind::Namespace),
             file(3, 7, FileKind::Socket),
