@@ -4,6 +4,7 @@
 
 pub mod abuse;
 pub mod advise;
+pub mod agent;
 pub mod attach;
 mod depth;
 pub mod doctor;
@@ -15,6 +16,7 @@ pub mod filters;
 mod group;
 pub mod ledger;
 pub mod losses;
+pub mod metrics;
 pub mod oracle;
 pub mod output;
 pub mod proxies;
@@ -102,12 +104,14 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(doctor::cases(plan));
         cases.extend(room::cases(plan));
         cases.extend(events::cases(plan));
+        cases.extend(agent::cases(plan));
         cases.extend(filters::cases(plan));
         cases.extend(errors::cases(plan));
         cases.extend(ending::cases(plan));
         cases.extend(attach::cases(plan));
         cases.extend(losses::cases(plan));
         cases.extend(sizes::cases(plan));
+        cases.extend(metrics::cases(plan));
         cases.extend(output::cases(plan));
         cases.extend(proxies::cases(plan));
         cases.extend(advise::cases(plan));

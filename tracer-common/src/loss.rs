@@ -1,4 +1,5 @@
-//! The indices of the map `STATS`: two totals of events, the losses by name, and how many calls failed by cause.
+//! The indices of the map `STATS`: two totals of events, the sum of port-search times, the losses by name, and how many calls
+//! failed by cause.
 
 use crate::{Cause, named::named};
 
@@ -10,6 +11,8 @@ pub enum Stat {
     EventsSeen = 0,
     /// Of `EventsSeen`: events written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
     EventsEmitted,
+    /// How long all port searches of connect() took that the table of tuples counts, ns.
+    SearchNs,
 }
 
 named! {
@@ -67,7 +70,7 @@ pub const fn failed_index(cause: Cause) -> u32 {
     FAILED_BASE + cause as u32
 }
 
-/// Index of the first [`Loss`] in the `STATS` map. The [`Stat`] counters come before it; the indices from 2 to 7 are not used.
+/// Index of the first [`Loss`] in the `STATS` map. The [`Stat`] counters come before it; the indices from 3 to 7 are not used.
 pub const LOSS_BASE: u32 = 8;
 /// Index of the first [`Cause`] in the `STATS` map; the losses come before it.
 #[expect(clippy::cast_possible_truncation, reason = "a number of variants")]
@@ -85,7 +88,7 @@ mod tests {
         for (index, loss) in Loss::ALL.into_iter().enumerate() {
             assert_eq!(loss as usize, index);
         }
-        assert!((Stat::EventsEmitted as u32) < LOSS_BASE);
+        assert!((Stat::SearchNs as u32) < LOSS_BASE);
     }
 
     #[test]

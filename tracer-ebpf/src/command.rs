@@ -119,6 +119,8 @@ fn report(step: Step) -> bool {
     step.is_ok()
 }
 
+/// Adds a listener or a bound socket that is older than the tracer; true if it is in BOUND_PORTS now. As for [`add_conn`], an entry
+/// whose socket a hook has marked is removed again.
 #[inline(always)]
 fn add_bound(command: &Command) -> bool {
     let bound = Bound {
@@ -133,6 +135,9 @@ fn add_bound(command: &Command) -> bool {
     // time in TOUCHED, or count one more loss.
     if added {
         touched::note(&bound, command.key.port);
+    }
+    if added && ledger::seeding() && ledger::is_marked_unbound(&command.key) {
+        return !bind::remove(&command.key);
     }
     added
 }

@@ -22,7 +22,7 @@ use crate::{
     sock::{Sock, state},
     stats,
 };
-pub(crate) use changes::{changed, changing, sent_again};
+pub(crate) use changes::{changed, changing, sent_again, unbound};
 pub(crate) use report::emit_released;
 
 /// The port search begins: records its time, the tuple (the kernel has chosen its source by now) and the port that the socket

@@ -18,7 +18,9 @@ pub(crate) use ends::{End, ended, syn_sent_again};
 pub(crate) use health::{conn_nowhere, forgive, leave_out, nowhere};
 pub(crate) use life::{doom, forget};
 use life::{known, tuple};
-pub(crate) use marks::{Mark, is_marked, mark, mark_state, marked_state, seeding};
+pub(crate) use marks::{
+    Mark, is_marked, is_marked_unbound, mark, mark_state, mark_unbound, marked_state, seeding,
+};
 pub(crate) use room::set_apart;
 use room::{hold, wait};
 pub(crate) use states::{move_on, set_state};
@@ -36,7 +38,7 @@ use crate::{
     attempt::now,
     share,
     skip::{Skip, Step},
-    words,
+    stats, words,
 };
 
 /// Preallocated, because tracing programs run where the kernel must not allocate; never evicting,
@@ -162,6 +164,7 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
             && let Some(bucket) = (*count).search.get_mut(search_bucket(search_ns))
         {
             atomic::add32(bucket, 1);
+            stats::searched(search_ns);
         }
         (*count).last_ns = conn.acquired_ns;
         if conn.who.pid != 0 {

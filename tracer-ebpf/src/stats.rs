@@ -1,4 +1,5 @@
-//! STATS: counters of events seen and emitted, of losses, and of failed calls by cause, per CPU.
+//! STATS: counters of events seen and emitted, of the time that port searches took, of losses, and of failed calls by cause, per
+//! CPU.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tracer_common::{
@@ -14,30 +15,36 @@ use crate::atomic;
 static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STATS_LEN, 0);
 
 #[inline(always)]
-fn add(index: u32) {
+fn add(index: u32, number: u64) {
     if let Some(counter) = STATS.get_ptr_mut(index) {
         // SAFETY: an array map's values are never freed while the program is loaded.
-        unsafe { atomic::add(counter, 1) };
+        unsafe { atomic::add(counter, number) };
     }
 }
 
 /// Adds 1 to this total on the current CPU.
 #[inline(always)]
 pub(crate) fn count(stat: Stat) {
-    add(stat as u32);
+    add(stat as u32, 1);
+}
+
+/// Adds the time that a port search took, ns.
+#[inline(always)]
+pub(crate) fn searched(ns: u64) {
+    add(Stat::SearchNs as u32, ns);
 }
 
 /// Counts one loss of this kind.
 #[inline(always)]
 pub(crate) fn lost(loss: Loss) {
-    add(loss.index());
+    add(loss.index(), 1);
 }
 
 /// Counts a connect(), bind() or listen() that failed, of any caller. The tuple table cannot count failures
 /// of bind() and listen(), which have no destination.
 #[inline(always)]
 pub(crate) fn failed(cause: Cause) {
-    add(failed_index(cause));
+    add(failed_index(cause), 1);
 }
 
 /// Counts one event as seen and returns its number on this CPU, from 1; 0: the counter is missing.

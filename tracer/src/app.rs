@@ -15,16 +15,18 @@ use crate::{
     cli::{self, Cli, Command, StreamFormat},
     commands::{
         advise::Advice,
+        agent,
         doctor::{self, Doctor},
         record, replay, report, top, tuples,
     },
     config::{
-        AdviseConfig, DoctorConfig, KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig,
-        TuplesConfig,
+        self, AdviseConfig, AgentConfig, DoctorConfig, KernelConfig, RecordConfig, SpreadConfig,
+        Task, TopConfig, TuplesConfig,
     },
     doctor::verdict::Verdict,
     error::{Error, Exit},
     export::sink::Sink,
+    format::text,
     host::callers::Callers,
     kernel::object::{BPF_OBJECT, MISSING},
     ledger::trace,
@@ -58,9 +60,12 @@ pub fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Task::Tuples(config) => run_tuples(&kernel, config),
         Task::Report(config) => stdout::print(&report::run(&config)?).map(drop),
         Task::Spread(config) => run_spread(&kernel, config),
+        Task::Agent(file) => run_agent(&file),
         Task::Release(rule) => release(&rule),
         Task::Status(config) => stdout::print(&spread::status::run(&config)?).map(drop),
         Task::Advise(config) => run_advise(&kernel, config),
+        Task::CheckFile(file) => check_file(&file),
+        Task::ExampleFile => stdout::print(config::file::example().as_bytes()).map(drop),
         Task::Completions(shell) => stdout::print(&cli::completions(shell)).map(drop),
         Task::Man(dir) => man(dir.as_deref()),
     };
@@ -151,6 +156,13 @@ fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
     shutdown::run(move |signals| top::run(tracer, &config, filter, Callers::new(names), &signals))
 }
 
+fn run_agent(file: &Path) -> Result<(), Error> {
+    check_object()?;
+    survive_file_size_limit();
+    let agent = agent::Agent::start(AgentConfig::parse(&config::file::read(file)?, file)?)?;
+    shutdown::run(move |signals| agent.run(&signals))
+}
+
 fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> {
     if !config.from.is_empty() {
         return stdout::print(spread::recorded::run(&config)?.as_bytes()).map(drop);
@@ -201,6 +213,13 @@ fn check_object() -> Result<(), Error> {
     if BPF_OBJECT.is_empty() { Err(Error::Failure(MISSING.into())) } else { Ok(()) }
 }
 
+/// Checks a configuration file, and says that it is right.
+fn check_file(file: &Path) -> Result<(), Error> {
+    AgentConfig::parse(&config::file::read(file)?, file)?;
+    let name = file.display().to_string();
+    stdout::print(format!("{}: ok\n", text::line(&name)).as_bytes()).map(drop)
+}
+
 /// Writes all man pages to a folder, which must exist, or if there is none, that of `tracer` itself to stdout.
 fn man(dir: Option<&Path>) -> Result<(), Error> {
     let pages = cli::man_pages()
@@ -208,7 +227,9 @@ fn man(dir: Option<&Path>) -> Result<(), Error> {
     let Some(dir) = dir else {
         return pages.first().map_or(Ok(()), |(_, page)| stdout::print(page).map(drop));
     };
-    for (name, page) in pages {
+    let (name, page) = config::file::man_page();
+    let file = (name.to_owned(), page.into_bytes());
+    for (name, page) in pages.into_iter().chain([file]) {
         let path = dir.join(name);
         std::fs::write(&path, page).map_err(|source| Error::File {
             tried: "write",

@@ -3,13 +3,15 @@
 //! [`crate::config`] turns it into checked, typed configuration.
 
 mod advise;
+mod agent;
 mod args;
+mod config;
 mod doctor;
 mod kernel;
 mod output;
 mod report;
 mod spread;
-mod value;
+pub(crate) mod value;
 mod view;
 
 use std::path::PathBuf;
@@ -17,9 +19,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use advise::{AdviseArgs, Advised};
+pub use agent::AgentArgs;
 pub use args::{
     Compression, EventKind, FilterArgs, RecordArgs, TableArgs, TableFormat, TuplesArgs,
 };
+pub use config::ConfigCommand;
 pub use doctor::{DoctorArgs, DoctorFormat};
 pub use kernel::{Backend, KernelArgs, RingArgs};
 pub use output::{JsonArgs, StreamArgs, StreamFormat, TextFormat};
@@ -48,6 +52,7 @@ Examples:
   tracer report ev.jsonl*                what ran out, when, who failed and why
   tracer doctor                          is this port exhaustion? what to do, with numbers
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup system.slice/nginx.service
+  tracer agent --config tracer.toml      a service: several outputs, metrics for Prometheus
   tracer status                          which rules spread, how full their pools are
   tracer advise nginx --to 10.0.1.7:8080 --rate 1000
 
@@ -131,6 +136,11 @@ pub enum Command {
     Status(StatusArgs),
     /// Print configuration that gives a load enough ports: of nginx, HAProxy, Envoy, Squid, the host
     Advise(Box<AdviseArgs>),
+    /// Run as a service: several outputs, and metrics for Prometheus, by one configuration file
+    Agent(AgentArgs),
+    /// Check the configuration file of the agent, or print one with every setting
+    #[command(subcommand, disable_help_subcommand = true)]
+    Config(ConfigCommand),
     /// Print a completion script for a shell
     Completions {
         #[arg(value_enum, value_name = "SHELL")]
@@ -157,6 +167,11 @@ impl Command {
         }
     }
 
+    /// Whether the command has the options for hooks, tables and the buffer for events in a file.
+    pub fn has_file(&self) -> bool {
+        matches!(self, Self::Agent(_))
+    }
+
     /// The command's options for the buffer for events; `None`: it reads no events.
     pub fn ring(&self) -> Option<&RingArgs> {
         match self {
@@ -175,27 +190,28 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
-/// Every man page: file name (`tracer-record.1`) and contents, the page of `tracer` itself first.
+/// The man page of each command: file name (`tracer-record.1`) and contents, the page of `tracer` itself first.
 ///
 /// # Errors
 /// A page cannot be written into memory, which does not occur.
 pub fn man_pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
     let mut root = Cli::command();
     root.build();
-    let name = |command: &clap::Command| {
-        command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
-    };
-    let named = root.get_subcommands().filter(|command| command.get_name() != "help").cloned();
-    let commands: Vec<_> = std::iter::once(root.clone()).chain(named).collect();
-    commands
-        .into_iter()
-        .map(|command| {
-            let file = format!("{}.1", name(&command));
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page)?;
-            Ok((file, page))
-        })
-        .collect()
+    let mut commands = vec![root];
+    let mut pages = Vec::new();
+    while let Some(command) = commands.pop() {
+        let named = command.get_subcommands().filter(|command| command.get_name() != "help");
+        let mut named: Vec<_> = named.cloned().collect();
+        // The first one is the next page.
+        named.reverse();
+        commands.extend(named);
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+        let file = format!("{name}.1");
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        pages.push((file, page));
+    }
+    Ok(pages)
 }
 
 #[cfg(test)]

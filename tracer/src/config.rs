@@ -2,8 +2,11 @@
 
 mod advise;
 mod doctor;
+pub mod file;
 mod filter;
+mod kernel;
 mod spread;
+mod unfit;
 mod view;
 
 use std::{
@@ -13,70 +16,22 @@ use std::{
 
 pub use advise::{AdviseConfig, NOT_MEASURED};
 pub use doctor::DoctorConfig;
+pub use file::AgentConfig;
 pub use filter::{FilterSpec, RowFilter};
+pub use kernel::KernelConfig;
 pub use spread::SpreadConfig;
 use tracer_common::Kind;
+use unfit::{COMMAND_LINE, Spelling, Unfit};
 pub use view::{ReplayConfig, ShowConfig, TopConfig};
 
 use crate::{
     cli::{
-        Backend, Cli, Command, Compression, EventKind, RecordArgs, ReportArgs, RingArgs,
-        StreamArgs, StreamFormat, TableArgs, TableFormat, TuplesArgs,
+        Command, Compression, ConfigCommand, EventKind, RecordArgs, ReportArgs, StreamArgs,
+        StreamFormat, TableArgs, TableFormat, TuplesArgs,
     },
     error::Error,
     format::table::Column,
-    ledger::sizes::RequestedSizes,
 };
-
-/// Which hooks and tables a command that traces wants.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct KernelConfig {
-    /// The backend that the command line chose, or `Auto`.
-    pub backend: Backend,
-    /// Entries of each table, as far as the command line sets them.
-    pub sizes: RequestedSizes,
-    /// Size of the buffer for events in bytes, not yet rounded up to a power of two.
-    pub ring_size: u32,
-}
-
-/// Bytes of the buffer for events if `--ring-size` is not given.
-const RING_SIZE: u32 = 16 << 20;
-
-impl TryFrom<&Cli> for KernelConfig {
-    type Error = Error;
-
-    /// The options that follow the command come before those that precede it; `Auto` and 16 MiB of buffer if neither is given.
-    ///
-    /// # Errors
-    /// [`Error::Usage`]: an option was given that does nothing in this command.
-    fn try_from(cli: &Cli) -> Result<Self, Error> {
-        let useless = |option: &str, why: &str| {
-            Error::Usage(format!("{option} was given, but this command {why}: leave it out"))
-        };
-        let args = cli.command.kernel();
-        if args.is_none()
-            && let Some(option) = cli.kernel.first_given()
-        {
-            return Err(useless(option, "attaches no hooks"));
-        }
-        let ring = cli.command.ring();
-        if ring.is_none() && cli.ring != RingArgs::default() {
-            return Err(useless("--ring-size", "reads no events"));
-        }
-        let args = args.copied().unwrap_or_default().or(cli.kernel);
-        Ok(Self {
-            backend: args.backend.unwrap_or(Backend::Auto),
-            sizes: RequestedSizes {
-                conns: args.max_conns,
-                tuples: args.max_tuples,
-                binds: args.max_binds,
-                tombstones: args.max_tombstones,
-                attempts: args.max_attempts,
-            },
-            ring_size: ring.and_then(|it| it.ring_size).or(cli.ring.ring_size).unwrap_or(RING_SIZE),
-        })
-    }
-}
 
 /// The configuration of `tracer record`.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +58,16 @@ pub struct OutputConfig {
 pub enum Target {
     Stdout,
     File(PathBuf),
+}
+
+impl Target {
+    /// Its name: the path, or `-` for stdout.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Stdout => "-".to_owned(),
+            Self::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
 }
 
 impl TryFrom<&StreamArgs> for Target {
@@ -175,27 +140,45 @@ impl TryFrom<&RecordArgs> for RecordConfig {
     type Error = Error;
 
     /// # Errors
-    /// [`Error::Usage`]: `-o` and `--output` both name a file, `--rotate` is given for stdout, or the filter's options are wrong
-    /// (see [`FilterSpec`]).
+    /// [`Error::Usage`]: `-o` and `--output` both name a file, or as `Self::checked`.
     fn try_from(args: &RecordArgs) -> Result<Self, Error> {
         let target = Target::try_from(&args.stream)?;
+        Self::checked(args, target, COMMAND_LINE).map_err(unfit::usage)
+    }
+}
+
+impl RecordConfig {
+    /// The configuration that these options make, which are checked one by one already. Output goes to `target`, whatever
+    /// `args.stream` says.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the words of `spelling`; at least one: output to stdout cannot be rotated, or the filter's
+    /// options do not fit together (see [`FilterSpec::checked`]).
+    fn checked(args: &RecordArgs, target: Target, spelling: Spelling) -> Result<Self, Vec<Unfit>> {
+        let filter = FilterSpec::checked(&args.filter, spelling);
+        let mut unfit = filter.as_ref().err().cloned().unwrap_or_default();
         if args.rotate.is_some() && target == Target::Stdout {
-            return Err(Error::Usage(
-                "--rotate was given, but stdout cannot be rotated; write to a file with --output FILE"
-                    .into(),
-            ));
+            let rotate = spelling.option("rotate");
+            let why = format!(
+                "{rotate} was given, but stdout cannot be rotated; write to a file with {}",
+                spelling.file
+            );
+            unfit.push(Unfit { option: "rotate", why });
         }
-        Ok(Self {
-            output: OutputConfig {
-                target,
-                rotation: args.rotate.map(|size| Rotation { size, keep: args.keep }),
-                compression: args.compress,
-            },
-            events: Events::new(&args.events),
-            interval: args.interval,
-            duration: args.duration,
-            filter: FilterSpec::try_from(&args.filter)?,
-        })
+        match filter {
+            Ok(filter) if unfit.is_empty() => Ok(Self {
+                output: OutputConfig {
+                    target,
+                    rotation: args.rotate.map(|size| Rotation { size, keep: args.keep }),
+                    compression: args.compress,
+                },
+                events: Events::new(&args.events),
+                interval: args.interval,
+                duration: args.duration,
+                filter,
+            }),
+            _ => Err(unfit),
+        }
     }
 }
 
@@ -282,6 +265,12 @@ pub enum Task {
     Release(String),
     Status(StatusConfig),
     Advise(AdviseConfig),
+    /// `tracer agent`, with the configuration in this file.
+    Agent(PathBuf),
+    /// `tracer config check`: of this file.
+    CheckFile(PathBuf),
+    /// `tracer config example`
+    ExampleFile,
     Completions(clap_complete::Shell),
     /// `tracer man`: writes all pages to this folder; `None`: writes the page of `tracer` to stdout.
     Man(Option<PathBuf>),
@@ -306,6 +295,9 @@ impl TryFrom<&Command> for Task {
                 Self::Status(StatusConfig { json: args.output.is_json(), rule: args.rule.clone() })
             }
             Command::Advise(args) => Self::Advise(args.as_ref().try_into()?),
+            Command::Agent(args) => Self::Agent(args.config.clone()),
+            Command::Config(ConfigCommand::Check { file }) => Self::CheckFile(file.clone()),
+            Command::Config(ConfigCommand::Example) => Self::ExampleFile,
             Command::Completions { shell } => Self::Completions(*shell),
             Command::Man { dir } => Self::Man(dir.clone()),
         })

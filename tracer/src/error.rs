@@ -98,6 +98,10 @@ pub enum Error {
     /// expected.
     #[error("{0}")]
     BadConfig(String),
+
+    /// A configuration file has faults, at least one: a line for each, which begins with the file's name and the place.
+    #[error("{}", .0.join("\n"))]
+    Faults(Vec<String>),
 }
 
 impl Error {
@@ -111,13 +115,16 @@ impl Error {
             Self::NoPrivilege { .. } | Self::InUserNamespace { .. } | Self::Denied(_) => {
                 Exit::NoPrivilege
             }
-            Self::BadConfig(_) => Exit::BadConfig,
+            Self::BadConfig(_) | Self::Faults(_) => Exit::BadConfig,
         }
     }
 
     /// The text for stderr, with a newline at its end and control characters replaced. After [`Self::Usage`], a further line
-    /// names `--help`.
+    /// names `--help`. Lines of [`Self::Faults`] are as they are: editors and other programs read them.
     pub fn report(&self) -> String {
+        if matches!(self, Self::Faults(_)) {
+            return format!("{}\n", crate::format::text::lines(&self.to_string()));
+        }
         let hint = if matches!(self, Self::Usage(_)) {
             "\nFor more information, try '--help'.\n"
         } else {

@@ -12,6 +12,7 @@ pub mod format;
 pub mod host;
 pub mod kernel;
 pub mod ledger;
+pub mod metrics;
 pub mod recording;
 pub mod runtime;
 pub mod spread;

@@ -39,6 +39,22 @@ pub(crate) fn object() -> Result<()> {
     exec::run(cargo_bpf(&toolchain, "build").arg("--release"))
 }
 
+/// Builds the BPF object of a release, with `remap` (arguments of rustc that take this machine's paths out of it), in a folder of
+/// its own, so that the other builds need not be made anew afterwards. Returns its path. Fails as [`object`] does.
+pub(crate) fn object_of_release(remap: &[String]) -> Result<PathBuf> {
+    let toolchain = setup::toolchain()
+        .context("no complete eBPF toolchain; `cargo xtask setup` installs what is missing")?;
+    let folder = workspace::target().join("bpf-dist");
+    let flags = format!("{RUSTFLAGS} {}", remap.join(" "));
+    let mut command = cargo_bpf(&toolchain, "build");
+    command
+        .arg("--release")
+        .env("CARGO_TARGET_DIR", &folder)
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags);
+    exec::run(&mut command)?;
+    Ok(folder.join(TARGET).join("release").join("tracer-ebpf"))
+}
+
 /// A cargo command for the BPF side (the package tracer-ebpf), with the compiler and the linker of this toolchain, not yet run.
 /// `verb` is cargo's, such as `build`. Its output goes to the folder `bpf` of [`workspace::target`]; it is optimized only if the
 /// caller adds `--release`.

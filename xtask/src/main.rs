@@ -79,7 +79,7 @@ enum Verb {
     Ci,
     /// Write the table of kernels in README.md from the source
     Readme,
-    /// Build a static release with man page, completions and checksums into target/dist
+    /// Build a static release, and make a .deb, a tarball and their checksums of it in target/dist
     Dist,
 }
 
@@ -108,6 +108,6 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Lint => lint::lint(),
         Verb::Ci => lint::lint().and_then(|()| test::test(None, Matrix::Long, &[], Vec::new())),
         Verb::Readme => readme::write(),
-        Verb::Dist => dist::dist(),
+        Verb::Dist => dist::dist().map(|deb| println!("{}", deb.display())),
     }
 }

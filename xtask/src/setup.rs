@@ -42,7 +42,7 @@ pub(crate) struct Toolchain {
 }
 
 /// Programs that the tests run, and the Debian packages that have them.
-const TEST_PROGRAMS: [(&str, &str); 11] = [
+const TEST_PROGRAMS: [(&str, &str); 12] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("nft", "nftables"),
@@ -54,6 +54,7 @@ const TEST_PROGRAMS: [(&str, &str); 11] = [
     ("zstd", "zstd"),
     ("xz", "xz-utils"),
     ("strace", "strace"),
+    ("promtool", "prometheus"),
 ];
 
 /// Programs with which the bench compares, and the Debian packages that have them.

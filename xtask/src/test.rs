@@ -23,6 +23,7 @@ use vm::{guest::Payload, kernels::Matrix};
 mod budget;
 mod coverage;
 mod lies;
+mod packages;
 mod parsers;
 
 /// Which tests to run.
@@ -37,6 +38,8 @@ pub(crate) enum Which {
     Busy,
     /// Each test on this kernel while what it reads is falsified, so that it must fail; runs only by name
     Lies,
+    /// The packages: installed, upgraded and removed in a Debian of their own under systemd; runs only by name
+    Packages,
     /// Each parser of configurations, logs and answers of the kernel with a million damaged inputs; runs only by name
     Parsers,
     /// A million calls while everything goes wrong, 100 upgrades, and each attack ten times; runs only by name
@@ -70,7 +73,7 @@ const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xt
 /// and how long it took. In the guests, `matrix` says how many tests run; only the kernels whose versions (such as `6.1`) are in
 /// `kernels` are booted (empty: all; a version that the matrix does not have is ignored). `args` go to the kernel tests' runner
 /// (with [`Which::Abuse`], they replace the filter that chooses its tests); of [`Which::Lies`] and [`Which::Parsers`] they are
-/// parts of the tests' names; the unit tests ignore them.
+/// parts of the tests' names; the unit tests and [`Which::Packages`] ignore them.
 ///
 /// # Errors
 /// A test failed; the set-up or a build fails; a runner cannot be started; the table `tests.md` cannot be written into the target
@@ -81,6 +84,10 @@ pub(crate) fn test(
     kernels: &[String],
     args: Vec<String>,
 ) -> Result<()> {
+    if which == Some(Which::Packages) {
+        setup::setup(What::Build)?;
+        return packages::test();
+    }
     let only_by_name = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies, Which::Parsers];
     let on_kernels = !matches!(which, Some(Which::Unit | Which::Parsers));
     let wanted = |one| which.map_or(!only_by_name.contains(&one), |which| which == one);

@@ -1,6 +1,7 @@
 //! `errors::*`: errors for wrong input, and on a host where something is missing. Each error names what was given and what is
 //! expected, and the program ends with the documented exit code.
 
+mod config;
 mod no_segments;
 
 use std::{
@@ -44,7 +45,11 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             let name = format!("backend_that_cannot_run::{backend}");
             (name, move || backend_that_cannot_run(backend))
         }))
-        .once(&[("output_in_missing_folder", output_in_missing_folder)])
+        .once(&[
+            ("output_in_missing_folder", output_in_missing_folder),
+            ("example_of_the_configuration", config::example_is_right),
+            ("faults_of_the_configuration", config::faults_end_with_78),
+        ])
         .kernel_independent()
         .once(&[("without_privileges", without_privileges)])
         .once(&[

@@ -61,7 +61,7 @@ fn with_all_backends<'a>(
 /// mostly waits.
 fn excused<'a>(group: Group<'a>, workload: &Workload) -> Group<'a> {
     let group = group.unless((workload.excuse)());
-    if workload.tracer == Tracer::Together { group.waiting() } else { group }
+    if workload.tracer == Tracer::Together { group.waiting_in_guests() } else { group }
 }
 
 fn play(workload: &Workload, backends: &[String], share: bool) -> Result<()> {

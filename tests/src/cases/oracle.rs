@@ -1,5 +1,7 @@
 //! `oracle::*`: the list of sockets with which the other tests compare the ledger is right.
 
+mod families;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, panic,
@@ -15,7 +17,7 @@ use super::{Case, Plan};
 use crate::harness::{
     netns::NetNs,
     oracle,
-    probe::no_programs,
+    probe::{no_ipv6, no_programs},
     sock::Sock,
     stage::{Expected, Stage},
     starting::{late, start},
@@ -29,6 +31,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     plan.group("oracle")
         .once(&[("agrees_with_ss", agrees_with_ss)])
         .unless(no_programs(&["ss"]))
+        .once(&[("one_list_has_both_families", families::one_list_has_both_families)])
+        .unless(no_ipv6())
         .once(&[
             ("ends_close_in_order_while_a_program_starts", close_in_order),
             ("ends_close_in_order_while_programs_start_all_the_time", close_many_in_order),

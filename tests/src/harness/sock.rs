@@ -180,6 +180,11 @@ impl Sock {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_SYNCNT, count)
     }
 
+    /// Sets TCP_DEFER_ACCEPT: a connection of the listener stays in SYN_RECV until it has data, for about `seconds`.
+    pub fn set_defer_accept(&self, seconds: i32) -> Result<()> {
+        self.set_option(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+    }
+
     /// Sets TCP_FASTOPEN: the listener accepts data in SYNs, if the sysctl `net.ipv4.tcp_fastopen` has bit 1. At most `queue`
     /// such connections, and at most `net.core.somaxconn`, wait for the end of their handshake. EINVAL if `queue` is negative.
     pub fn set_fast_open(&self, queue: i32) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Runs the `tracer` program as a user does, and reads what it prints. A submodule each is about `tuples --interval` ([`watch`]
-//! and [`shared`]), `record` ([`record`] and [`shared_record`]), `spread`, `status` and `doctor`.
+//! and [`shared`]), `record` ([`record`] and [`shared_record`]), `agent`, `spread`, `status` and `doctor`.
 
+pub mod agent;
 pub mod doctor;
 pub mod record;
 pub mod shared;

@@ -156,10 +156,10 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     wait_capacity(stage, &server, 50, soon)
 }
 
-/// Up to 800 listeners are closed while the tracer reads the older sockets at its start: none of their ports may stay in its
-/// table of bound ports, so that within 40 s the capacity is the whole range of 1,000 ports.
+/// Up to 800 sockets, every other one a listener and the rest bound and idle, are closed while the tracer reads the older sockets
+/// at its start: none of their ports may stay in its table of bound ports, so that within 40 s the capacity is the whole range of
+/// 1,000 ports, without drift.
 pub fn listeners_end(stage: &mut Stage) -> Result<()> {
-    stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
     let server = stage.server("10.1.0.1:7000")?;
     let _held = stage.netns.run(|| server.pair())?;
@@ -167,7 +167,9 @@ pub fn listeners_end(stage: &mut Stage) -> Result<()> {
         let listen = |port| -> Result<Sock> {
             let sock = Sock::tcp(server.address)?;
             sock.bind(SocketAddr::from(([10, 1, 0, 1], port)))?;
-            sock.listen(8)?;
+            if port % 2 == 0 {
+                sock.listen(8)?;
+            }
             Ok(sock)
         };
         // connect() may have taken one of the ports.

@@ -111,6 +111,17 @@ fn mark_moved(cookie: u64, port: u16, state: PortState) {
     }
 }
 
+/// The full socket releases this port (host byte order), which it had bound: does what [`bind::released_by`] does. While older
+/// sockets are being read, first leaves a mark: userspace adds the socket's entry first and then looks for the mark, so that the
+/// entry is removed here or there.
+#[inline(always)]
+pub(crate) fn unbound(sock: &Sock, port: u16) {
+    if ledger::seeding() {
+        ledger::mark_unbound(sock.cookie(), port);
+    }
+    bind::released_by(sock, port);
+}
+
 /// Records a port whose acquire hook was missed, when its socket closes from SYN_SENT inside the connect() of the current
 /// thread. (A socket whose search failed has no port, except one that it was bound to.) Only for hooks that run while
 /// the socket still has its port. The tracepoint backend's hook runs later, but there a sock_ops program reports the port,
@@ -131,7 +142,7 @@ fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
 fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Step {
     if old == state::LISTEN {
         if new == state::CLOSE && !sock.keeps_port()? {
-            bind::released_by(sock, key.port);
+            unbound(sock, key.port);
         }
         return Ok(());
     }

@@ -4,7 +4,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
-    bind, connect,
+    connect,
     skip::{Step, settle},
     sock::{Address, Sock},
 };
@@ -22,7 +22,7 @@ pub(crate) fn tcp_destroy_sock(ctx: RawTracePointContext) -> i32 {
 fn destroyed(sk: Address) -> Step {
     let sock = Sock::read(sk)?;
     if sock.port() != 0 {
-        bind::released_by(&sock, sock.port());
+        connect::unbound(&sock, sock.port());
     }
     Ok(())
 }

@@ -74,6 +74,34 @@ pub(crate) fn marked_state(key: &ConnKey) -> Option<u32> {
     (*found > STATE).then_some((*found - STATE) as u32)
 }
 
+/// The key of the mark that this socket has the port (host byte order) no longer bound. It differs from the key of the socket's
+/// connection: a time-wait socket, which has the same cookie, may still hold the port.
+#[inline(always)]
+fn unbound(cookie: u64, port: u16) -> ConnKey {
+    ConnKey { zero: 1, ..ConnKey::new(cookie, port) }
+}
+
+/// Marks that the socket with this cookie (0: it has none, and nothing is marked) no longer has this port (host byte order) bound,
+/// so that an entry of BOUND_PORTS that userspace adds for it is removed again. Returns 1 if it is marked; 0: it has no cookie, or
+/// the map refuses, which counts as a loss. Not inlined, as [`super::move_on`].
+#[inline(never)]
+pub(crate) fn mark_unbound(cookie: u64, port: u16) -> u32 {
+    if cookie == 0 {
+        return 0;
+    }
+    let marked = TOMBSTONES.insert(unbound(cookie, port), Mark::Released as u64, 0);
+    if let Err(error) = marked {
+        stats::lost(if error == E2BIG { Loss::TombstonesFull } else { Loss::MapBusy });
+    }
+    u32::from(marked.is_ok())
+}
+
+/// Whether [`mark_unbound`] marked this port.
+#[inline(always)]
+pub(crate) fn is_marked_unbound(key: &ConnKey) -> bool {
+    is_marked(&unbound(key.cookie, key.port), Mark::Released)
+}
+
 /// Removes a port's mark. Most ports have none.
 #[inline(always)]
 pub(super) fn clear(key: &ConnKey) {

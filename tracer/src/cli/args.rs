@@ -16,9 +16,6 @@ use super::{
 };
 use crate::format::table::Column;
 
-/// `PID_MAX_LIMIT` of a 64-bit kernel (include/linux/threads.h).
-pub(super) const PID_MAX: u32 = 4_194_304;
-
 const RECORD_HELP: &str = "\
 Examples:
   tracer record                                    to stdout, until Ctrl-C
@@ -56,7 +53,7 @@ pub struct RecordArgs {
         default_value_t = 5,
         requires = "rotate",
         value_name = "N",
-        value_parser = value::whole::<u32>("a number of files", 1..=1000)
+        value_parser = value::files_kept
     )]
     pub keep: u32,
 
@@ -198,7 +195,7 @@ pub enum TableFormat {
 #[command(next_help_heading = "Filters (each up to 4 times)")]
 pub struct FilterArgs {
     /// Process that called connect() or bind()
-    #[arg(long, value_name = "PID", value_parser = value::whole::<u32>("a process id", 1..=PID_MAX))]
+    #[arg(long, value_name = "PID", value_parser = value::process_id)]
     pub pid: Vec<u32>,
 
     /// Name of that process (/proc/PID/comm) or of its calling thread, at most 15 bytes

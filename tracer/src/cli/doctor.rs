@@ -5,7 +5,6 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::{
-    args::PID_MAX,
     kernel::KernelArgs,
     value::{self, NetnsRef},
 };
@@ -46,7 +45,7 @@ pub struct DoctorArgs {
     pub netns: Vec<NetnsRef>,
 
     /// Judge only this process and those that it has started, in its network namespace (repeatable)
-    #[arg(long, value_name = "PID", value_parser = value::whole::<u32>("a process id", 1..=PID_MAX))]
+    #[arg(long, value_name = "PID", value_parser = value::process_id)]
     pub pid: Vec<u32>,
 
     /// Judge only the processes in this cgroup v2 folder and below it, in their network namespaces (repeatable)

@@ -13,23 +13,23 @@ pub struct KernelArgs {
     pub backend: Option<Backend>,
 
     /// Table size: source ports tracked at a time [default: sized to the host, see -v]
-    #[arg(long, value_name = "N", value_parser = entries(16), help_heading = HEADING)]
+    #[arg(long, value_name = "N", value_parser = value::entries(16), help_heading = HEADING)]
     pub max_conns: Option<u32>,
 
     /// Table size: tuples (source, destination, port) tracked at a time [default: by the host]
-    #[arg(long, value_name = "N", value_parser = entries(16), help_heading = HEADING)]
+    #[arg(long, value_name = "N", value_parser = value::entries(16), help_heading = HEADING)]
     pub max_tuples: Option<u32>,
 
     /// Table size: ports taken by bind() or listen() that are tracked at a time
-    #[arg(long, hide = true, value_name = "N", value_parser = entries(16))]
+    #[arg(long, hide = true, value_name = "N", value_parser = value::entries(16))]
     pub max_binds: Option<u32>,
 
     /// Table size: sockets that end at the start, while those that are already open are read
-    #[arg(long, hide = true, value_name = "N", value_parser = entries(16))]
+    #[arg(long, hide = true, value_name = "N", value_parser = value::entries(16))]
     pub max_tombstones: Option<u32>,
 
     /// Table size: connect() and bind() calls in progress at a time
-    #[arg(long, hide = true, value_name = "N", value_parser = entries(1))]
+    #[arg(long, hide = true, value_name = "N", value_parser = value::entries(1))]
     pub max_attempts: Option<u32>,
 }
 
@@ -42,11 +42,6 @@ pub struct RingArgs {
 }
 
 const HEADING: &str = "Kernel side";
-
-/// Makes a parser of a table's number of entries: `least` to 16,777,216.
-fn entries(least: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
-    value::whole("a number of entries", least..=16_777_216)
-}
 
 impl KernelArgs {
     /// The first option that is given, as it is typed; `None`: there is none.

@@ -57,6 +57,12 @@ fn the_help_of_advise_reads_well() {
 }
 
 #[test]
+fn the_help_of_config_reads_well() {
+    let commands = [&["config"][..], &["config", "check"], &["config", "example"]];
+    insta::assert_snapshot!(commands.map(help).join("\n----\n"));
+}
+
+#[test]
 fn bad_values_are_refused_with_what_is_expected() {
     let lines = [
         "tracer top -i 0.01",
@@ -176,6 +182,10 @@ fn completions_and_man_pages_name_every_command() {
             "tracer-spread.1",
             "tracer-status.1",
             "tracer-advise.1",
+            "tracer-agent.1",
+            "tracer-config.1",
+            "tracer-config-check.1",
+            "tracer-config-example.1",
             "tracer-completions.1",
             "tracer-man.1"
         ]

@@ -2,6 +2,7 @@
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
+use clap::ValueEnum;
 use ipnet::IpNet;
 use tracer_common::filter::Ports;
 
@@ -26,7 +27,7 @@ impl fmt::Display for NetnsRef {
 }
 
 /// Makes a parser of a whole number in this range; `what` says what kind of number, as in "a process id".
-pub(super) fn whole<T>(
+pub(crate) fn whole<T>(
     what: &'static str,
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -41,7 +42,7 @@ where
 
 /// A decimal number of seconds, or of the unit that follows it (`ms`, `s`, `m`, `h`, `d`): `0.5`, `10`, `5m`; from 1 ms to
 /// 366 days.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     const YEAR: f64 = 366.0 * 86_400.0;
     // `ms` comes before `s`, because it ends with it.
     const UNITS: [(&str, f64); 5] =
@@ -59,8 +60,34 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value).map_err(|error| error.to_string())
 }
 
+/// A value of `T` by its name on the command line; the error names all of them.
+pub(crate) fn one_of<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let values = T::value_variants().iter().filter_map(T::to_possible_value);
+        let names: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
+        format!("expected {}", names.join(", "))
+    })
+}
+
+/// A table's number of entries: `least` to 16,777,216.
+pub(crate) fn entries(
+    least: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    whole("a number of entries", least..=16_777_216)
+}
+
+/// A process id: 1 to 4,194,304, which is `PID_MAX_LIMIT` of a 64-bit kernel (include/linux/threads.h).
+pub(crate) fn process_id(text: &str) -> Result<u32, String> {
+    whole("a process id", 1..=4_194_304)(text)
+}
+
+/// How many rotated files are kept: 1 to 1,000.
+pub(crate) fn files_kept(text: &str) -> Result<u32, String> {
+    whole("a number of files", 1..=1000)(text)
+}
+
 /// Seconds between two readings: 0.1 to an hour.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = seconds(text)?;
     if (Duration::from_millis(100)..=Duration::from_hours(1)).contains(&interval) {
         Ok(interval)
@@ -91,7 +118,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// The size of the ring buffer in bytes: 4K to 1G.
-pub(super) fn ring_size(text: &str) -> Result<u32, String> {
+pub(crate) fn ring_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
     u32::try_from(bytes)
         .ok()
@@ -100,13 +127,13 @@ pub(super) fn ring_size(text: &str) -> Result<u32, String> {
 }
 
 /// The size in bytes at which a file is rotated: at least 64K.
-pub(super) fn rotate_size(text: &str) -> Result<u64, String> {
+pub(crate) fn rotate_size(text: &str) -> Result<u64, String> {
     let bytes = size(text)?;
     if bytes < 64 << 10 { Err("expected at least 64K".to_owned()) } else { Ok(bytes) }
 }
 
 /// A thread's name of 1 to 15 bytes: the kernel keeps no more (`TASK_COMM_LEN`, include/linux/sched.h).
-pub(super) fn comm(text: &str) -> Result<String, String> {
+pub(crate) fn comm(text: &str) -> Result<String, String> {
     match text.len() {
         0 => Err("expected a name".to_owned()),
         1..=15 => Ok(text.to_owned()),
@@ -119,7 +146,7 @@ pub(super) fn comm(text: &str) -> Result<String, String> {
 
 /// A network namespace: only digits are an inode number (at most 32 bits), a text with a slash is a path, any other a name under
 /// /run/netns. An empty text, `.` and `..` are refused.
-pub(super) fn netns(text: &str) -> Result<NetnsRef, String> {
+pub(crate) fn netns(text: &str) -> Result<NetnsRef, String> {
     if text.is_empty() || text == "." || text == ".." {
         return Err("expected a name under /run/netns, a path, or an inode number".to_owned());
     }

@@ -8,6 +8,7 @@ use tracer_common::{
     filter::{Cgroup, FILTER_VALUES, Ports, Prefix},
 };
 
+use super::unfit::{self, COMMAND_LINE, Spelling, Unfit};
 use crate::{
     cli::{FilterArgs, NetnsRef},
     error::Error,
@@ -39,23 +40,45 @@ impl TryFrom<&FilterArgs> for FilterSpec {
     type Error = Error;
 
     /// # Errors
-    /// [`Error::Usage`]: an option has more than 4 values; a network can match nothing with the other options; an IPv6 network
-    /// covers IPv4, too, and an IPv4 network is given with it.
+    /// [`Error::Usage`] of the first fault that `Self::checked` finds.
     fn try_from(args: &FilterArgs) -> Result<Self, Error> {
-        at_most_four("--pid", args.pid.len())?;
-        at_most_four("--comm", args.comm.len())?;
-        at_most_four("--cgroup", args.cgroup.len())?;
-        at_most_four("--netns", args.netns.len())?;
-        at_most_four("--src", args.src.len())?;
-        at_most_four("--dst", args.dst.len())?;
-        at_most_four("--dport", args.dport.len())?;
+        Self::checked(args, COMMAND_LINE).map_err(unfit::usage)
+    }
+}
+
+impl FilterSpec {
+    /// The filter that these options make.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the words of `spelling`; at least one: an option has more than 4 values; a network can match
+    /// nothing with the other options; an IPv6 network covers IPv4, too, and an IPv4 network is given with it.
+    pub(super) fn checked(args: &FilterArgs, spelling: Spelling) -> Result<Self, Vec<Unfit>> {
+        let counts = [
+            ("pid", args.pid.len()),
+            ("comm", args.comm.len()),
+            ("cgroup", args.cgroup.len()),
+            ("netns", args.netns.len()),
+            ("src", args.src.len()),
+            ("dst", args.dst.len()),
+            ("dport", args.dport.len()),
+        ];
+        let mut unfit: Vec<Unfit> = counts
+            .into_iter()
+            .filter_map(|(option, given)| more_than_four(option, given, spelling))
+            .collect();
         let mut family = match (args.ipv4, args.ipv6) {
             (true, _) => 4,
             (false, true) => 6,
             (false, false) => 0,
         };
-        for (option, networks) in [("--src", &args.src), ("--dst", &args.dst)] {
-            family = family_with(family, option, networks)?;
+        for (option, networks) in [("src", &args.src), ("dst", &args.dst)] {
+            match family_with(family, &spelling.option(option), networks) {
+                Ok(found) => family = found,
+                Err(why) => unfit.push(Unfit { option, why }),
+            }
+        }
+        if !unfit.is_empty() {
+            return Err(unfit);
         }
         Ok(Self {
             pids: args.pid.clone(),
@@ -99,29 +122,31 @@ impl fmt::Display for FilterSpec {
     }
 }
 
-fn at_most_four(option: &str, given: usize) -> Result<(), Error> {
-    if given <= FILTER_VALUES {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "{option} was given {given} times, and takes at most {FILTER_VALUES} values; leave it out \
-         and pick from the output instead"
-    )))
+/// What is wrong with an option that was given this many times; `None`: it has no more than four values.
+fn more_than_four(option: &'static str, given: usize, spelling: Spelling) -> Option<Unfit> {
+    let why = format!(
+        "{} was given {given} times, and takes at most {FILTER_VALUES} values; leave it out \
+         and pick from the output instead",
+        spelling.option(option)
+    );
+    (given > FILTER_VALUES).then_some(Unfit { option, why })
 }
 
 /// The family of the addresses that `family` and `networks` let through; 0: both families. It is checked in addition to the
 /// prefixes: the ledger keeps IPv4 as v4-mapped IPv6, which a short IPv6 prefix (`::/0`) covers, too.
 ///
+/// `option`: the networks' option, as it is written.
+///
 /// # Errors
-/// [`Error::Usage`]: a network can match nothing, or another one covers it.
-fn family_with(family: u8, option: &str, networks: &[IpNet]) -> Result<u8, Error> {
+/// A sentence that says so: a network can match nothing, or another one covers it.
+fn family_with(family: u8, option: &str, networks: &[IpNet]) -> Result<u8, String> {
     let v4 = networks.iter().find(|network| matches!(network, IpNet::V4(_)));
     let v6 = networks.iter().find(|network| matches!(network, IpNet::V6(_)));
     let nothing = |network: &IpNet, other: &str| {
-        Err(Error::Usage(format!(
+        Err(format!(
             "{option} {network} can match nothing: the filter lets only {other} through; leave \
              one of the two out"
-        )))
+        ))
     };
     match (family, v4, v6) {
         (4, None, Some(network)) => nothing(network, "IPv4"),
@@ -131,10 +156,10 @@ fn family_with(family: u8, option: &str, networks: &[IpNet]) -> Result<u8, Error
         (0, Some(v4), Some(_)) => {
             let covering = networks.iter().find(|network| covers_mapped(network));
             covering.map_or(Ok(0), |wide| {
-                Err(Error::Usage(format!(
+                Err(format!(
                     "{option} {wide} covers IPv4 as well, so {option} {v4} would say nothing; \
                      leave one of the two out"
-                )))
+                ))
             })
         }
         _ => Ok(family),

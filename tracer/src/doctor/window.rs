@@ -40,6 +40,9 @@ use crate::{
 pub(super) const NO_ROOM: [Loss; 4] =
     [Loss::ConnsFull, Loss::TuplesFull, Loss::ConnsShare, Loss::TuplesShare];
 
+/// Size of the buffer for events, in bytes: room for 15,000, which are read every 20 ms, and are of failed calls only. All of it
+/// is in this process's memory, twice.
+const RING_SIZE: u32 = 2 << 20;
 /// How many records of the buffer for events are read at once.
 const BATCH: usize = 4_096;
 /// The most addresses whose failed bind() calls are counted.
@@ -119,7 +122,8 @@ impl Window {
         let names = trace::cgroup_names(kernel)?;
         let failed_connects = if callers { Kind::ConnectFailed.bit() } else { 0 };
         let events = Kind::BindFailed.bit() | failed_connects;
-        let tracer = trace::start(kernel, events, &Filter::default(), User::nobody())?;
+        let kernel = KernelConfig { ring_size: RING_SIZE, ..*kernel };
+        let tracer = trace::start(&kernel, events, &Filter::default(), User::nobody())?;
         Ok(Self {
             tracer,
             callers: Callers::new(names),

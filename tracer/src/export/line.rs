@@ -3,6 +3,8 @@
 //! The result is what `serde_json` would write (tests/line.rs compares them for any event), at a small
 //! part of the cost (examples/line_cost.rs measures it).
 
+use std::collections::BTreeMap;
+
 use tracer_common::{Addr, Cause, Event, PortBy, event_flag};
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     process::Processes,
 };
 use crate::{
-    format::{errno, tcp_state::state, timestamp::Timestamp},
+    format::{errno, json::terminal_safe, tcp_state::state, timestamp::Timestamp},
     host::{cgroups::Name, holder::Holder, process::Called},
     ledger::decode::{DecodeError, Typed, typed},
 };
@@ -54,6 +56,10 @@ pub struct LineWriter {
     clock: Timestamp,
     processes: Processes,
     namespaces: Namespaces,
+    /// A JSON object; empty: there are no fields.
+    fields: Box<[u8]>,
+    /// The keys of `fields`.
+    keys: Vec<String>,
 }
 
 impl LineWriter {
@@ -61,6 +67,20 @@ impl LineWriter {
     /// one number, the last counts.
     pub fn name_namespaces<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
         self.namespaces.name(names);
+    }
+
+    /// Sets members that every later line has at its end: keys and values of strings. A key that a line has by itself, too, would
+    /// be there twice (not checked). If they cannot be formatted as JSON, which does not occur, lines have none.
+    pub fn set_fields(&mut self, fields: &BTreeMap<String, String>) {
+        let object =
+            if fields.is_empty() { Vec::new() } else { terminal_safe(fields).unwrap_or_default() };
+        self.fields = object.into_boxed_slice();
+        self.keys = fields.keys().cloned().collect();
+    }
+
+    /// Whether [`Self::set_fields`] has set this key.
+    pub fn has_field(&self, key: &str) -> bool {
+        self.keys.iter().any(|one| one == key)
     }
 
     /// Appends the line of one event, with its newline. The time in the line is at most `u64::MAX` ns since 1970. `name` returns
@@ -83,8 +103,9 @@ impl LineWriter {
         let netns = self.namespaces.text(event.tuple.netns);
         // Formatting a holder as JSON cannot fail; if it did, the line would go without the holder.
         let holder = context.holder.and_then(|holder| holder.json().ok()).unwrap_or_default();
-        let clock = &mut self.clock;
-        out.append(ROOM + netns.len() + process.len() + holder.len(), |pen| {
+        let (clock, fields) = (&mut self.clock, &*self.fields);
+        let unbounded = netns.len() + process.len() + holder.len() + fields.len();
+        out.append(ROOM + unbounded, |pen| {
             envelope(pen, clock, context.seq, event.mono_ns, context.wall_offset_ns);
             pen.word(head(what, is_v4(event)));
             addresses(pen, event);
@@ -96,6 +117,7 @@ impl LineWriter {
             }
             detail(pen, what, event, context);
             members(pen, &holder);
+            members(pen, fields);
             pen.put(b"}\n");
         });
         Ok(())
@@ -104,12 +126,13 @@ impl LineWriter {
     /// Appends a rare line, with its newline: the envelope, whose `event.name` is `name` (which must need no escape; not
     /// checked), then the members of `record`, which is a JSON object (any other text counts as an empty one).
     pub(super) fn object(&mut self, out: &mut Lines, moment: Moment, name: &str, record: &[u8]) {
-        out.append(ROOM + name.len() + record.len(), |pen| {
+        out.append(ROOM + name.len() + record.len() + self.fields.len(), |pen| {
             envelope(pen, &mut self.clock, moment.seq, moment.mono_ns, moment.wall_offset_ns);
             pen.put(b",\"event.name\":\"");
             pen.text(name.as_bytes());
             pen.put(b"\"");
             members(pen, record);
+            members(pen, &self.fields);
             pen.put(b"}\n");
         });
     }

@@ -26,7 +26,8 @@ pub struct Start<'a> {
     pub kernel: Cow<'a, str>,
     /// Name of the backend, such as `fexit`.
     pub backend: &'a str,
-    #[serde(rename = "host.name")]
+    /// Empty: every line has the name in its fields.
+    #[serde(rename = "host.name", skip_serializing_if = "is_empty")]
     pub host: Cow<'a, str>,
     /// net.ipv4.ip_local_port_range of the network namespace in which tracer was started (of `tracer spread`: of the pool's),
     /// as `32768-60999`; `None`: unknown.
@@ -46,6 +47,10 @@ pub struct Start<'a> {
     /// The settings. The keys here have no `settings.` prefix; the line's keys have it.
     #[serde(flatten, serialize_with = "with_prefix")]
     pub settings: BTreeMap<Cow<'a, str>, Value>,
+}
+
+fn is_empty(text: &str) -> bool {
+    text.is_empty()
 }
 
 fn with_prefix<S: serde::Serializer>(

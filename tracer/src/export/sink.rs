@@ -22,6 +22,7 @@ use crate::{
 use file::Medium;
 use frame::Frame;
 use output::{Output, Put, Unit};
+pub(crate) use place::numbered;
 use place::{NO_RIGHT, Place};
 
 /// What became of lines that the sink was given. An account has only lines that no earlier account has.

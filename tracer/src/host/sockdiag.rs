@@ -133,12 +133,7 @@ pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
 /// # Errors
 /// As [`dump`]. `QuotaExceeded`: there are more than `limit` sockets of both families together.
 pub fn dump_port(port: u16, limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
-    let mut sockets = dump_of(port, limit, Family::V4, states)?;
-    match dump_of(port, limit.saturating_sub(sockets.len()), Family::V6, states) {
-        Ok(more) => sockets.extend(more),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+    let mut sockets = dump_both(port, limit, states)?;
     sockets.retain(|socket| socket.source_port == port);
     Ok(sockets)
 }
@@ -149,17 +144,57 @@ fn dump_up_to(limit: usize, family: Family, states: u32) -> io::Result<Vec<DiagS
 
 /// Lists sockets with this local port; 0: with any.
 fn dump_of(port: u16, limit: usize, family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
+    let request = wire::request(family, port, states);
+    let mut sockets =
+        ask(&request, wire::SOCK_DIAG_BY_FAMILY, limit, states).map_err(with_advice)?;
+    sockets.retain(|socket| socket.family == family);
+    Ok(sockets)
+}
+
+/// Lists sockets of both families with this local port; 0: with any. The kernel walks its hash tables, which are those of the
+/// whole host, once if it answers the older request, which names no family, and else once for each family.
+fn dump_both(port: u16, limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
+    let request = wire::request_for_both(port, states);
+    match ask(&request, wire::TCPDIAG_GETSOCK, limit, states) {
+        Err(error) if is_refused(&error) => {
+            tracing::debug!("IPv4 and IPv6 are listed one after the other: {error}");
+            dump_each(port, limit, states)
+        }
+        answer => answer,
+    }
+}
+
+/// As [`dump_both`], one family after the other.
+fn dump_each(port: u16, limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
+    let mut sockets = dump_of(port, limit, Family::V4, states)?;
+    match dump_of(port, limit.saturating_sub(sockets.len()), Family::V6, states) {
+        Ok(more) => sockets.extend(more),
+        // The first family was listed, so tcp_diag is there: this kernel has no IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(sockets)
+}
+
+/// Whether the kernel does not know the request, or may not answer it. (Without the module inet_diag, the errno is EOPNOTSUPP.)
+fn is_refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied, Unsupported};
+    matches!(error.kind(), InvalidInput | NotFound | PermissionDenied | Unsupported)
+}
+
+/// Sends this request, whose answers have the type `reply`, and returns the sockets in these states.
+fn ask(request: &[u8], reply: u16, limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
     let query = Query {
         name: "sock_diag",
         things: "TCP sockets",
         protocol: Some(netlink::SOCK_DIAG),
-        request: &wire::request(family, port, states),
-        reply: wire::SOCK_DIAG_BY_FAMILY,
+        request,
+        reply,
         parse: wire::socket,
         limit,
     };
-    let mut sockets = query.answers().map_err(with_advice)?;
-    sockets.retain(|socket| socket.family == family && is_wanted(socket.state, states));
+    let mut sockets = query.answers()?;
+    sockets.retain(|socket| is_wanted(socket.state, states));
     Ok(sockets)
 }
 
@@ -183,14 +218,7 @@ pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
 /// # Errors
 /// As [`dump`]. `QuotaExceeded`: both families together have more than `limit`.
 pub fn dump_all_up_to(limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
-    let mut sockets = dump_up_to(limit, Family::V4, states)?;
-    match dump_up_to(limit.saturating_sub(sockets.len()), Family::V6, states) {
-        Ok(more) => sockets.extend(more),
-        // The first family was listed, so tcp_diag is there: this kernel has no IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    Ok(sockets)
+    dump_both(0, limit, states)
 }
 
 /// Whether this kernel lists sockets that are bound and idle (Linux 6.8). Finds out by binding one and listing it.

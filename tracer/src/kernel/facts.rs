@@ -18,7 +18,7 @@ use super::{
     btf::{Btf, BtfError},
     privilege,
 };
-use crate::host::{mounts, sysctl};
+use crate::host::{mounts, sockdiag, sysctl};
 
 /// Functions without which the fexit backend is not tried, unless `--backend` names it. The backend also attaches to functions
 /// that are not in this list.
@@ -134,6 +134,22 @@ impl KernelFacts {
     }
 }
 
+/// Whether the kernel lists sockets that are bound and idle: it has a number for their state exactly if it does. Only if its type
+/// information has no numbers of such states, one is bound and listed, for which the kernel looks at all sockets of the host.
+pub fn lists_idle(btf: &Btf) -> bool {
+    let has = |state| btf.enumerator(state).is_some();
+    if has("TCP_BOUND_INACTIVE") {
+        return true;
+    }
+    if has("TCP_NEW_SYN_RECV") {
+        return false;
+    }
+    sockdiag::lists_idle().unwrap_or_else(|error| {
+        tracing::info!("cannot find out whether the kernel lists bound sockets: {error}");
+        false
+    })
+}
+
 /// Whether the kernel has kprobes: its event sources include `kprobe` exactly if it has (CONFIG_KPROBE_EVENTS). `None`: the
 /// folder of its event sources is not there, or cannot be read.
 fn kprobes(event_sources: &Path) -> Option<bool> {
@@ -232,6 +248,13 @@ fn bpf_without_capability() -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::test_netns;
+
+    #[test]
+    fn the_kernels_numbers_say_whether_it_lists_idle_sockets() {
+        let listed = test_netns::run(|| sockdiag::lists_idle().unwrap());
+        assert_eq!(lists_idle(&Btf::from_kernel().unwrap()), listed);
+    }
 
     #[test]
     fn the_running_kernel_is_described() {

@@ -196,6 +196,7 @@ impl StatsReader {
         Ok(Totals {
             seen: sum(Stat::EventsSeen as u32)?,
             emitted: sum(Stat::EventsEmitted as u32)?,
+            search_ns: sum(Stat::SearchNs as u32)?,
             failed,
             lost,
             hook_missed: 0,
@@ -232,6 +233,8 @@ pub struct Totals {
     pub seen: u64,
     /// Events of `seen` that were written to the ring buffer.
     pub emitted: u64,
+    /// How long all port searches took that the tuples' histograms count, also those of tuples that were removed since, ns.
+    pub search_ns: u64,
     /// connect(), bind() and listen() calls that failed, also those that the filter leaves out; the index is a [`Cause`].
     pub failed: [u64; Cause::COUNT],
     /// Losses; the index is a [`Loss`].

@@ -38,15 +38,8 @@ fn recursion_misses(fdinfo: &str) -> Option<u64> {
     field(fdinfo, "recursion_misses:")
 }
 
-/// How long this program ran since it was loaded, in ns, without the time in which kernel.bpf_stats_enabled was 0; `None`: the
-/// kernel does not say, or /proc cannot be read.
-pub(super) fn run_time_ns(program: BorrowedFd<'_>) -> Option<u64> {
-    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
-    field(&fs::read_to_string(path).ok()?, "run_time_ns:")
-}
-
 /// The number after `name` at the start of a line; `None`: there is no such line, or it has no number.
-fn field(fdinfo: &str, name: &str) -> Option<u64> {
+pub(super) fn field(fdinfo: &str, name: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 

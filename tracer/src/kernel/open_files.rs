@@ -87,7 +87,7 @@ pub struct OpenFiles {
 
 /// Calls again without a limit of locked memory if a call is refused: up to Linux 5.10, programs count against RLIMIT_MEMLOCK, together
 /// with the tables of all other tracers of the user. (aya does the same.)
-fn unlimited<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn unlimited<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match call() {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             let limit = Rlimit { current: None, maximum: None };

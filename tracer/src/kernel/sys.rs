@@ -25,7 +25,7 @@ pub(super) use ids::{
     Listed, MARK_SIZE, bind_map, by_id, create_mark, detach_link, link_info, map_name, next_link,
     program_info, read_mark,
 };
-pub(super) use iterator::{link_iterator, open_iterator};
+pub(super) use iterator::{link_iterator, load_fentry, open_iterator};
 
 /// Buffers for one part of a hash map. They are reused for every part, so that they stay in the CPU's cache and the
 /// kernel writes only to memory that is mapped already.

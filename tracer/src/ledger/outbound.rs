@@ -3,8 +3,9 @@
 //! A dump shows both ends of every local connection, and does not say which of them called connect(). Only that one
 //! belongs in the ledger, so states, listeners and ports must decide.
 
-use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
+use std::{cell::OnceCell, cmp::Ordering, hash::BuildHasher as _};
 
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _, fast::RandomState};
 use tracer_common::Addr;
 
 use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
@@ -34,44 +35,96 @@ pub fn outbound(
     in_range: impl Fn(u16) -> bool,
 ) -> impl Iterator<Item = &DiagSocket> {
     let listeners = Listeners::new(sockets);
-    let mut by_ends: HashMap<Ends, usize> = HashMap::with_capacity(sockets.len());
-    let mut users: HashMap<(Addr, u16), u32> = HashMap::with_capacity(sockets.len());
-    let mut verdicts = Vec::with_capacity(sockets.len());
-    for (index, socket) in sockets.iter().enumerate() {
-        let verdict = is_connected(socket).then(|| assume(socket, &listeners, &in_range));
-        if verdict.is_some() {
-            by_ends.insert(ends(socket), index);
-            *users.entry((socket.source, socket.source_port)).or_default() += 1;
+    let judged = |socket| is_connected(socket).then(|| assume(socket, &listeners, &in_range));
+    let verdicts: Vec<Option<Verdict>> = sockets.iter().map(judged).collect();
+    let by_ends = ByEnds::new(sockets, |index| verdicts.get(index).copied().flatten().is_some());
+    // Needed only where neither state nor listeners distinguish two ends.
+    let users = OnceCell::new();
+    let users = |socket: &DiagSocket| {
+        let all = users.get_or_init(|| users_of_ports(sockets));
+        all.get(&(socket.source, socket.source_port)).copied()
+    };
+    let decide = |(index, socket): (usize, &DiagSocket)| {
+        let Some(mine) = verdicts.get(index).copied().flatten() else { return false };
+        // What the other end says would not be asked.
+        if mine.certain {
+            return mine.outbound;
         }
-        verdicts.push(verdict);
-    }
-    let users = |socket: &DiagSocket| users.get(&(socket.source, socket.source_port)).copied();
-    let decided: Vec<bool> = sockets
-        .iter()
-        .enumerate()
-        .map(|(index, socket)| {
-            let Some(mine) = verdicts.get(index).copied().flatten() else { return false };
-            let other = by_ends.get(&reversed(ends(socket))).filter(|other| **other != index);
-            let Some(other) = other else { return mine.outbound };
-            let theirs = verdicts.get(*other).copied().flatten();
-            match (theirs, sockets.get(*other)) {
-                (Some(theirs), Some(peer)) => {
-                    between(mine, theirs, users(socket).cmp(&users(peer)))
-                }
-                _ => mine.outbound,
-            }
-        })
-        .collect();
+        let other = by_ends.get(&reversed(ends(socket))).filter(|other| *other != index);
+        let Some(other) = other else { return mine.outbound };
+        match (verdicts.get(other).copied().flatten(), sockets.get(other)) {
+            (Some(theirs), Some(peer)) => between(mine, theirs, || users(socket).cmp(&users(peer))),
+            _ => mine.outbound,
+        }
+    };
+    let decided: Vec<bool> = sockets.iter().enumerate().map(decide).collect();
     sockets.iter().zip(decided).filter_map(|(socket, outbound)| outbound.then_some(socket))
+}
+
+/// How many connections use each local address and port.
+fn users_of_ports(sockets: &[DiagSocket]) -> HashMap<(Addr, u16), u32> {
+    let mut users = HashMap::new();
+    for socket in sockets.iter().filter(|socket| is_connected(socket)) {
+        *users.entry((socket.source, socket.source_port)).or_default() += 1;
+    }
+    users
+}
+
+/// Sockets of a dump by their ends: a hash table of indices, which takes 8 to 16 bytes for each socket of the dump. (A map with the
+/// ends in it takes 56 or more.)
+struct ByEnds<'a> {
+    sockets: &'a [DiagSocket],
+    hasher: RandomState,
+    /// Index of a socket and 1; 0: free. At least half of them are free, and their number is a power of two.
+    slots: Vec<u32>,
+}
+
+impl<'a> ByEnds<'a> {
+    /// The sockets whose index is `wanted`; of several with the same ends, the last one.
+    fn new(sockets: &'a [DiagSocket], wanted: impl Fn(usize) -> bool) -> Self {
+        let slots = vec![0; (sockets.len() * 2).next_power_of_two()];
+        let mut new = Self { sockets, hasher: RandomState::default(), slots };
+        for (index, socket) in sockets.iter().enumerate().filter(|(index, _)| wanted(*index)) {
+            let (slot, _) = new.find(&ends(socket));
+            if let (Some(slot), Ok(number)) = (new.slots.get_mut(slot), u32::try_from(index + 1)) {
+                *slot = number;
+            }
+        }
+        new
+    }
+
+    /// Index of the socket with these ends; `None`: there is none.
+    fn get(&self, ends: &Ends) -> Option<usize> {
+        self.find(ends).1
+    }
+
+    /// The slot of these ends, or the one in which they would be, and the index of the socket in it.
+    fn find(&self, wanted: &Ends) -> (usize, Option<usize>) {
+        let last = self.slots.len() - 1;
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash will do")]
+        let mut slot = self.hasher.hash_one(wanted) as usize & last;
+        // Ends at a free slot.
+        loop {
+            let number = self.slots.get(slot).copied().unwrap_or(0);
+            let Some(index) = (number as usize).checked_sub(1) else { return (slot, None) };
+            if self.sockets.get(index).is_some_and(|it| ends(it) == *wanted) {
+                return (slot, Some(index));
+            }
+            slot = (slot + 1) & last;
+        }
+    }
 }
 
 /// Whether the end with the verdict `mine` is outbound, given the verdict about the other end. If both are uncertain and
 /// call both ends outbound, or neither, the server's end is the one whose port more connections share; with as many on
 /// each, `mine` holds. `users`: how many connections use the port of `mine`, compared with that of `theirs`.
-fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
+fn between(mine: Verdict, theirs: Verdict, users: impl FnOnce() -> Ordering) -> bool {
     match (mine.certain, theirs.certain) {
         (false, true) => !theirs.outbound,
-        (false, false) if mine.outbound == theirs.outbound && users.is_ne() => users.is_lt(),
+        (false, false) if mine.outbound == theirs.outbound => match users() {
+            Ordering::Equal => mine.outbound,
+            fewer_or_more => fewer_or_more.is_lt(),
+        },
         _ => mine.outbound,
     }
 }

@@ -69,8 +69,11 @@ fn flags(socket: &DiagSocket) -> u32 {
 
 /// The TIME_WAITs of the outgoing connections of a dump, one item each: its tuple, and how long its timer still runs, ms.
 pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> + '_ {
-    let sockets = outbound(&dump.sockets, |port| dump.range.contains(port));
+    let any = dump.sockets.iter().any(|socket| socket.time_wait);
+    let sockets = any.then(|| outbound(&dump.sockets, |port| dump.range.contains(port)));
     sockets
+        .into_iter()
+        .flatten()
         .filter(|socket| socket.time_wait)
         .map(|socket| (tuple(socket, dump.netns), socket.expires_ms))
 }

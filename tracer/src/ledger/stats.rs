@@ -177,10 +177,10 @@ impl Rates {
     }
 }
 
-/// A reading that a later one is compared with. The default has no tuples.
+/// A reading that a later one is compared with: for each tuple its counters, or what is needed of them. The default has no tuples.
 #[derive(Debug, Default)]
-pub struct Earlier {
-    tuples: Vec<(TupleKey, TupleCount)>,
+pub struct Earlier<C = TupleCount> {
+    tuples: Vec<(TupleKey, C)>,
     /// Index of each tuple in `tuples`; `None`: not made, because each tuple so far was where it was expected.
     places: Option<HashMap<TupleKey, usize>>,
     /// Index at which the next tuple is expected.
@@ -188,9 +188,16 @@ pub struct Earlier {
 }
 
 impl Earlier {
+    /// A copy of this reading (each key once; not checked).
+    pub fn of(tuples: &[(TupleKey, TupleCount)]) -> Self {
+        Self { tuples: tuples.to_vec(), ..Self::default() }
+    }
+}
+
+impl<C> Earlier<C> {
     /// Takes the reading out of `tuples` (each key once; not checked), and leaves the previous reading there: the caller clears
     /// it, and uses its memory for the next one.
-    pub fn replace(&mut self, tuples: &mut Vec<(TupleKey, TupleCount)>) {
+    pub fn replace(&mut self, tuples: &mut Vec<(TupleKey, C)>) {
         std::mem::swap(&mut self.tuples, tuples);
         self.places = None;
         self.next = 0;
@@ -198,9 +205,9 @@ impl Earlier {
 
     /// The counters of a tuple in this reading; `None`: it is not there. Cheap if tuples are asked for in the order
     /// of the reading: the kernel returns a map's entries in the same order each time, except new and removed ones.
-    pub fn get(&mut self, key: &TupleKey) -> Option<&TupleCount> {
+    pub fn get(&mut self, key: &TupleKey) -> Option<&C> {
         if self.tuples.get(self.next).is_none_or(|(expected, _)| expected != key) {
-            let place = |(place, (key, _)): (usize, &(TupleKey, TupleCount))| (*key, place);
+            let place = |(place, (key, _)): (usize, &(TupleKey, C))| (*key, place);
             let tuples = &self.tuples;
             let places =
                 self.places.get_or_insert_with(|| tuples.iter().enumerate().map(place).collect());

@@ -4,6 +4,7 @@
 mod agreement;
 mod balance;
 mod capacities;
+mod corrected;
 mod filling;
 mod idle;
 mod left_out;
@@ -34,6 +35,7 @@ use missing::Missing;
 pub use older::OlderEnds;
 use ports::Ports;
 use quiet::Quiet;
+pub(crate) use rows::passes;
 pub use rows::{named_losses, visible, visible_to};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};

@@ -23,6 +23,8 @@ pub(crate) enum Role {
     /// Keeps a rule of `tracer spread` up to date: changes its tables, attaches it to cgroups that were removed and made
     /// again.
     Attaches,
+    /// Answers requests on a socket that listens already, or writes a file. It uses no BPF.
+    Serves,
 }
 
 impl Role {
@@ -52,6 +54,7 @@ impl Role {
             ],
             // It lists open files (`kernel::open_files`).
             Self::Visits => &[ITER_CREATE],
+            Self::Serves => &[],
             // A rule is switched with a map that is made for it (`kernel::spread::rules`), and its pins are opened
             // when a failed start is undone.
             Self::Attaches => &[

@@ -28,6 +28,10 @@ use crate::{
     runtime::sandbox::User,
 };
 
+/// Size of the ring buffer for the ledger's events, in bytes: one page, the smallest that the kernel takes, because no events are
+/// read.
+const RING_SIZE: u32 = 4096;
+
 /// How many connections there are, by whether the rule would apply to them.
 #[derive(Default)]
 struct Connections {
@@ -53,7 +57,8 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     let mut view = start::read_netns(&worker, &netns, config).map_err(start::cannot_read_netns)?;
     let pool = start::pool(config, &mut view)?;
     let targets = start::attach_targets(&config.cgroups)?;
-    let mut tracer = trace::start(kernel, 0, &tracer_common::Filter::default(), User::own())?;
+    let kernel = KernelConfig { ring_size: RING_SIZE, ..*kernel };
+    let mut tracer = trace::start(&kernel, 0, &tracer_common::Filter::default(), User::own())?;
     tracer.know_range(netns.clone(), view.range.clone());
     tracer.refresh_ports()?;
     let blocked = tracer.blocked(netns.inum);

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish};
+use super::{Ended, START_LIMIT, STOP_LIMIT, command};
 use crate::harness::{
     lie,
     probe::{self, Place},
@@ -113,6 +113,8 @@ pub struct Reading {
     tuples: Vec<(u64, Tuple, Counts)>,
     /// Namespace, address, ports that bind(address, 0) cannot have there, and ports in all.
     addresses: Vec<(u64, String, u64, u64)>,
+    /// What the tracer has printed on stderr so far, if there was drift.
+    log: String,
 }
 
 impl Reading {
@@ -122,7 +124,12 @@ impl Reading {
     pub fn assert_no_drift(&self) -> Result<()> {
         let drifted =
             self.drift > 0 && self.lost("hook_missed")? == 0 && probe::counts_all_missed();
-        ensure!(!drifted, "{} ports drifted, and no hook was missed", self.drift);
+        ensure!(
+            !drifted,
+            "{} ports drifted, and no hook was missed; stderr: {}",
+            self.drift,
+            self.log
+        );
         Ok(())
     }
 
@@ -163,12 +170,13 @@ impl Reading {
 pub struct Watch {
     process: Process,
     lines: Arc<Lines>,
-    stderr: Option<Collected>,
+    /// What the tracer has printed on stderr so far.
+    stderr: Arc<Lines>,
     /// Hooks that the kernel had skipped by the newest reading.
     missed: u64,
 }
 
-/// What the tracer prints. A thread reads all of it, so that the pipe never fills, and keeps only the newest line.
+/// What the tracer prints. A thread reads all of it, so that the pipe never fills, and keeps the newest line, and of stderr all.
 #[derive(Debug, Default)]
 struct Lines {
     state: Mutex<State>,
@@ -178,6 +186,8 @@ struct Lines {
 #[derive(Debug, Default)]
 struct State {
     newest: Option<String>,
+    /// All lines of stderr.
+    log: String,
     ended: bool,
 }
 
@@ -193,6 +203,29 @@ impl Lines {
         }
         self.lock().ended = true;
         self.changed.notify_all();
+    }
+
+    fn follow_log(&self, output: impl BufRead) {
+        for line in output.lines().map_while(std::result::Result::ok) {
+            let mut state = self.lock();
+            state.log.push_str(&line);
+            state.log.push('\n');
+        }
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// All lines of stderr so far.
+    fn log(&self) -> String {
+        self.lock().log.trim().to_owned()
+    }
+
+    /// All lines of stderr, once it is closed; those that came within a second if it stays open.
+    fn whole_log(&self) -> String {
+        let open = |state: &mut State| !state.ended;
+        let waited = self.changed.wait_timeout_while(self.lock(), Duration::from_secs(1), open);
+        drop(waited);
+        self.log()
     }
 
     /// Takes the newest line, or waits for the next one if it was taken already; `None` at the end of the output. An error if no
@@ -218,10 +251,13 @@ impl Watch {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;
         let stdout = BufReader::new(process.child.stdout.take().context("no stdout")?);
-        let stderr = Some(collect(process.child.stderr.take()));
+        let errors = BufReader::new(process.child.stderr.take().context("no stderr")?);
         let lines = Arc::new(Lines::default());
         let follower = Arc::clone(&lines);
         thread::spawn(move || follower.follow(stdout));
+        let stderr = Arc::new(Lines::default());
+        let follower = Arc::clone(&stderr);
+        thread::spawn(move || follower.follow_log(errors));
         let mut watch = Self { process, lines, stderr, missed: 0 };
         watch.next(Place::get().limit(START_LIMIT)).context("no first reading")?;
         Ok(watch)
@@ -246,13 +282,15 @@ impl Watch {
 
     fn next(&mut self, limit: Duration) -> Result<Reading> {
         if let Some(line) = self.lines.take(limit)? {
-            let reading = parse(&line).with_context(|| format!("bad line {line:?}"))?;
+            let mut reading = parse(&line).with_context(|| format!("bad line {line:?}"))?;
+            if reading.drift > 0 {
+                reading.log = self.stderr.log();
+            }
             self.missed = reading.missed();
             return Ok(reading);
         }
         let status = self.process.wait(STOP_LIMIT)?;
-        let stderr = self.stderr.take().map(finish).unwrap_or_default();
-        bail!("the tracer ended ({status}): {}", stderr.trim())
+        bail!("the tracer ended ({status}): {}", self.stderr.whole_log())
     }
 
     /// Number of hooks that the kernel had skipped by the newest reading since the tracer started.
@@ -273,7 +311,7 @@ impl Watch {
     pub fn stop(mut self) -> Result<()> {
         self.process.signal(Signal::INT)?;
         let status = self.process.wait(STOP_LIMIT)?;
-        let stderr = self.stderr.take().map(finish).unwrap_or_default();
+        let stderr = self.stderr.whole_log();
         let ended = Ended { status, stdout: String::new(), stderr };
         ensure!(ended.code() == 0, "exit code {} after SIGINT: {}", ended.code(), ended.stderr);
         Ok(())
@@ -291,7 +329,14 @@ fn parse(line: &str) -> Result<Reading> {
     let lost = line.as_object().into_iter().flatten().filter_map(named).collect();
     let addresses = line.get("addresses").and_then(Value::as_array);
     let addresses = addresses.into_iter().flatten().map(address).collect::<Result<_>>()?;
-    Ok(Reading { at: at.into(), drift: number(&line, "drift")?, lost, tuples, addresses })
+    Ok(Reading {
+        at: at.into(),
+        drift: number(&line, "drift")?,
+        lost,
+        tuples,
+        addresses,
+        log: String::new(),
+    })
 }
 
 fn address(value: &Value) -> Result<(u64, String, u64, u64)> {

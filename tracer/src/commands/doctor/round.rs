@@ -31,7 +31,7 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Round {
     /// The namespaces that were to be looked at.
     pub(super) all: Vec<Netns>,
-    /// The look at them at the beginning of the window, or of the round if there is no window.
+    /// The look at them at the beginning of the window; empty if there is no window.
     pub(super) before: Snapshot,
     /// The look at them at its end.
     pub(super) after: Snapshot,
@@ -75,9 +75,13 @@ impl Doctor {
         if let Some(window) = &mut self.window {
             window.begin()?;
         }
-        let (before, _) = look(&all, &BTreeSet::new(), None, self);
-        all.retain(|netns| !before.closed.contains(&netns.inum));
-        let tracked_before = translation::begin(&all, self.own, &self.worker);
+        // Without a window, nothing is compared with the beginning.
+        let (mut before, mut tracked) = (Snapshot::default(), translation::Begin::new());
+        if self.config.window.is_some() {
+            before = look(&all, &BTreeSet::new(), None, self).0;
+            all.retain(|netns| !before.closed.contains(&netns.inum));
+            tracked = translation::begin(&all, self.own, &self.worker);
+        }
         let began = Instant::now();
         if self.config.window.is_some() {
             wait(window, self.window.as_mut(), signals);
@@ -92,8 +96,7 @@ impl Doctor {
         let members = earlier.and_then(|earlier| Some(Arc::new(self.members()?.and(earlier))));
         let (mut after, until) = look(&all, &trouble, members.as_ref(), self);
         after.closed.extend(&before.closed);
-        let tracked =
-            if self.config.window.is_some() { tracked_before } else { translation::Begin::new() };
+        all.retain(|netns| !after.closed.contains(&netns.inum));
         let translated = Translation::look(&all, self.own, &self.worker, (&tracked, until));
         let unseen = trouble.iter().any(|inum| after.looks.iter().all(|it| it.place.inum != *inum));
         if unseen && !chosen {

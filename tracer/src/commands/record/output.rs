@@ -1,18 +1,24 @@
 //! [`Output`]: numbers lines, collects them, and writes them in chunks of up to 256 KiB.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tracer_common::Event;
 
-use super::output_errors::OutputErrors;
+pub(crate) use super::delivery::Dropped;
+use super::{
+    delivery::{Delivery, Group},
+    queue::{Queue, Took},
+};
 use crate::{
     config::Rotation,
-    error,
     export::{
         Context, LineWriter, Lines,
         line::Moment,
         record::{Decided, Degraded, Lost, NetnsSettings, Start, Stats, Stop},
-        sink::{Account, Closed, ReopenError, Sink},
+        sink::{Closed, Sink},
     },
     format::tuple::{AddressStats, Tuple},
     host::{cgroups::Name, holder::Holder, process::Called},
@@ -27,24 +33,6 @@ const LINE: usize = 2 << 10;
 /// How long the difference between the wall clock and CLOCK_MONOTONIC is used for lines of events before it is read again.
 const OFFSET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The two groups of lines, which are counted separately if the output drops them. Each chunk has lines of one group only, so
-/// that dropped lines are counted for the right group.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Group {
-    /// Lines of socket events, and of the spreader's decisions.
-    Events,
-    Others,
-}
-
-/// How many lines the output did not take since the start, so that they were dropped.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Dropped {
-    /// Lines of socket events, or of the spreader's decisions: the loss `output_full`.
-    pub(crate) events: u64,
-    /// All other lines: the loss `output_full_other`.
-    pub(crate) others: u64,
-}
-
 /// What the line of an event has in addition to the event.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct More {
@@ -54,12 +42,6 @@ pub(crate) struct More {
     pub(crate) holder: Option<Holder>,
     /// The names of the calling process.
     pub(crate) called: Called,
-}
-
-impl Dropped {
-    const fn lines(self) -> u64 {
-        self.events + self.others
-    }
 }
 
 /// Why [`Output::event`] failed.
@@ -77,26 +59,28 @@ impl From<Closed> for EventError {
     }
 }
 
+/// Who writes the chunks.
+enum To {
+    /// The thread that makes the lines. It waits for the output.
+    Here(Box<Delivery>),
+    /// A thread of the output's own. Chunks that find no room in its queue are dropped.
+    Queue(Queue),
+}
+
 /// Numbers lines, and writes them into the sink. All functions that write fail with [`Closed`] if the reader of the output is
 /// gone. A line that cannot be formatted as JSON is left out and gets no number; that is logged.
 pub(crate) struct Output {
-    /// `None` once it is closed.
-    sink: Option<Sink>,
+    to: To,
     writer: LineWriter,
     buffer: Lines,
     /// Lines in `buffer`, all of them of one `group`.
     lines: u64,
     group: Group,
-    /// The group of the newest chunk that was given to the sink. If the sink has written a line only in part, that line is of
-    /// this group.
-    partial_group: Group,
     seq: u64,
-    dropped: Dropped,
-    /// What the log says about lines that could not be written.
-    errors: OutputErrors,
+    /// Bytes of the lines that the sink or the queue was given.
+    bytes: u64,
     /// Bytes that are collected before they are written.
     chunk: usize,
-    signals: StopSignals,
     written_at: Instant,
     wall_offset_ns: u64,
     offset_at: Instant,
@@ -107,30 +91,62 @@ impl Output {
     /// size, so that a file exceeds its limit by little. `signals`: learns when a write begins and ends, so that one that hangs
     /// can be given up.
     pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, signals: StopSignals) -> Self {
+        Self::to(To::Here(Box::new(Delivery::new(sink, signals))), rotation)
+    }
+
+    /// As [`Self::new`], for an output that a thread of its own writes.
+    pub(crate) fn queued(queue: Queue, rotation: Option<&Rotation>) -> Self {
+        Self::to(To::Queue(queue), rotation)
+    }
+
+    fn to(to: To, rotation: Option<&Rotation>) -> Self {
         // Small chunks, as a file can exceed its limit by one chunk.
         let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
         let chunk = usize::try_from(limit).unwrap_or(CHUNK).clamp(LINE, CHUNK);
         Self {
+            to,
             chunk,
-            signals,
-            sink: Some(sink),
             writer: LineWriter::default(),
             buffer: Lines::with_capacity(CHUNK + LINE),
             lines: 0,
             group: Group::Others,
-            partial_group: Group::Others,
             seq: 0,
-            dropped: Dropped::default(),
-            errors: OutputErrors::default(),
+            bytes: 0,
             written_at: Instant::now(),
             wall_offset_ns: clock::wall_offset_ns(),
             offset_at: Instant::now(),
         }
     }
 
+    /// Sets the members that every later line has at its end: see [`LineWriter::set_fields`].
+    pub(crate) fn set_fields(&mut self, fields: &BTreeMap<String, String>) {
+        self.writer.set_fields(fields);
+    }
+
+    /// Whether [`Self::set_fields`] has set this key.
+    pub(crate) fn has_field(&self, key: &str) -> bool {
+        self.writer.has_field(key)
+    }
+
     /// How many lines the output dropped so far.
     pub(crate) fn dropped(&self) -> Dropped {
-        self.dropped
+        match &self.to {
+            To::Here(delivery) => delivery.dropped(),
+            To::Queue(queue) => queue.dropped(),
+        }
+    }
+
+    /// How many lines were written so far; with a thread of the output's own, by what it says up to twice a second.
+    pub(crate) fn written(&self) -> u64 {
+        match &self.to {
+            To::Here(delivery) => delivery.written(),
+            To::Queue(queue) => queue.written(),
+        }
+    }
+
+    /// Bytes of the lines that the sink or the queue took so far, before they were compressed.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Leaves out `lines` numbers (`seq`) before the next line: the gap shows how many lines are missing.
@@ -230,10 +246,18 @@ impl Output {
     }
 
     /// Writes all lines so far, then adds the line `tracer.stop`, which is the last one. `finish` makes it, given how many lines
-    /// the output dropped until then. `Err`: the reader is gone.
-    pub(crate) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
+    /// the output dropped until then. A thread of the output's own is waited for until `until`. `Err`: the reader is gone.
+    pub(crate) fn stop(
+        &mut self,
+        until: Instant,
+        finish: impl FnOnce(Dropped) -> Stop,
+    ) -> Result<(), Closed> {
         self.flush()?;
-        let line = finish(self.dropped);
+        if let To::Queue(queue) = &mut self.to {
+            // What the thread drops is in the line.
+            queue.drain(until);
+        }
+        let line = finish(self.dropped());
         self.add(|writer, buffer, moment| writer.stop(buffer, moment, &line))
     }
 
@@ -294,17 +318,21 @@ impl Output {
     /// Writes all collected lines into the sink; those that the sink cannot take are dropped and counted. Once the output is
     /// closed, the lines stay. `Err`: the reader is gone.
     pub(crate) fn write(&mut self) -> Result<(), Closed> {
-        if let Some(sink) = &mut self.sink
-            && self.lines > 0
-        {
-            let partial = sink.owes_a_line();
-            self.signals.writing(true);
-            let account = sink.write_chunk(self.buffer.as_bytes(), self.lines);
-            self.signals.writing(false);
-            let account = account?;
-            self.account(account, partial);
-            self.buffer.clear();
-            self.lines = 0;
+        if self.lines > 0 {
+            let taken = match &mut self.to {
+                To::Here(delivery) => {
+                    let taken = delivery.write(self.buffer.as_bytes(), self.lines, self.group)?;
+                    if taken { Took::Yes } else { Took::Closed }
+                }
+                To::Queue(queue) => queue.write(self.buffer.as_bytes(), self.lines, self.group)?,
+            };
+            if taken == Took::Yes {
+                self.bytes += self.buffer.len() as u64;
+            }
+            if taken != Took::Closed {
+                self.buffer.clear();
+                self.lines = 0;
+            }
         }
         self.written_at = Instant::now();
         if self.offset_at.elapsed() >= OFFSET_INTERVAL {
@@ -315,79 +343,44 @@ impl Output {
     }
 
     /// Writes all collected lines into the sink, and makes the sink write what it buffers (compression), and rotate the file if
-    /// that is due. `Err`: the reader is gone.
+    /// that is due (a thread of the output's own does both by itself). `Err`: the reader is gone.
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
-        if let Some(sink) = &mut self.sink {
-            let partial = sink.owes_a_line();
-            self.signals.writing(true);
-            let account = sink.flush();
-            self.signals.writing(false);
-            let account = account?;
-            self.account(account, partial);
+        match &mut self.to {
+            To::Here(delivery) => delivery.flush(self.group),
+            To::Queue(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Writes all collected lines, and opens the output again (SIGHUP). If that fails, the old one is used further, and the log
     /// says so. `Err`: the reader is gone.
     pub(crate) fn reopen(&mut self) -> Result<(), Closed> {
         self.write()?;
-        let Some(sink) = &mut self.sink else { return Ok(()) };
-        let partial = sink.owes_a_line();
-        match sink.reopen() {
-            Ok(account) => self.account(account, partial),
-            Err(ReopenError::Open(error)) => {
-                tracing::warn!("{error}; going on with the file that was open before");
+        match &mut self.to {
+            To::Here(delivery) => delivery.reopen(self.group),
+            To::Queue(queue) => {
+                queue.reopen();
+                Ok(())
             }
-            Err(ReopenError::Closed(closed)) => return Err(closed),
         }
-        Ok(())
     }
 
-    /// Writes all collected lines, and closes the output. Lines that cannot be written now are dropped and counted. A second call
-    /// does nothing. `Err`: the reader is gone.
-    pub(crate) fn close(&mut self) -> Result<(), Closed> {
+    /// Writes all collected lines, and closes the output. Lines that cannot be written now are dropped and counted; a thread of
+    /// the output's own is waited for until `until`. A second call does nothing. `Err`: the reader is gone.
+    pub(crate) fn close(&mut self, until: Instant) -> Result<(), Closed> {
         self.write()?;
-        let Some(sink) = &mut self.sink else { return Ok(()) };
-        let partial = sink.owes_a_line();
-        self.signals.writing(true);
-        let closed = sink.close();
-        // Work after the last line (detaching a rule's programs) does not count as a write that hangs.
-        self.signals.writing(false);
-        let account = closed?;
-        self.account(account, partial);
-        self.sink = None;
-        Ok(())
+        match &mut self.to {
+            To::Here(delivery) => delivery.close(self.group),
+            To::Queue(queue) => queue.close(until),
+        }
     }
 
     /// The error for the end of the program: how many lines could not be written, to which output, and why. `None`: all were
     /// written; or lines were dropped, but only because they could not be compressed.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.errors.failure(self.dropped.lines(), self.seq)
-    }
-
-    /// Counts what the sink has written and dropped. `partial`: whether a part of an earlier line was written before
-    /// this; the sink first completes or drops that line.
-    fn account(&mut self, account: Account, partial: bool) {
-        let mut dropped = account.dropped;
-        if partial && account.written == 0 && dropped > 0 {
-            dropped -= 1;
-            self.count_dropped(self.partial_group, 1);
-        }
-        self.count_dropped(self.group, dropped);
-        self.partial_group = self.group;
-        let refused =
-            self.sink.as_ref().and_then(|sink| Some((sink.name(), error::reason(sink.refused()?))));
-        if let Some(message) = self.errors.message(account, self.dropped.lines(), refused) {
-            tracing::warn!("{message}");
-        }
-    }
-
-    fn count_dropped(&mut self, group: Group, lines: u64) {
-        match group {
-            Group::Events => self.dropped.events += lines,
-            Group::Others => self.dropped.others += lines,
+        match &self.to {
+            To::Here(delivery) => delivery.failure(self.seq),
+            To::Queue(_) => None,
         }
     }
 }

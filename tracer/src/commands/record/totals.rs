@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tracer_common::Cause;
 
-use super::output::Dropped;
+use super::delivery::Dropped;
 use crate::{
-    config::{RecordConfig, Target},
+    config::RecordConfig,
     doctor::snapshot,
     export::{
         port_settings::PortSettings,
@@ -23,12 +23,8 @@ use crate::{
 };
 
 /// The line `tracer.start`, with the settings of this process's network namespace; what cannot be read of these is left out.
-/// `host`: the name of this host.
+/// `host`: the name of this host; empty: the line has none.
 pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str) -> Start<'a> {
-    let output = match &config.output.target {
-        Target::Stdout => "-".to_owned(),
-        Target::File(path) => path.to_string_lossy().into_owned(),
-    };
     let range = PortRange::read().ok();
     let reserved =
         range.as_ref().map(|range| Usable::new(range, PackedPorts::default()).reserved());
@@ -45,7 +41,7 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
         hz: snapshot::hz(),
         degraded: tracer.degraded(),
         settings: [
-            ("output".into(), json!(output)),
+            ("output".into(), json!(config.output.target.name())),
             ("event_mask".into(), json!(config.events.mask)),
             ("stats".into(), json!(config.events.stats)),
             ("stats_interval_s".into(), json!(config.interval.as_secs_f64())),

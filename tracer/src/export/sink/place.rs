@@ -104,7 +104,7 @@ impl Place {
         }
     }
 
-    /// The name of the rotated file of this number: FILE.1 is the newest. A name that ends in `.zst` keeps that ending.
+    /// As [`numbered`], of the name in the folder.
     pub(super) fn numbered(&self, number: u32) -> OsString {
         numbered(Path::new(&self.name), number)
     }
@@ -133,7 +133,8 @@ fn failed(tried: &'static str, path: &Path, source: io::Error) -> Error {
 pub(super) const NO_RIGHT: &str = "tracer writes as the owner of the file's folder, without capabilities: \
     give folder and file to one user, or choose a folder that can be written to";
 
-fn numbered(name: &Path, number: u32) -> OsString {
+/// The name or path of the rotated file of this number: FILE.1 is the newest. A name that ends in `.zst` keeps that ending.
+pub(crate) fn numbered(name: &Path, number: u32) -> OsString {
     let (stem, end) = match name.extension() {
         Some(extension) if extension == "zst" => (name.with_extension(""), ".zst"),
         _ => (name.to_owned(), ""),

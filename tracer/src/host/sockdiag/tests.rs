@@ -78,7 +78,8 @@ fn a_v4_mapped_socket_has_the_address_of_its_ipv4_peer() {
         let _client = TcpStream::connect("127.0.0.1:7002").unwrap();
         let _server = listener.accept().unwrap();
         let sockets = dump_all(1 << tcp_state::ESTABLISHED).unwrap();
-        let families: Vec<Family> = sockets.iter().map(|socket| socket.family).collect();
+        let mut families: Vec<Family> = sockets.iter().map(|socket| socket.family).collect();
+        families.sort_by_key(|family| *family == Family::V6);
         assert_eq!(families, [Family::V4, Family::V6]);
         for socket in &sockets {
             assert_eq!(socket.source.to_v4(), Some([127, 0, 0, 1]));
@@ -89,6 +90,57 @@ fn a_v4_mapped_socket_has_the_address_of_its_ipv4_peer() {
         assert!(!listeners[0].v6_only);
         assert_eq!(listeners[0].source, Addr::UNSPECIFIED);
     });
+}
+
+#[test]
+fn one_list_of_both_families_has_what_a_list_of_each_has() {
+    test_netns::run(|| {
+        let (_listener4, _open4) = connections("127.0.0.1:7004", 6);
+        let (_listener6, _open6) = connections("[::1]:7005", 6);
+        let mapped = TcpListener::bind("[::]:7006").unwrap();
+        let _client = TcpStream::connect("127.0.0.1:7006").unwrap();
+        let idle = |family| socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let (idle4, idle6) =
+            (idle(AddressFamily::INET).unwrap(), idle(AddressFamily::INET6).unwrap());
+        bind(&idle4, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7007)).unwrap();
+        bind(&idle6, &"[::1]:7008".parse::<std::net::SocketAddrV6>().unwrap()).unwrap();
+        let comparable = |mut sockets: Vec<DiagSocket>| {
+            for socket in &mut sockets {
+                socket.expires_ms = 0;
+            }
+            sockets.sort_by_key(|socket| socket.cookie);
+            sockets
+        };
+        let each = |port| comparable(dump_each(port, MAX_SOCKETS, ALL_STATES).unwrap());
+        let both = |port| {
+            let request = wire::request_for_both(port, ALL_STATES);
+            let sockets = ask(&request, wire::TCPDIAG_GETSOCK, MAX_SOCKETS, ALL_STATES);
+            comparable(sockets.unwrap())
+        };
+        // The last FIN may not have arrived yet.
+        let end = Instant::now() + Duration::from_secs(5);
+        while both(0) != each(0) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(both(0), each(0));
+        assert_eq!(both(7006), each(7006));
+        // The kernel lists idle sockets of every port.
+        let mut there = each(7006);
+        there.retain(|socket| socket.source_port == 7006);
+        assert_eq!(comparable(dump_port(7006, 10, ALL_STATES).unwrap()), there);
+        let bound = both(0).iter().filter(|socket| socket.state == tcp_state::CLOSE).count();
+        assert_eq!(bound, if lists_idle().unwrap() { 2 } else { 0 });
+        drop(mapped);
+    });
+}
+
+#[test]
+fn a_kernel_that_refuses_the_request_for_both_is_asked_for_each() {
+    for kind in [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput, io::ErrorKind::NotFound] {
+        assert!(is_refused(&io::Error::from(kind)));
+    }
+    assert!(!is_refused(&io::Error::from(io::ErrorKind::QuotaExceeded)));
+    assert!(!is_refused(&io::Error::from(io::ErrorKind::Interrupted)));
 }
 
 #[test]

@@ -7,8 +7,12 @@ use crate::host::netlink::{self, AF_INET, AF_INET6, NLM_F_DUMP, u32_at};
 
 /// Type of the request, and of its answers.
 pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// Type of the request of Linux 2.6 (tcpdiag), and of its answers. It names no family: sockets of all are listed.
+pub(super) const TCPDIAG_GETSOCK: u16 = 18;
 /// struct inet_diag_req_v2
 const REQUEST_LEN: usize = 56;
+/// struct inet_diag_req, the request of tcpdiag
+const REQUEST_FOR_BOTH_LEN: usize = 60;
 /// struct inet_diag_msg
 const SOCKET_LEN: usize = 72;
 /// `idiag_timer` while an unanswered segment is to be sent again (`inet_sk_diag_fill`).
@@ -25,17 +29,28 @@ const IPPROTO_TCP: u8 = 6;
 /// order; 0: with any).
 pub(super) fn request(family: Family, port: u16, states: u32) -> Vec<u8> {
     let mut body = [0; REQUEST_LEN];
-    let mut put = |at: usize, value: &[u8]| {
-        for (to, from) in body.iter_mut().skip(at).zip(value) {
-            *to = *from;
-        }
-    };
-    put(0, &[if family == Family::V4 { AF_INET } else { AF_INET6 }, IPPROTO_TCP]);
-    put(4, &states.to_ne_bytes());
-    put(8, &port.to_be_bytes());
+    put(&mut body, 0, &[if family == Family::V4 { AF_INET } else { AF_INET6 }, IPPROTO_TCP]);
+    put(&mut body, 4, &states.to_ne_bytes());
+    put(&mut body, 8, &port.to_be_bytes());
     // The cookie of the request: INET_DIAG_NOCOOKIE (~0), sockets with any cookie.
-    put(REQUEST_LEN - 8, &[0xff; 8]);
+    put(&mut body, REQUEST_LEN - 8, &[0xff; 8]);
     netlink::request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &body)
+}
+
+/// As [`request`], for the sockets of IPv4 and IPv6. The answers are of the same form.
+pub(super) fn request_for_both(port: u16, states: u32) -> Vec<u8> {
+    let mut body = [0; REQUEST_FOR_BOTH_LEN];
+    put(&mut body, 4, &port.to_be_bytes());
+    put(&mut body, 44, &[0xff; 8]);
+    put(&mut body, 52, &states.to_ne_bytes());
+    netlink::request(TCPDIAG_GETSOCK, NLM_F_DUMP, &body)
+}
+
+/// Copies `value` into `body`, from `at` on.
+fn put(body: &mut [u8], at: usize, value: &[u8]) {
+    for (to, from) in body.iter_mut().skip(at).zip(value) {
+        *to = *from;
+    }
 }
 
 /// Parses one answer; `None`: it is damaged.

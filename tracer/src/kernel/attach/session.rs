@@ -1,6 +1,9 @@
 //! A session: an attached backend, its maps and counts, and how it is detached.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use aya::{Ebpf, programs::Program};
 
@@ -13,6 +16,7 @@ use super::{
         missed::{self, Missed},
         plan::Backend,
         programs::{self, COMMON},
+        run_time,
         spread::{
             pinned::Pins,
             programs::{CgroupTarget, Spreader},
@@ -70,8 +74,20 @@ impl Session {
         let attached = self.attached.as_ref()?;
         let programs = COMMON.iter().chain(programs::of(self.backend));
         let fds = programs.filter_map(|program| attached.ebpf.program(program.name)?.fd().ok());
-        let sum: u64 = fds.filter_map(|fd| missed::run_time_ns(fd.as_fd())).sum();
+        let sum: u64 = fds.filter_map(|fd| run_time::of(fd.as_fd())).sum();
         (sum > 0).then_some(sum)
+    }
+
+    /// Each program of the ledger with how long it ran since this session attached it: see [`Self::run_time_ns`]. Empty once they
+    /// are detached.
+    pub fn run_times(&self) -> Vec<(&'static str, Duration)> {
+        let Some(attached) = &self.attached else { return Vec::new() };
+        let programs = COMMON.iter().chain(programs::of(self.backend));
+        let times = programs.filter_map(|program| {
+            let fd = attached.ebpf.program(program.name)?.fd().ok()?;
+            Some((program.name, Duration::from_nanos(run_time::of(fd.as_fd())?)))
+        });
+        times.collect()
     }
 
     /// The totals that the kernel side counted ([`Totals`]), with [`Self::missed_hooks`]' count in `hook_missed`.

@@ -237,6 +237,11 @@ impl Tracer {
         self.capacities.get(netns)
     }
 
+    /// The limits of every namespace whose limits are known, by its inode number, in no order.
+    pub fn all_limits(&self) -> impl Iterator<Item = (u32, Limits)> {
+        self.capacities.usable().iter().map(|(netns, usable)| (*netns, usable.limits()))
+    }
+
     /// The ports of the namespace with this inode number that connect() can be given; `None`: not known.
     pub fn usable(&self, netns: u32) -> Option<&Usable> {
         self.capacities.usable().get(&netns)

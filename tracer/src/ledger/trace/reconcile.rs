@@ -10,6 +10,7 @@ use tracer_common::seed::{Command, Op};
 use super::{
     Tracer,
     balance::{self, Counters, Reading},
+    corrected::Corrected,
     idle::Sweep,
     missing::for_lack_of_room,
     pacing::{ALERT, CALM, LACKING},
@@ -43,7 +44,8 @@ impl Tracer {
         if shutdown::stop_signal().is_some() {
             return Ok(0);
         }
-        let (mut corrected, mut found, mut refused) = (0, 0, 0);
+        let (mut found, mut refused) = (0, 0);
+        let mut corrected = Corrected::default();
         if first.is_empty() {
             self.agreement.agreed(&[], Vec::new(), |_| false);
         } else {
@@ -59,9 +61,13 @@ impl Tracer {
                 if shutdown::stop_signal().is_some() {
                     break;
                 }
-                let changed = u64::from(self.session.commands.run(&command)?);
-                *if is_new(&command) { &mut found } else { &mut corrected } += changed;
-                refused += u64::from(adds(&command) && changed == 0);
+                let changed = self.session.commands.run(&command)?;
+                if changed && is_new(&command) {
+                    found += 1;
+                } else if changed {
+                    corrected.add(&command);
+                }
+                refused += u64::from(adds(&command) && !changed);
             }
         }
         if found > 0 {
@@ -69,12 +75,14 @@ impl Tracer {
                 "{found} ports that had found no room, or whose namespace could not be read, are counted now"
             );
         }
-        if corrected > 0 {
+        if corrected.count > 0 {
             tracing::warn!(
-                "{corrected} ports were counted wrong; a comparison with the kernel's sockets corrected them"
+                "{} ports were counted wrong; a comparison with the kernel's sockets corrected them: {}",
+                corrected.count,
+                corrected.text()
             );
         }
-        self.drift += corrected;
+        self.drift += corrected.count;
         if shutdown::stop_signal().is_none() {
             if in_all {
                 // What is still to be confirmed has not been retried yet.
@@ -83,7 +91,7 @@ impl Tracer {
             self.forget_idle(clock::monotonic_ns())?;
             self.forget_namespaces();
         }
-        Ok(corrected)
+        Ok(corrected.count)
     }
 
     /// The namespaces to compare: those in which ports are or lately were held, those that could not be read, and at

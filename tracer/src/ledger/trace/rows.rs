@@ -43,8 +43,9 @@ pub fn visible_to(
     passes(filter, key, (who, name), callers, now)
 }
 
-/// Whether key and process pass the filter. `name`: the process's name; `None` if the filter has no names.
-fn passes(
+/// Whether key and process pass the filter. `name`: the process's name; `None` if the filter has no names. `now` limits how often
+/// the names of cgroups are read, as for [`visible`].
+pub(crate) fn passes(
     filter: &Filter,
     key: &TupleKey,
     (who, name): (&Who, Option<[u8; 16]>),

@@ -22,12 +22,12 @@ use crate::{
         holder::Holders,
         mounts, netns,
         process::{self, ListsFiles},
-        sockdiag,
     },
     kernel::{
         attach::{self, AttachTargets, Session, Settings},
         btf::{Btf, BtfError},
-        facts::KernelFacts,
+        facts::{self, KernelFacts},
+        fentry,
         offsets::Offsets,
         open_files,
         plan::{Backend, Choice, Plan},
@@ -94,10 +94,6 @@ fn start_with(
     let have = check_privileges()?;
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-    let idle_listed = sockdiag::lists_idle().unwrap_or_else(|error| {
-        tracing::info!("cannot find out whether the kernel lists bound sockets: {error}");
-        false
-    });
     let kept = spreading.as_ref().map(|spreading| kept_sizes(&spreading.pins)).unwrap_or_default();
     let tables = sizes::choose(&config.sizes, &kept, &sizing::facts(&config.sizes));
     tracing::info!("{}", tables.text());
@@ -105,7 +101,7 @@ fn start_with(
         tracing::warn!("{changed}");
     }
     let fail_fast = spreading.as_ref().is_some_and(|spreading| spreading.fail_fast);
-    let Started { facts, plan, session, can_fail_fast, whole_host, files } =
+    let Started { facts, plan, session, can_fail_fast, whole_host, idle_listed, files } =
         attach_best(config, (event_mask, filter), tables.sizes, spreading)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
@@ -200,6 +196,8 @@ struct Started {
     can_fail_fast: bool,
     /// Whether the hooks are attached to the root of the host's cgroups.
     whole_host: bool,
+    /// Whether the kernel lists sockets that are bound and idle.
+    idle_listed: bool,
     /// The kernel's list of open files; `None`: it has none.
     files: Option<Arc<dyn ListsFiles>>,
 }
@@ -213,12 +211,12 @@ fn attach_best(
     spreading: Option<Spreading>,
 ) -> Result<Started, Error> {
     let btf = Btf::from_kernel();
-    let offsets = match &btf {
-        Ok(btf) => Offsets::resolve(btf).map_err(|error| {
-            Error::Failure(format!("cannot read this kernel's sockets: {error}"))
-        })?,
+    let types = match &btf {
+        Ok(types) => types,
         Err(error) => return Err(none_can_run(config, &btf, error)),
     };
+    let offsets = Offsets::resolve(types)
+        .map_err(|error| Error::Failure(format!("cannot read this kernel's sockets: {error}")))?;
     let root = cgroups::find().map_err(|error| none_can_run(config, &btf, &error))?;
     let targets = AttachTargets { cgroup: root.directory, tracepoint_id };
     let mut settings = Settings {
@@ -230,7 +228,7 @@ fn attach_best(
         tw_timer_handler: 0,
         blocked_until_free: false,
         maps_are_locked: false,
-        fail_fast: btf.as_ref().is_ok_and(|btf| btf.has_function(HAS_RETVAL)),
+        fail_fast: types.has_function(HAS_RETVAL),
         spreading,
     };
     let mut refused = Vec::new();
@@ -247,6 +245,14 @@ fn attach_best(
             .copied()
             .filter(|backend| symbols != (*backend == Backend::Fexit))
             .collect();
+        if attempts.contains(&Backend::Fexit)
+            && let Some(error) = fentry::refusal(types)
+        {
+            let reason = format!("the kernel refuses to load a program at fentry: {error}");
+            tracing::info!("{}: {reason}", Backend::Fexit);
+            refused.push((Backend::Fexit.to_string(), reason));
+            continue;
+        }
         match attach::attach(&settings, &attempts, &targets) {
             Ok(session) => {
                 for (backend, reason) in &plan.skipped {
@@ -254,9 +260,17 @@ fn attach_best(
                 }
                 tracing::info!("attached: the backend is {}", session.backend);
                 let can_fail_fast = settings.fail_fast;
-                let files = btf.as_ref().ok().and_then(open_files::shared);
-                let whole_host = root.whole;
-                return Ok(Started { facts, plan, session, can_fail_fast, whole_host, files });
+                let files = open_files::shared(types);
+                let (whole_host, idle_listed) = (root.whole, facts::lists_idle(types));
+                return Ok(Started {
+                    facts,
+                    plan,
+                    session,
+                    can_fail_fast,
+                    whole_host,
+                    idle_listed,
+                    files,
+                });
             }
             Err(Error::NoBackend { reasons }) => refused.extend(reasons),
             Err(other) => return Err(other),

@@ -46,10 +46,14 @@ impl Tracer {
     }
 }
 
-/// What a command changes, if a mark would have made it unnecessary: it removes a port that is not held any more,
+/// What a command changes, if a mark would have made it unnecessary: it removes a port that is not held or bound any more,
 /// marks a TIME_WAIT, or adds a connection (a TIME_WAIT whose beginning was taken for the end of the socket). `None`: another
 /// command.
 fn end(command: &Command) -> Option<(u32, ConnKey, TupleKey)> {
-    const OPS: [u32; 3] = [Op::RemoveConn as u32, Op::AddConn as u32, Op::MarkTimeWait as u32];
-    OPS.contains(&command.op).then_some((command.op, command.key, command.tuple))
+    const OPS: [Op; 4] = [Op::RemoveConn, Op::AddConn, Op::MarkTimeWait, Op::RemoveBound];
+    OPS.map(|op| op as u32).contains(&command.op).then_some((
+        command.op,
+        command.key,
+        command.tuple,
+    ))
 }

@@ -13,7 +13,7 @@ use std::{
 use rustix::thread::CapabilitySet;
 
 use crate::{
-    commands::record::output::{Dropped, Output},
+    commands::record::{delivery::Dropped, output::Output},
     error::Error,
     export::{Sink, record::Stop, sink::Closed},
     ledger::trace,
@@ -210,9 +210,9 @@ fn write(mut output: Output, queue: &mpsc::Receiver<Line>, shared: &Shared) -> R
     }
     let last = shared.last.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(last) = last {
-        output.stop(|dropped| last(shared.and_left_out(dropped)))?;
+        output.stop(Instant::now(), |dropped| last(shared.and_left_out(dropped)))?;
     }
-    output.close()?;
+    output.close(Instant::now())?;
     if let Some(failure) = output.failure() {
         tracing::warn!("{failure}");
     }

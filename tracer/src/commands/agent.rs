@@ -1,0 +1,173 @@
+//! `tracer agent`: a service that watches with one set of hooks and tables, writes several outputs and offers metrics.
+
+mod folders;
+mod notify;
+mod readings;
+
+use tracer_common::Filter;
+
+use self::{notify::Notifier, readings::Readings};
+use super::record::{
+    output::Output,
+    queue::Queue,
+    recorder::{Ended, Recorder, Work},
+    stream::Stream,
+};
+use crate::{
+    config::{AgentConfig, RecordConfig},
+    error::Error,
+    export::Sink,
+    host::callers::Callers,
+    ledger::trace,
+    runtime::{
+        sandbox::User,
+        shutdown::{self, StopSignals},
+    },
+};
+
+/// The key of every line that has the name of this host.
+const HOST: &str = "host.name";
+
+/// An agent whose hooks are attached.
+pub struct Agent {
+    recorder: Recorder,
+    service: Service,
+}
+
+/// What an agent does besides its outputs.
+struct Service {
+    notifier: Notifier,
+    /// `None`: there are no metrics.
+    readings: Option<Readings>,
+}
+
+impl Agent {
+    /// Checks that all outputs can be opened and the metrics' address can be listened on, then attaches. The threads of outputs
+    /// and metrics are in their sandboxes when this returns, as is the calling one.
+    ///
+    /// # Errors
+    /// A name in a filter means nothing on this host (exit code 78); an output cannot be opened, or its folder cannot be made;
+    /// metrics cannot be offered there; a thread cannot be started; those of `trace::start`.
+    pub fn start(mut config: AgentConfig) -> Result<Self, Error> {
+        end_with_any_thread();
+        config.fields.entry(HOST.into()).or_insert_with(host_name);
+        // Everything that can be wrong is checked before anything is attached.
+        let filters = config.outputs.iter().map(|output| trace::resolve(&output.filter));
+        let filters = filters.collect::<Result<Vec<_>, _>>()?;
+        trace::check_privileges()?;
+        let notifier = Notifier::new();
+        let readings = Readings::start(&config)?;
+        let outputs = config.outputs.iter().map(|it| open(it, &config));
+        let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
+        let names = trace::cgroup_names(&config.kernel)?;
+        let common = common_filter(&filters);
+        let mask = config.outputs.iter().fold(0, |mask, output| mask | output.events.mask);
+        let tracer =
+            trace::start(&config.kernel, mask, &common.unwrap_or_default(), User::nobody())?;
+        let streams = outputs.into_iter().zip(config.outputs).zip(filters);
+        let streams = streams.map(|((output, config), filter)| {
+            Stream::new(output, config, &filter, common.is_some())
+        });
+        let recorder = Recorder::new(tracer, Callers::new(names), streams.collect());
+        Ok(Self { recorder, service: Service { notifier, readings } })
+    }
+
+    /// Writes the outputs and keeps the metrics fresh, until a signal asks to stop. SIGHUP has the outputs opened again.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read, or the ledger refuses a command; the readers of all outputs are gone, and there are no metrics.
+    pub fn run(mut self, signals: &StopSignals) -> Result<(), Error> {
+        match self.recorder.run(signals, None, &mut self.service) {
+            Ok(()) => Ok(()),
+            Err(Ended::Failed(error)) => {
+                self.recorder.close();
+                Err(error)
+            }
+            Err(Ended::Closed) => Err(Error::Failure(
+                "the readers of all outputs are gone, and there are no metrics: nothing is left to do"
+                    .into(),
+            )),
+        }
+    }
+}
+
+impl Work for Service {
+    fn begun(&mut self, recorder: &mut Recorder) -> Result<(), Error> {
+        if let Some(readings) = &mut self.readings {
+            readings.read(recorder)?;
+        }
+        self.notifier.ready(&status(recorder));
+        Ok(())
+    }
+
+    fn tick(&mut self, recorder: &mut Recorder) -> Result<(), Error> {
+        if let Some(readings) = self.readings.as_mut().filter(|readings| readings.is_due()) {
+            readings.read(recorder)?;
+        }
+        // Only now: the ring buffer, the comparison and the readings have all made progress.
+        self.notifier.alive();
+        Ok(())
+    }
+
+    fn ending(&mut self) {
+        self.notifier.stopping();
+    }
+
+    fn outlasts_outputs(&self) -> bool {
+        self.readings.is_some()
+    }
+}
+
+/// Opens an output and starts its thread.
+fn open(output: &RecordConfig, config: &AgentConfig) -> Result<Output, Error> {
+    folders::make(&output.output.target)?;
+    let sink = Sink::open(&output.output)?;
+    let mut opened = Output::queued(Queue::start(sink)?, output.output.rotation.as_ref());
+    opened.set_fields(&config.fields);
+    Ok(opened)
+}
+
+/// The filter that all outputs have: the kernel side then leaves out the events that it does not let through. `None`: they have
+/// different ones, or there are no outputs.
+fn common_filter(filters: &[Filter]) -> Option<Filter> {
+    let (first, rest) = filters.split_first()?;
+    rest.iter().all(|other| other == first).then_some(*first)
+}
+
+/// The agent's state in one line, for the service manager.
+fn status(recorder: &Recorder) -> String {
+    let tracer = &recorder.shared.tracer;
+    let degraded = tracer.degraded();
+    let backend = tracer.session.backend.name();
+    match degraded.len() {
+        0 => format!("tracing ({backend})"),
+        1 => format!("tracing ({backend}), degraded: {}", degraded.concat()),
+        more => format!("tracing ({backend}), degraded for {more} reasons"),
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A panic in any thread ends the process: an agent without one of its threads would look healthy.
+fn end_with_any_thread() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        shutdown::die(libc::SIGABRT);
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_filters_only_what_no_output_wants() {
+        let nginx = Filter { pid_count: 1, active: 1, ..Filter::default() };
+        assert_eq!(common_filter(&[]), None);
+        assert_eq!(common_filter(&[nginx, nginx]), Some(nginx));
+        assert_eq!(common_filter(&[nginx, Filter::default()]), None);
+    }
+}
