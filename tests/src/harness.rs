@@ -16,6 +16,7 @@ pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod pty;
+pub mod skipped;
 pub mod sock;
 pub mod stage;
 pub mod starting;

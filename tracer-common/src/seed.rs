@@ -14,7 +14,8 @@ pub enum Op {
     /// Insert a connection that has no entry. If the port has a tombstone, the entry is made to agree with it: it is removed at
     /// once (the port was released), or gets TIME_WAIT or the state that the tombstone says.
     AddConn = 1,
-    /// Remove a connection that the kernel does not have any more.
+    /// Remove a connection that the kernel does not have any more. `flags` and `before_ns` are those of its entry (`flags`,
+    /// `acquired_ns`), for messages: the program does not use them.
     RemoveConn,
     /// Insert a bound or listening port that has no entry.
     AddBound,

@@ -1,4 +1,5 @@
-//! Changes the BPF maps and links of a running tracer from outside, so that a test can see whether the tracer corrects them.
+//! BPF maps and links: changes those of a running tracer from outside, so that a test can see whether the tracer corrects them, and
+//! makes maps for programs of the tests.
 
 use std::{
     collections::HashSet,
@@ -12,6 +13,7 @@ use crate::harness::foreign::{address, bpf, owned};
 
 /// Most steps through the keys of a map before [`Map::keys`] gives up.
 const MOST_KEYS: usize = 1 << 20;
+const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
@@ -23,7 +25,7 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 const LINK_DETACH: libc::c_long = 34;
 
-/// A BPF map that another process has open. It must not be a per-CPU map (not checked): the kernel would read and write past
+/// A BPF map, of another process or of this one. It must not be a per-CPU map (not checked): the kernel would read and write past
 /// the end of the buffers.
 #[derive(Debug)]
 pub struct Map {
@@ -59,6 +61,22 @@ impl Map {
             }
         }
         anyhow::bail!("process {process} has no BPF map {name}")
+    }
+
+    /// A new array of one element with values of this many bytes, all 0.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn array(value_size: u32) -> Result<Self> {
+        const ARRAY: u32 = 2;
+        let key_size: u32 = 4;
+        let attr = [ARRAY, key_size, value_size, 1];
+        let fd = owned(bpf(MAP_CREATE, &attr, "BPF_MAP_CREATE")?)?;
+        Ok(Self { fd, key_size: key_size as usize, value_size: value_size as usize })
+    }
+
+    pub const fn fd(&self) -> &OwnedFd {
+        &self.fd
     }
 
     /// Every key, as bytes, in any order. If the map changes meanwhile: all keys that stay, and some of those that come or go.

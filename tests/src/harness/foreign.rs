@@ -34,7 +34,7 @@ impl Foreign {
     /// Attaches the program to the cgroup, and pins it and its link in each of these folders. There must be at least one, and
     /// each must be in a bpffs: only the pins keep the program attached after this call. An error if the kernel refuses a step.
     pub fn attach(cgroup: &Cgroup, folders: &[&Path]) -> Result<Self> {
-        let program = load(&ALLOW)?;
+        let program = load(CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, &ALLOW)?;
         let link = link(&program, cgroup)?;
         let mut pins = Self(Vec::new());
         for folder in folders {
@@ -102,7 +102,8 @@ impl Binder {
             RETURN_1,
             EXIT,
         ];
-        Ok(Self { _link: link(&load(&program)?, cgroup)? })
+        let program = load(CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, &program)?;
+        Ok(Self { _link: link(&program, cgroup)? })
     }
 }
 
@@ -129,7 +130,8 @@ pub fn address<T: ?Sized>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 
-fn load(program: &[[u8; 8]]) -> Result<OwnedFd> {
+/// Loads a program of this type (`BPF_PROG_TYPE_*`), for this kind of attachment (0: none). An error if the kernel refuses it.
+pub fn load(kind: u32, attach_type: u32, program: &[[u8; 8]]) -> Result<OwnedFd> {
     #[repr(C)]
     #[derive(Default)]
     struct Load {
@@ -147,11 +149,11 @@ fn load(program: &[[u8; 8]]) -> Result<OwnedFd> {
         attach_type: u32,
     }
     let attr = Load {
-        kind: CGROUP_SOCK_ADDR,
+        kind,
         instruction_count: u32::try_from(program.len())?,
         instructions: address(program.as_ptr()),
         license: address(c"GPL".as_ptr()),
-        attach_type: CGROUP_INET4_CONNECT,
+        attach_type,
         ..Load::default()
     };
     owned(bpf(PROG_LOAD, &attr, "BPF_PROG_LOAD")?)

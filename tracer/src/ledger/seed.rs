@@ -154,8 +154,10 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<C
         })
         .map(|(key, conn)| Command {
             op: Op::RemoveConn as u32,
+            flags: conn.flags,
             key: *key,
             tuple: conn.tuple,
+            before_ns: conn.acquired_ns,
             ..Command::default()
         })
         .collect()

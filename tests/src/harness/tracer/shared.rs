@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::watch::{Reading, Watch};
-use crate::harness::netns;
+use crate::harness::{netns, skipped};
 
 static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
 static DRIFTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The drift and the skipped hooks of each tracer that [`stop`] ended, a line of text each. A tracer that gave no last reading
+/// The drift, the skipped hooks and the [`skipped::timers`] of each tracer that [`stop`] ended, a line of text each. A tracer that gave no last reading
 /// has no line.
 pub fn drifts() -> Vec<String> {
     DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -56,8 +56,10 @@ pub fn stop() -> Result<()> {
             && let Ok(missed) = reading.lost("hook_missed")
         {
             let drift = reading.drift;
-            let text =
-                format!("drift of {backend}: {drift} ports corrected, {missed} hooks missed");
+            let unseen = skipped::timers();
+            let text = format!(
+                "drift of {backend}: {drift} ports corrected, {missed} hooks missed, {unseen} timers kept from BPF programs"
+            );
             DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }
         shared.stop().context(backend)

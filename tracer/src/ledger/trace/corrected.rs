@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use tracer_common::seed::{Command, Op};
+use tracer_common::{
+    PortState, conn_flag,
+    seed::{Command, Op},
+};
 
 /// How many corrections a warning names.
 const NAMED: usize = 5;
@@ -16,11 +19,11 @@ pub(super) struct Corrected {
 }
 
 impl Corrected {
-    /// Counts a command that changed the ledger.
-    pub(super) fn add(&mut self, command: &Command) {
+    /// Counts a command that changed the ledger at `now_ns` (CLOCK_MONOTONIC).
+    pub(super) fn add(&mut self, command: &Command, now_ns: u64) {
         self.count += 1;
         if self.named.len() < NAMED {
-            self.named.push(text(command));
+            self.named.push(text(command, now_ns));
         }
     }
 
@@ -32,8 +35,8 @@ impl Corrected {
     }
 }
 
-/// What a command corrects, for people.
-fn text(command: &Command) -> String {
+/// What a command corrects at `now_ns` (CLOCK_MONOTONIC), for people.
+fn text(command: &Command, now_ns: u64) -> String {
     let tuple = &command.tuple;
     let [source, destination] =
         [tuple.source, tuple.destination].map(|it| IpAddr::from(it.0).to_canonical());
@@ -44,7 +47,7 @@ fn text(command: &Command) -> String {
     if is(Op::AddConn) {
         format!("port {port} from {to} {at} was missing")
     } else if is(Op::RemoveConn) {
-        format!("port {port} from {to} {at} is no longer in use")
+        format!("port {port} from {to} {at}, {}, is no longer in use", entry(command, now_ns))
     } else if is(Op::AddBound) {
         format!("bound port {port} of {source} {at} was missing")
     } else if is(Op::RemoveBound) {
@@ -59,6 +62,21 @@ fn text(command: &Command) -> String {
     } else {
         "the number of ports that the spreader bound".to_owned()
     }
+}
+
+/// The entry that a `RemoveConn` removed at `now_ns`, for people: its state, its age, and whether the start read it.
+fn entry(command: &Command, now_ns: u64) -> String {
+    let state = match PortState::of(command.flags) {
+        _ if command.flags & conn_flag::TIME_WAIT != 0 => "TIME_WAIT",
+        PortState::Connecting => "connecting",
+        PortState::Unanswered => "unanswered",
+        PortState::Established => "ESTABLISHED",
+        PortState::CloseWait => "CLOSE_WAIT",
+        PortState::Closing => "closing",
+    };
+    let age_ms = now_ns.saturating_sub(command.before_ns) / 1_000_000;
+    let read = if command.flags & conn_flag::SEEDED != 0 { ", older than tracer" } else { "" };
+    format!("{state}, added {}.{} s ago{read}", age_ms / 1000, age_ms % 1000 / 100)
 }
 
 #[cfg(test)]
@@ -76,22 +94,26 @@ mod tests {
             destination_port: 80,
             zero: 0,
         };
+        let now_ns = 5_000_000_000;
         let removed = |port| Command {
             op: Op::RemoveConn as u32,
+            flags: conn_flag::SEEDED | PortState::Established.flags(),
             key: ConnKey::new(1, port),
             tuple,
+            before_ns: 2_700_000_000,
             ..Command::default()
         };
         let mut corrected = Corrected::default();
         let correction = Correction { in_use: -1, ..Correction::default() };
-        corrected.add(&Command::correcting(tuple, &correction));
-        corrected.add(&removed(40_000));
+        corrected.add(&Command::correcting(tuple, &correction), now_ns);
+        corrected.add(&removed(40_000), now_ns);
         assert_eq!(
             corrected.text(),
             "from 10.0.0.1 to 10.0.0.2:80 in namespace 5 -1 in use, +0 in TIME_WAIT; \
-             port 40000 from 10.0.0.1 to 10.0.0.2:80 in namespace 5 is no longer in use"
+             port 40000 from 10.0.0.1 to 10.0.0.2:80 in namespace 5, ESTABLISHED, added 2.3 s ago, \
+             older than tracer, is no longer in use"
         );
-        (1..=10).for_each(|port| corrected.add(&removed(port)));
+        (1..=10).for_each(|port| corrected.add(&removed(port), now_ns));
         assert_eq!(corrected.count, 12);
         assert!(corrected.text().ends_with("; 7 more"), "{}", corrected.text());
     }

@@ -65,7 +65,7 @@ impl Tracer {
                 if changed && is_new(&command) {
                     found += 1;
                 } else if changed {
-                    corrected.add(&command);
+                    corrected.add(&command, clock::monotonic_ns());
                 }
                 refused += u64::from(adds(&command) && !changed);
             }
