@@ -134,6 +134,34 @@ wait_for is_state active
 [ "$(inside systemctl is-enabled tracer.service)" = enabled ] || fail "not enabled"
 inside systemctl show -P StatusText tracer.service
 wait_for inside test -s /var/log/tracer/events.jsonl
+inside systemd-analyze security --no-pager --threshold=30 tracer.service >"$folder/security" || fail "exposed too much: $folder/security"
+
+say "a reload: the configuration is taken over, and the process stays; with faults, the reload fails and nothing changes"
+cp "$root/etc/tracer/tracer.toml" "$folder/repack/shipped.toml"
+before=$(main_pid)
+printf '\n[fields]\nrack = "one"\n' >>"$root/etc/tracer/tracer.toml"
+inside systemctl reload tracer.service
+wait_for inside grep -q '"rack":"one"' /var/log/tracer/events.jsonl
+echo "[metrisc]" >>"$root/etc/tracer/tracer.toml"
+! inside systemctl reload tracer.service || fail "a reload of a file with faults succeeds"
+is_state active || fail "not active after that"
+[ "$(main_pid)" = "$before" ] || fail "the service was started again"
+cp "$folder/repack/shipped.toml" "$root/etc/tracer/tracer.toml"
+inside systemctl reload tracer.service
+
+say "the drop-ins: fewer rights, less memory"
+mkdir "$root/etc/systemd/system/tracer.service.d"
+cp "$root/usr/share/doc/tracer/host-only.conf" "$root/usr/share/doc/tracer/memory.conf" "$root/etc/systemd/system/tracer.service.d"
+inside systemctl daemon-reload
+inside systemctl restart tracer.service
+wait_for is_state active
+inside systemctl show -P StatusText tracer.service
+inside systemctl show -P StatusText tracer.service | grep -q degraded || fail "it does not say that it cannot enter namespaces"
+inside systemd-analyze security --no-pager --threshold=25 tracer.service >"$folder/security" || fail "exposed too much: $folder/security"
+rm -r "$root/etc/systemd/system/tracer.service.d"
+inside systemctl daemon-reload
+inside systemctl restart tracer.service
+wait_for is_state active
 
 say "upgrade: an edited configuration is kept, and the service is started again"
 echo "# edited here" >>"$root/etc/tracer/tracer.toml"

@@ -159,7 +159,8 @@ fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
 fn run_agent(file: &Path) -> Result<(), Error> {
     check_object()?;
     survive_file_size_limit();
-    let agent = agent::Agent::start(AgentConfig::parse(&config::file::read(file)?, file)?)?;
+    let config = AgentConfig::parse(&config::file::read(file)?, file)?;
+    let agent = agent::Agent::start(config, file)?;
     shutdown::run(move |signals| agent.run(&signals))
 }
 

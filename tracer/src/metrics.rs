@@ -21,7 +21,9 @@ mod update;
 pub use encode::Format;
 pub use listener::Listen;
 pub use process::Process;
-pub use reading::{MapReading, NetnsReading, OutputReading, ProgramReading, Reading, TupleReading};
+pub use reading::{
+    ConfigReading, MapReading, NetnsReading, OutputReading, ProgramReading, Reading, TupleReading,
+};
 pub use server::Server;
 pub use slot::Slot;
 pub use snapshot::Snapshot;

@@ -22,6 +22,8 @@ mod program;
 pub(crate) use program::program;
 
 const PACKAGING: &str = "tracer/packaging";
+/// The drop-ins for the unit, in its folder.
+const DROP_INS: [&str; 2] = ["host-only.conf", "memory.conf"];
 const LICENCES: [&str; 3] = ["LICENSE-APACHE", "LICENSE-GPL-2.0", "LICENSE-MIT"];
 const SCRIPTS: [&str; 3] = ["postinst", "postrm", "prerm"];
 
@@ -88,7 +90,12 @@ fn parts(program: &Path) -> Result<Parts> {
         ],
         example: run(&["config", "example"])?,
         unit: read(&packaging.join("systemd/tracer.service"))?,
+        drop_ins: DROP_INS
+            .into_iter()
+            .map(|name| Ok((name, read(&packaging.join("systemd").join(name))?)))
+            .collect::<Result<_>>()?,
         rules: read(&packaging.join("prometheus/tracer.rules.yml"))?,
+        dashboard: read(&packaging.join("grafana/tracer.json"))?,
         changelog: read(Path::new("CHANGELOG.md"))?,
         copyright: read(&packaging.join("deb/copyright"))?,
     })

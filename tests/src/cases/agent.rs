@@ -34,6 +34,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             ("two_outputs", two_outputs),
             ("metrics", metrics),
             ("output_that_nobody_reads", output_that_nobody_reads),
+            ("reload", reload),
         ])
         .once(&[("configuration_that_is_wrong", configuration_that_is_wrong)])
         .kernel_independent()
@@ -237,6 +238,68 @@ fn metrics() -> Result<()> {
     let own = sum(&allocated.events("port.allocated", stage.netns.inum()));
     let all = sum(&allocated.lines.iter().collect::<Vec<_>>());
     ensure!(own > 0.0 && (own..=all).contains(&searched), "{own} <= {searched} <= {all}?");
+    Ok(())
+}
+
+/// A SIGHUP has the agent take over other fields and thresholds; its output goes on without a gap. A file with a fault and one that
+/// needs a restart change nothing, not even what could change; log, metrics and the service manager's status say so, until
+/// one is taken over again.
+fn reload() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let address = free_address()?;
+    let config = |output: &str, rack: &str, threshold: &str| {
+        format!(
+            "[metrics]\nlisten = \"{address}\"\ninterval = 1\n[[output]]\npath = \"DIR/{output}\"\nevents = \"all\"\n\
+             [fields]\nrack = \"{rack}\"\n[thresholds]\nsaturation = [{threshold}]\n"
+        )
+    };
+    let mut agent = Agent::start(&config("all.jsonl", "a", "0.1"))?;
+    let is = |name: &str, value: f64| -> Result<bool> {
+        Ok(metric(&get(address, "/metrics")?, name)? == Some(value))
+    };
+    let newest = "tracer_config_last_reload_successful";
+    ensure!(is(newest, 1.0)?, "not the newest at the start");
+    let since = "tracer_config_last_reload_success_timestamp_seconds";
+    let began = metric(&get(address, "/metrics")?, since)?.context("no time")?;
+    traffic(&stage, &server, 5)?;
+    let file = agent.path("all.jsonl");
+    let has = |text: &str| Ok(fs::read_to_string(&file)?.contains(text));
+    eventually("lines of the first rack", || has("\"rack\":\"a\""))?;
+
+    agent.reload(&config("all.jsonl", "b", "0.2"))?;
+    eventually("the second threshold", || {
+        Ok(get(address, "/metrics")?.contains("tracer_tuples_above{threshold=\"0.20\"}"))
+    })?;
+    let text = get(address, "/metrics")?;
+    ensure!(!text.contains("threshold=\"0.10\""), "both thresholds: {text}");
+    ensure!(metric(&text, since)?.is_some_and(|now| now > began), "{began} and later: {text}");
+    traffic(&stage, &server, 5)?;
+    eventually("lines of the second rack", || has("\"rack\":\"b\""))?;
+
+    for (refused, why) in
+        [("[metrics\n", "tracer.toml:1:"), (&*config("other.jsonl", "c", "0.3"), "[[output]]")]
+    {
+        agent.reload(refused)?;
+        eventually(why, || is(newest, 0.0))?;
+        ensure!(get(address, "/metrics")?.contains("threshold=\"0.20\""), "it was changed");
+        ensure!(agent.notified()?.contains("refused"), "{}", agent.notified()?);
+        agent.reload(&config("all.jsonl", "b", "0.2"))?;
+        eventually("a configuration that is taken over", || is(newest, 1.0))?;
+    }
+    traffic(&stage, &server, 5)?;
+    let stderr = agent.stop()?;
+    let place = agent.path("tracer.toml").display().to_string() + ":1:";
+    ensure!(stderr.contains(&place), "no fault with its place: {stderr}");
+    let differs = format!("[[output]] {}", agent.path("other.jsonl").display());
+    ensure!(stderr.contains("with a restart") && stderr.contains(&differs), "stderr: {stderr}");
+    ensure!(!agent.path("other.jsonl").exists(), "the other output was opened");
+    let all = agent.recording("all.jsonl")?;
+    all.assert_gap_free()?;
+    all.assert_nothing_lost()?;
+    let allocated = count(&all, "port.allocated", stage.netns.inum());
+    ensure!(allocated == 24, "{allocated} allocations, not 24");
+    ensure!(!all.lines.iter().any(|line| line["rack"] == "c"), "a line of the third rack");
     Ok(())
 }
 

@@ -3,10 +3,13 @@
 mod folders;
 mod notify;
 mod readings;
+mod reloads;
+
+use std::path::Path;
 
 use tracer_common::Filter;
 
-use self::{notify::Notifier, readings::Readings};
+use self::{notify::Notifier, readings::Readings, reloads::Reloads};
 use super::record::{
     output::Output,
     queue::Queue,
@@ -19,7 +22,9 @@ use crate::{
     export::Sink,
     host::callers::Callers,
     ledger::trace,
+    metrics::ConfigReading,
     runtime::{
+        clock,
         sandbox::User,
         shutdown::{self, StopSignals},
     },
@@ -39,23 +44,29 @@ struct Service {
     notifier: Notifier,
     /// `None`: there are no metrics.
     readings: Option<Readings>,
+    reloads: Reloads,
+    /// What the agent runs with.
+    config: AgentConfig,
+    state: ConfigReading,
 }
 
 impl Agent {
-    /// Checks that all outputs can be opened and the metrics' address can be listened on, then attaches. The threads of outputs
-    /// and metrics are in their sandboxes when this returns, as is the calling one.
+    /// Checks that all outputs can be opened and the metrics' address can be listened on, then attaches. The threads of outputs,
+    /// metrics and configuration are in their sandboxes when this returns, as is the calling one. `file`: where `config` is from,
+    /// to read it again.
     ///
     /// # Errors
     /// A name in a filter means nothing on this host (exit code 78); an output cannot be opened, or its folder cannot be made;
     /// metrics cannot be offered there; a thread cannot be started; those of `trace::start`.
-    pub fn start(mut config: AgentConfig) -> Result<Self, Error> {
+    pub fn start(config: AgentConfig, file: &Path) -> Result<Self, Error> {
         end_with_any_thread();
-        config.fields.entry(HOST.into()).or_insert_with(host_name);
+        let config = with_host(config);
         // Everything that can be wrong is checked before anything is attached.
         let filters = config.outputs.iter().map(|output| trace::resolve(&output.filter));
         let filters = filters.collect::<Result<Vec<_>, _>>()?;
         trace::check_privileges()?;
         let notifier = Notifier::new();
+        let reloads = Reloads::start(file)?;
         let readings = Readings::start(&config)?;
         let outputs = config.outputs.iter().map(|it| open(it, &config));
         let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
@@ -64,15 +75,18 @@ impl Agent {
         let mask = config.outputs.iter().fold(0, |mask, output| mask | output.events.mask);
         let tracer =
             trace::start(&config.kernel, mask, &common.unwrap_or_default(), User::nobody())?;
-        let streams = outputs.into_iter().zip(config.outputs).zip(filters);
+        let streams = outputs.into_iter().zip(config.outputs.clone()).zip(filters);
         let streams = streams.map(|((output, config), filter)| {
             Stream::new(output, config, &filter, common.is_some())
         });
         let recorder = Recorder::new(tracer, Callers::new(names), streams.collect());
-        Ok(Self { recorder, service: Service { notifier, readings } })
+        let state = ConfigReading { is_newest: true, since_s: now_s() };
+        let service = Service { notifier, readings, reloads, config, state };
+        Ok(Self { recorder, service })
     }
 
-    /// Writes the outputs and keeps the metrics fresh, until a signal asks to stop. SIGHUP has the outputs opened again.
+    /// Writes the outputs and keeps the metrics fresh, until a signal asks to stop. SIGHUP has the outputs opened again, and the
+    /// configuration read again.
     ///
     /// # Errors
     /// A BPF map cannot be read, or the ledger refuses a command; the readers of all outputs are gone, and there are no metrics.
@@ -91,22 +105,84 @@ impl Agent {
     }
 }
 
+impl Service {
+    /// Takes a configuration over that was read while the agent runs, all of it or nothing; the log says which.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read, or a command fails.
+    fn reload(
+        &mut self,
+        read: Result<AgentConfig, Error>,
+        recorder: &mut Recorder,
+    ) -> Result<(), Error> {
+        match read.and_then(|config| takeable(config, &self.config)) {
+            Ok(config) => {
+                if config == self.config {
+                    tracing::debug!("the configuration is as it was");
+                } else {
+                    recorder.set_fields(&config.fields);
+                    if let Some(readings) = &mut self.readings {
+                        readings.change(&config);
+                    }
+                    tracing::info!("the configuration was taken over");
+                }
+                self.config = config;
+                self.state = ConfigReading { is_newest: true, since_s: now_s() };
+            }
+            Err(error) => {
+                self.state.is_newest = false;
+                let faults = error.to_string();
+                for fault in faults.lines() {
+                    tracing::error!("the configuration was not taken over: {fault}");
+                }
+            }
+        }
+        self.notifier.status(&self.status(recorder));
+        // The metrics say it at once.
+        self.readings.as_mut().map_or(Ok(()), |readings| readings.read(recorder, self.state))
+    }
+
+    /// The agent's state in one line, for the service manager.
+    fn status(&self, recorder: &Recorder) -> String {
+        let tracer = &recorder.shared.tracer;
+        let degraded = tracer.degraded();
+        let backend = tracer.session.backend.name();
+        let refused = if self.state.is_newest {
+            ""
+        } else {
+            "; the newest configuration was refused: see the log"
+        };
+        match degraded.len() {
+            0 => format!("tracing ({backend}){refused}"),
+            1 => format!("tracing ({backend}), degraded: {}{refused}", degraded.concat()),
+            more => format!("tracing ({backend}), degraded for {more} reasons{refused}"),
+        }
+    }
+}
+
 impl Work for Service {
     fn begun(&mut self, recorder: &mut Recorder) -> Result<(), Error> {
         if let Some(readings) = &mut self.readings {
-            readings.read(recorder)?;
+            readings.read(recorder, self.state)?;
         }
-        self.notifier.ready(&status(recorder));
+        self.notifier.ready(&self.status(recorder));
         Ok(())
     }
 
     fn tick(&mut self, recorder: &mut Recorder) -> Result<(), Error> {
+        if let Some(read) = self.reloads.answer() {
+            self.reload(read, recorder)?;
+        }
         if let Some(readings) = self.readings.as_mut().filter(|readings| readings.is_due()) {
-            readings.read(recorder)?;
+            readings.read(recorder, self.state)?;
         }
         // Only now: the ring buffer, the comparison and the readings have all made progress.
         self.notifier.alive();
         Ok(())
+    }
+
+    fn hung_up(&mut self) {
+        self.reloads.ask();
     }
 
     fn ending(&mut self) {
@@ -134,16 +210,30 @@ fn common_filter(filters: &[Filter]) -> Option<Filter> {
     rest.iter().all(|other| other == first).then_some(*first)
 }
 
-/// The agent's state in one line, for the service manager.
-fn status(recorder: &Recorder) -> String {
-    let tracer = &recorder.shared.tracer;
-    let degraded = tracer.degraded();
-    let backend = tracer.session.backend.name();
-    match degraded.len() {
-        0 => format!("tracing ({backend})"),
-        1 => format!("tracing ({backend}), degraded: {}", degraded.concat()),
-        more => format!("tracing ({backend}), degraded for {more} reasons"),
+/// The configuration, with the name of this host among its fields unless it has another one there.
+fn with_host(mut config: AgentConfig) -> AgentConfig {
+    config.fields.entry(HOST.into()).or_insert_with(host_name);
+    config
+}
+
+/// The configuration as an agent takes it over that runs with `running`.
+///
+/// # Errors
+/// Something that cannot change while it runs differs.
+fn takeable(config: AgentConfig, running: &AgentConfig) -> Result<AgentConfig, Error> {
+    let differing = config.needs_restart(running);
+    if differing.is_empty() {
+        return Ok(with_host(config));
     }
+    Err(Error::BadConfig(format!(
+        "these differ, and take effect only with a restart (`systemctl restart tracer`): {}; nothing else was taken over either",
+        differing.join(", ")
+    )))
+}
+
+/// Now, in seconds since 1970.
+fn now_s() -> f64 {
+    clock::seconds(clock::wall_ns())
 }
 
 fn host_name() -> String {

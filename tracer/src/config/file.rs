@@ -1,6 +1,7 @@
 //! The configuration file of `tracer agent`: TOML, of which every setting is in one table, `settings::SECTIONS`. From that come
 //! the defaults, the checks, the nearest name of an unknown setting, the example, and the man page.
 
+mod changes;
 mod draft;
 mod example;
 mod fault;

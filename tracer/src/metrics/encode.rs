@@ -108,6 +108,8 @@ impl Snapshot {
         to.gauges(&table::BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1_u64)])?;
         to.gauges(&table::BACKEND_INFO, [([&*self.backend, &*self.kernel], 1_u64)])?;
         to.gauge(&table::DEGRADED, self.degraded)?;
+        to.gauge(&table::CONFIG_OK, u64::from(self.config.is_newest))?;
+        to.gauge(&table::CONFIG_AT, self.config.since_s)?;
         to.gauge(&table::READING_AT, seconds(self.at_ns))?;
         to.gauge(&table::READING_TOOK, self.took_s)
     }

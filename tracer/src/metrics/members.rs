@@ -47,6 +47,11 @@ impl Members {
         Self { top, last_top: BTreeMap::new() }
     }
 
+    /// From the next reading on, shows the `top` fullest tuples.
+    pub(super) fn show(&mut self, top: usize) {
+        self.top = top;
+    }
+
     /// Notes a reading: all tuples of it (each once), and when it was.
     pub(super) fn update(&mut self, tuples: impl Iterator<Item = Rank>, now: Instant) {
         let mut fullest = BinaryHeap::with_capacity(self.top.saturating_add(1));
@@ -113,6 +118,17 @@ mod tests {
         assert_eq!(shown(&mut members, &all(1), at(0)), [1]);
         assert_eq!(shown(&mut members, &all(2), at(1)), [1, 2]);
         assert_eq!(shown(&mut members, &all(3), at(2)), [2, 3]);
+    }
+
+    #[test]
+    fn how_many_are_shown_can_change() {
+        let (mut members, now) = (Members::new(1), Instant::now());
+        let tuples = [(1, 0.9), (2, 0.8), (3, 0.7)];
+        assert_eq!(shown(&mut members, &tuples, now), [1]);
+        members.show(3);
+        assert_eq!(shown(&mut members, &tuples, now), [1, 2, 3]);
+        members.show(1);
+        assert_eq!(shown(&mut members, &tuples, now + Duration::from_secs(1)).len(), 2);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Reading<'a> {
     pub kernel: &'a str,
     /// Number of things that do not work as well as they could.
     pub degraded: usize,
+    /// The configuration that the agent runs with.
+    pub config: ConfigReading,
     /// All tuples of the ledger, each once, in the order in which the table was read. Rows of addresses
     /// ([`TupleKey::of_bind`]) are not among them.
     pub tuples: Vec<TupleReading<'a>>,
@@ -41,6 +43,15 @@ pub struct Reading<'a> {
     pub http_refused: u64,
     /// What /proc says about this process; `None`: it cannot be read.
     pub process: Option<Process>,
+}
+
+/// The configuration that an agent runs with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConfigReading {
+    /// Whether it is the newest that the agent was to take over; false: that one was refused.
+    pub is_newest: bool,
+    /// When it was taken over, at the start or later: seconds since 1970.
+    pub since_s: f64,
 }
 
 /// One tuple.

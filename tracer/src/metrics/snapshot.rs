@@ -11,7 +11,7 @@ use tracer_common::{Addr, Cause, TupleKey};
 
 use super::{
     process::Process,
-    reading::{MapReading, Reading},
+    reading::{ConfigReading, MapReading, Reading},
     totals::Sums,
 };
 
@@ -23,6 +23,7 @@ pub struct Snapshot {
     pub(super) backend: String,
     pub(super) kernel: String,
     pub(super) degraded: u64,
+    pub(super) config: ConfigReading,
     pub(super) all: AllTuples,
     pub(super) sums: Sums,
     pub(super) search_ns: u64,

@@ -41,6 +41,10 @@ families! {
         "Always 1; the backend and the release of the kernel are labels";
     DEGRADED = Gauge "tracer_degraded_reasons" &[],
         "Things that do not work as well as they could; the events tracer.start and tracer.degraded name them";
+    CONFIG_OK = Gauge "tracer_config_last_reload_successful" &[],
+        "1: the agent runs with the newest configuration that it was to take over; 0: that one was refused, and the log says why";
+    CONFIG_AT = Gauge "tracer_config_last_reload_success_timestamp_seconds" &[],
+        "When the configuration was taken over that the agent runs with, seconds since 1970";
     SATURATION_MAX = Gauge "tracer_saturation_max_ratio" &[],
         "Ports in use of the fullest tuple of the host, divided by those that it can hold; 0 if no tuple holds ports";
     TUPLES = Gauge "tracer_tuples" &[], "Tuples that hold ports";

@@ -8,8 +8,8 @@ use std::{
 use tracer_common::{Addr, Cause, Loss, TupleCount, TupleKey, tuple::search_bucket};
 
 use super::{
-    MapReading, Metrics, NetnsReading, OutputReading, Process, ProgramReading, Reading, Snapshot,
-    TupleReading,
+    ConfigReading, MapReading, Metrics, NetnsReading, OutputReading, Process, ProgramReading,
+    Reading, Snapshot, TupleReading,
 };
 use crate::kernel::maps::Totals;
 
@@ -63,6 +63,7 @@ pub(super) fn reading(tuples: Vec<TupleReading<'_>>) -> Reading<'_> {
         backend: "fexit",
         kernel: "6.18.5",
         degraded: 1,
+        config: ConfigReading { is_newest: true, since_s: 1_764_400_001.5 },
         tuples,
         totals,
         losses: vec![(Loss::EventRingFull.name(), 1)],

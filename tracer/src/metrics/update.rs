@@ -31,6 +31,12 @@ impl Metrics {
         Self { members: Members::new(top), thresholds, totals: Totals::default() }
     }
 
+    /// From the next reading on, shows so many tuples, and counts those above these thresholds: as for [`Self::new`].
+    pub fn change(&mut self, top: usize, thresholds: &[f64]) {
+        self.members.show(top);
+        self.thresholds = thresholds.to_vec();
+    }
+
     /// What the metrics say of this reading. `now`: when it was.
     pub fn update(&mut self, reading: &Reading<'_>, now: Instant) -> Arc<Snapshot> {
         let rank = |tuple: &TupleReading<'_>| {
@@ -77,6 +83,7 @@ impl Metrics {
             backend: reading.backend.to_owned(),
             kernel: reading.kernel.to_owned(),
             degraded: reading.degraded as u64,
+            config: reading.config,
             all,
             sums: self.totals.end(),
             search_ns: reading.totals.search_ns,

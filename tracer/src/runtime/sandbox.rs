@@ -23,7 +23,7 @@ pub(crate) enum Role {
     /// Keeps a rule of `tracer spread` up to date: changes its tables, attaches it to cgroups that were removed and made
     /// again.
     Attaches,
-    /// Answers requests on a socket that listens already, or writes a file. It uses no BPF.
+    /// Answers requests on a socket that listens already, or reads or writes a file. It uses no BPF.
     Serves,
 }
 

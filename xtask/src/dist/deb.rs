@@ -130,7 +130,7 @@ mod tests {
                 "Version: 1.2.3-1",
                 "Architecture: amd64",
                 "Maintainer: tracer contributors <tracer@localhost.localdomain>",
-                "Installed-Size: 11",
+                "Installed-Size: 13",
                 "Section: net",
                 "Priority: optional",
                 "Description: source ports of outgoing TCP connections: who runs out, when, why",

@@ -19,8 +19,12 @@ pub(crate) struct Parts {
     pub(crate) example: String,
     /// The unit for systemd.
     pub(crate) unit: String,
+    /// Drop-ins for the unit: names and texts.
+    pub(crate) drop_ins: Vec<(&'static str, String)>,
     /// The alerts and recording rules for Prometheus.
     pub(crate) rules: String,
+    /// The dashboard for Grafana.
+    pub(crate) dashboard: String,
     /// CHANGELOG.md.
     pub(crate) changelog: String,
     /// Who has the copyright, and the licences, in Debian's form.
@@ -42,9 +46,11 @@ pub(crate) fn files(parts: Parts) -> io::Result<Vec<File>> {
         File::new("usr/share/fish/vendor_completions.d/tracer.fish", fish),
         File::new("usr/share/zsh/vendor-completions/_tracer", zsh),
         File::new(format!("{DOC}/examples/tracer.rules.yml"), parts.rules),
+        File::new(format!("{DOC}/examples/tracer.dashboard.json"), parts.dashboard),
         File::new(format!("{DOC}/copyright"), parts.copyright),
         File::new(format!("{DOC}/changelog.gz"), gzip(parts.changelog.as_bytes())?),
     ];
+    files.extend(parts.drop_ins.into_iter().map(|(name, text)| document(name, text)));
     for (name, text) in parts.man {
         let section = name.rsplit('.').next().unwrap_or_default();
         let path = format!("usr/share/man/man{section}/{name}.gz");
@@ -68,7 +74,9 @@ pub(crate) fn sample() -> Parts {
         completions: [text("bash"), text("fish"), text("zsh")],
         example: text("example"),
         unit: text("unit"),
+        drop_ins: vec![("host-only.conf", text("fewer rights"))],
         rules: text("rules"),
+        dashboard: text("dashboard"),
         changelog: text("changelog"),
         copyright: text("copyright"),
     }
@@ -90,7 +98,9 @@ mod tests {
             "644 usr/share/bash-completion/completions/tracer",
             "644 usr/share/doc/tracer/changelog.gz",
             "644 usr/share/doc/tracer/copyright",
+            "644 usr/share/doc/tracer/examples/tracer.dashboard.json",
             "644 usr/share/doc/tracer/examples/tracer.rules.yml",
+            "644 usr/share/doc/tracer/host-only.conf",
             "644 usr/share/fish/vendor_completions.d/tracer.fish",
             "644 usr/share/man/man1/tracer.1.gz",
             "644 usr/share/man/man5/tracer.toml.5.gz",

@@ -96,6 +96,13 @@ impl Agent {
         Ok(&self.notified)
     }
 
+    /// Writes another configuration into the agent's file, and sends SIGHUP.
+    pub fn reload(&self, config: &str) -> Result<()> {
+        let dir = self.folder.path().to_str().context("path is not UTF-8")?;
+        fs::write(self.path("tracer.toml"), config.replace("DIR", dir))?;
+        self.process.signal(Signal::HUP)
+    }
+
     /// The path of a file in the agent's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

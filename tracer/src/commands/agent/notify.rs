@@ -46,6 +46,11 @@ impl Notifier {
         self.unsent = (!self.send(&message)).then_some(message);
     }
 
+    /// The agent's state has changed: in one line, for people.
+    pub(super) fn status(&self, status: &str) {
+        self.send(&format!("STATUS={}", status.replace('\n', " ")));
+    }
+
     /// The agent has made progress: restarts the manager's watchdog (`WatchdogSec=`).
     pub(super) fn alive(&mut self) {
         if let Some(ready) = self.unsent.take() {

@@ -20,8 +20,8 @@ use crate::{
     kernel::{maps::Totals, run_time},
     ledger::{stats::Earlier, trace::named_losses},
     metrics::{
-        MapReading, Metrics, NetnsReading, OutputReading, Process, ProgramReading, Reading, Server,
-        Slot, TextFile, TupleReading,
+        ConfigReading, MapReading, Metrics, NetnsReading, OutputReading, Process, ProgramReading,
+        Reading, Server, Slot, TextFile, TupleReading,
     },
     runtime::clock,
     view::forecasts::Forecasts,
@@ -85,11 +85,21 @@ impl Readings {
         self.read_at.is_none_or(|at| at.elapsed() + HALF_A_TICK >= self.interval)
     }
 
-    /// Reads the ledger, and hands out what it says.
+    /// From now on, reads at the interval of this configuration, and shows the tuples and thresholds that it asks for.
+    pub(super) fn change(&mut self, config: &AgentConfig) {
+        self.interval = config.metrics.interval;
+        self.metrics.change(config.metrics.top as usize, &config.thresholds.saturation);
+    }
+
+    /// Reads the ledger, and hands out what it says. `config`: what the agent runs with.
     ///
     /// # Errors
     /// A BPF map cannot be read, or a command fails.
-    pub(super) fn read(&mut self, recorder: &mut Recorder) -> Result<(), Error> {
+    pub(super) fn read(
+        &mut self,
+        recorder: &mut Recorder,
+        config: ConfigReading,
+    ) -> Result<(), Error> {
         let (now, mono_ns) = (Instant::now(), clock::monotonic_ns());
         recorder.shared.tracer.read(true)?;
         let took = now.elapsed();
@@ -118,6 +128,7 @@ impl Readings {
             backend: tracer.session.backend.name(),
             kernel: &tracer.release,
             degraded,
+            config,
             tuples,
             losses: losses(&totals, shared, streams),
             totals,

@@ -1,6 +1,7 @@
 //! [`Recorder`]: reads the events of the ring buffer and the ledger for several outputs, until a signal asks to stop.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -86,6 +87,9 @@ pub(crate) trait Work {
     /// Any error ends the recording.
     fn tick(&mut self, recorder: &mut Recorder) -> Result<(), Error>;
 
+    /// Called when a SIGHUP has come, after the outputs were opened again.
+    fn hung_up(&mut self) {}
+
     /// Called when the recording ends without a failure, before its last lines are made.
     fn ending(&mut self) {}
 
@@ -128,6 +132,15 @@ impl Recorder {
         &self.streams
     }
 
+    /// Gives every later line of each output these members: see [`Output::set_fields`].
+    ///
+    /// [`Output::set_fields`]: super::output::Output::set_fields
+    pub(crate) fn set_fields(&mut self, fields: &BTreeMap<String, String>) {
+        for stream in &mut self.streams {
+            stream.output.set_fields(fields);
+        }
+    }
+
     /// Records until a signal asks to stop, `duration` is over, or the readers of all outputs are gone.
     ///
     /// # Errors
@@ -151,6 +164,9 @@ impl Recorder {
                 stream.write_if_due()?;
                 if reopen { Ok(stream.output.reopen()?) } else { Ok(()) }
             })?;
+            if reopen {
+                work.hung_up();
+            }
             if tick {
                 ticked = Instant::now();
                 self.tick(outlasts)?;

@@ -208,7 +208,10 @@ fn of_two_thousand_connections_those_past_sixteen_are_closed_at_once() {
         refused += usize::from(begun.elapsed() < HEADER_TIME);
     }
     drop(all);
-    assert!(server.refused() >= 2000 - 3 * CONNECTIONS as u64, "{}, {refused}", server.refused());
+    // Each time those are closed, as many more find a place.
+    let rounds = begun.elapsed().as_secs() / HEADER_TIME.as_secs() + 2;
+    let most = rounds * CONNECTIONS as u64;
+    assert!(server.refused() >= 2000 - most, "{}, {refused}, {most}", server.refused());
     assert!(begun.elapsed() < BOUND);
     assert_eq!(status(&get(address, "/metrics", "")), "200");
 }

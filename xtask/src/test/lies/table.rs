@@ -23,6 +23,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("agent::", &["exit"]),
     ("agent::metrics", &["digits", "without:port.allocated"]),
     ("agent::output_that_nobody_reads", &["without:port.allocated"]),
+    ("agent::reload", &["digits", "without:port.allocated"]),
     ("agent::two_outputs", &["without:host.name", "without:connect.failed"]),
     ("doctor::", &["exit"]),
     ("drift::", &["other:drift"]),
