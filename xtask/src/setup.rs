@@ -11,7 +11,7 @@ use crate::{exec, vm, workspace};
 use facts::{Facts, Installer};
 use plan::Next;
 
-mod apt;
+pub(crate) mod apt;
 mod facts;
 mod plan;
 

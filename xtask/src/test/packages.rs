@@ -4,14 +4,18 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{dist, exec, workspace};
+use crate::{dist, exec, setup::apt, workspace};
 
 /// Makes the packages twice, whose bytes must be the same, and runs `tests/packages.sh`, which installs, upgrades and removes the
-/// .deb. As root; prints each step.
+/// .deb. Installs debootstrap if it is missing. As root; prints each step.
 ///
 /// # Errors
-/// The packages cannot be made, or differ; the script fails.
+/// debootstrap cannot be installed; the packages cannot be made, or differ; the script fails.
 pub(super) fn test() -> Result<()> {
+    if Command::new("debootstrap").arg("--version").output().is_err() {
+        apt::update()?;
+        apt::install(&["debootstrap".to_owned()])?;
+    }
     let deb = dist::dist()?;
     let sums = deb.with_file_name("SHA256SUMS");
     let read = || fs::read_to_string(&sums).context("cannot read SHA256SUMS");
