@@ -41,7 +41,7 @@ inside() {
         "$@" </dev/null
 }
 
-# Waits for at most 20 s and more until the command succeeds: outputs have readings every 10 s.
+# Waits until the command succeeds, for 20 s or a little longer: outputs have readings every 10 s.
 wait_for() {
     tries=0
     until "$@" >/dev/null 2>&1; do

@@ -248,13 +248,13 @@ fn reload() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let address = free_address()?;
-    let config = |output: &str, rack: &str, threshold: &str| {
+    let config = |output: &str, rack: &str, (threshold, interval): (&str, u32)| {
         format!(
-            "[metrics]\nlisten = \"{address}\"\ninterval = 1\n[[output]]\npath = \"DIR/{output}\"\nevents = \"all\"\n\
+            "[metrics]\nlisten = \"{address}\"\ninterval = {interval}\n[[output]]\npath = \"DIR/{output}\"\nevents = \"all\"\n\
              [fields]\nrack = \"{rack}\"\n[thresholds]\nsaturation = [{threshold}]\n"
         )
     };
-    let mut agent = Agent::start(&config("all.jsonl", "a", "0.1"))?;
+    let mut agent = Agent::start(&config("all.jsonl", "a", ("0.1", 60)))?;
     let is = |name: &str, value: f64| -> Result<bool> {
         Ok(metric(&get(address, "/metrics")?, name)? == Some(value))
     };
@@ -267,24 +267,34 @@ fn reload() -> Result<()> {
     let has = |text: &str| Ok(fs::read_to_string(&file)?.contains(text));
     eventually("lines of the first rack", || has("\"rack\":\"a\""))?;
 
-    agent.reload(&config("all.jsonl", "b", "0.2"))?;
+    let second = config("all.jsonl", "b", ("0.2", 1));
+    agent.reload(&second)?;
     eventually("the second threshold", || {
         Ok(get(address, "/metrics")?.contains("tracer_tuples_above{threshold=\"0.20\"}"))
     })?;
     let text = get(address, "/metrics")?;
     ensure!(!text.contains("threshold=\"0.10\""), "both thresholds: {text}");
     ensure!(metric(&text, since)?.is_some_and(|now| now > began), "{began} and later: {text}");
+    // The first reading is that of the reload; a later one shows that the interval is no longer a minute.
+    let at = "tracer_reading_timestamp_seconds";
+    let read = metric(&text, at)?.context("no reading")?;
+    eventually("the next reading", || {
+        Ok(metric(&get(address, "/metrics")?, at)?.is_some_and(|now| now > read))
+    })?;
     traffic(&stage, &server, 5)?;
     eventually("lines of the second rack", || has("\"rack\":\"b\""))?;
 
+    let mut refusals = 0;
     for (refused, why) in
-        [("[metrics\n", "tracer.toml:1:"), (&*config("other.jsonl", "c", "0.3"), "[[output]]")]
+        [("[metrics\n", "tracer.toml:1:"), (&*config("other.jsonl", "c", ("0.3", 1)), "[[output]]")]
     {
         agent.reload(refused)?;
         eventually(why, || is(newest, 0.0))?;
         ensure!(get(address, "/metrics")?.contains("threshold=\"0.20\""), "it was changed");
-        ensure!(agent.notified()?.contains("refused"), "{}", agent.notified()?);
-        agent.reload(&config("all.jsonl", "b", "0.2"))?;
+        let said = agent.notified()?.matches("was refused").count();
+        refusals += 1;
+        ensure!(said == refusals, "{said} refusals, not {refusals}: {}", agent.notified()?);
+        agent.reload(&second)?;
         eventually("a configuration that is taken over", || is(newest, 1.0))?;
     }
     traffic(&stage, &server, 5)?;

@@ -98,8 +98,9 @@ impl Scene {
         Ok(())
     }
 
-    /// Waits until the tracer has corrected exactly `drift` ports and tuples (in a guest: at least that many; and as many more as
-    /// [`unseen_timers`](crate::harness::tracer::watch::Reading::unseen_timers) explains, of TIME_WAITs of other tests), and has `in_use` established connections of each tuple; an error if that is not so within [`LIMIT`], or sooner if it has corrected more.
+    /// Waits until the tracer has corrected exactly `drift` ports and tuples (in a guest: at least that many; with
+    /// [`unseen_time_waits`](crate::harness::tracer::watch::Reading::unseen_time_waits), as many more), and has `in_use`
+    /// established connections of each tuple; an error if that is not so within [`LIMIT`], or sooner if it has corrected more.
     fn expect(&mut self, drift: u64, in_use: usize) -> Result<()> {
         let in_use = in_use as u64;
         let end = Instant::now() + Place::get().limit(LIMIT);
@@ -114,7 +115,7 @@ impl Scene {
             let reached = reading.drift >= drift && exact;
             // In a guest the kernel skips hooks during interrupts, and the comparison corrects that, too.
             let may_miss = Place::get() == Place::Vm;
-            let is_explained = reading.drift <= drift + reading.unseen_timers || may_miss;
+            let is_explained = reading.drift <= drift + reading.unseen_time_waits || may_miss;
             if reached && is_explained {
                 return Ok(());
             }

@@ -11,7 +11,7 @@ const HELP: &str = "\
 Everything else is in the file: hooks and tables, outputs, metrics. `tracer config example` prints one, \
 `tracer config check FILE` says what is wrong with one, and man 5 tracer.toml has all settings.
 
-SIGHUP opens the outputs again; SIGTERM ends the agent. Under systemd (Type=notify), it says when it is ready.";
+SIGHUP opens the outputs again, and reads the file again; SIGTERM ends the agent. Under systemd (Type=notify), it says when it is ready.";
 
 /// `tracer agent`
 #[derive(Args, Clone, Debug)]

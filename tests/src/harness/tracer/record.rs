@@ -52,7 +52,7 @@ impl Record {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let before = fs::read(file).unwrap_or_default().len();
         // From here on they are counted, for `assert_nothing_lost`.
-        skipped::timers();
+        skipped::time_waits();
         let mut process = Process::spawn(&mut command)?;
         let stderr = Some(collect(process.child.stderr.take()));
         let mut record = Self { process, file: file.to_owned(), stderr, folder: None };
@@ -236,7 +236,7 @@ impl Recording {
     }
 
     /// Fails if something that a hook saw was lost, if an event has no line, or if there is drift although the kernel skipped no
-    /// hook, nor as many timers as it says ([`skipped::timers`]; drift is not checked where the kernel does not count all skipped
+    /// hook, nor as many TIME_WAITs as it says ([`skipped::time_waits`]; drift is not checked where the kernel does not count all skipped
     /// hooks: [`probe::counts_all_missed`]). Skipped hooks
     /// are no failure: most are hooks of timers, which run for every timer of the host.
     pub fn assert_nothing_lost(&self) -> Result<()> {
@@ -251,7 +251,7 @@ impl Recording {
         ensure!(losses.is_empty(), "lost: {losses:?}");
         let totals = self.totals()?;
         let missed = number(totals, "lost.hook_missed")?;
-        let drifted = number(totals, "drift")? > skipped::timers() && missed == 0;
+        let drifted = number(totals, "drift")? > skipped::time_waits() && missed == 0;
         ensure!(!drifted || !probe::counts_all_missed(), "drift, and no hook was missed: {totals}");
         self.assert_balanced()
     }

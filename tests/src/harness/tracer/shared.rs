@@ -16,7 +16,7 @@ static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
 static DRIFTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The drift, the skipped hooks and the [`skipped::timers`] of each tracer that [`stop`] ended, a line of text each. A tracer that gave no last reading
+/// The drift, the skipped hooks and the [`skipped::time_waits`] of each tracer that [`stop`] ended, a line of text each. A tracer that gave no last reading
 /// has no line.
 pub fn drifts() -> Vec<String> {
     DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -56,9 +56,9 @@ pub fn stop() -> Result<()> {
             && let Ok(missed) = reading.lost("hook_missed")
         {
             let drift = reading.drift;
-            let unseen = skipped::timers();
+            let unseen = skipped::time_waits();
             let text = format!(
-                "drift of {backend}: {drift} ports corrected, {missed} hooks missed, {unseen} timers kept from BPF programs"
+                "drift of {backend}: {drift} ports corrected, {missed} hooks missed, {unseen} TIME_WAITs kept from BPF programs"
             );
             DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }

@@ -114,18 +114,18 @@ pub struct Reading {
     tuples: Vec<(u64, Tuple, Counts)>,
     /// Namespace, address, ports that bind(address, 0) cannot have there, and ports in all.
     addresses: Vec<(u64, String, u64, u64)>,
-    /// [`skipped::timers`] since the tracer's start, if there was drift: it may have corrected as many entries.
-    pub unseen_timers: u64,
+    /// [`skipped::time_waits`] since the tracer's start, if there was drift: it may have corrected as many entries.
+    pub unseen_time_waits: u64,
     /// What the tracer has printed on stderr so far, if there was drift.
     pub log: String,
 }
 
 impl Reading {
-    /// Fails if the ledger was corrected although the kernel skipped no hook and kept no timers: then tracer's hooks have not seen
+    /// Fails if the ledger was corrected although the kernel skipped no hook and kept no TIME_WAITs: then tracer's hooks have not seen
     /// what only the comparison found. Never fails for that where the kernel does not count all skipped hooks
     /// ([`probe::counts_all_missed`]). Fails, too, if the ledger was corrected and there is no loss `hook_missed`.
     pub fn assert_no_drift(&self) -> Result<()> {
-        let unexplained = self.drift > self.unseen_timers && self.lost("hook_missed")? == 0;
+        let unexplained = self.drift > self.unseen_time_waits && self.lost("hook_missed")? == 0;
         let drifted = unexplained && probe::counts_all_missed();
         ensure!(
             !drifted,
@@ -176,7 +176,7 @@ pub struct Watch {
     stderr: Arc<Lines>,
     /// Hooks that the kernel had skipped by the newest reading.
     missed: u64,
-    /// [`skipped::timers`] before the start.
+    /// [`skipped::time_waits`] before the start.
     unseen_before: u64,
 }
 
@@ -253,7 +253,7 @@ impl Watch {
             command(&["--backend", backend, "tuples", "--interval", interval, "-o", "json"])?;
         command.args(more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let unseen_before = skipped::timers();
+        let unseen_before = skipped::time_waits();
         let mut process = Process::spawn(&mut command)?;
         let stdout = BufReader::new(process.child.stdout.take().context("no stdout")?);
         let errors = BufReader::new(process.child.stderr.take().context("no stderr")?);
@@ -290,7 +290,7 @@ impl Watch {
             let mut reading = parse(&line).with_context(|| format!("bad line {line:?}"))?;
             if reading.drift > 0 {
                 reading.log = self.stderr.log();
-                reading.unseen_timers = skipped::timers().saturating_sub(self.unseen_before);
+                reading.unseen_time_waits = skipped::since(self.unseen_before);
             }
             self.missed = reading.missed();
             return Ok(reading);
@@ -341,7 +341,7 @@ fn parse(line: &str) -> Result<Reading> {
         lost,
         tuples,
         addresses,
-        unseen_timers: 0,
+        unseen_time_waits: 0,
         log: String::new(),
     })
 }

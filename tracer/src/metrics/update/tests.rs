@@ -45,6 +45,20 @@ fn shown_and_other_tuples_add_up_to_all() {
 }
 
 #[test]
+fn how_many_tuples_are_shown_and_the_thresholds_can_change() {
+    let counts = [count(20), count(500)];
+    let tuples = || counts.iter().zip([80, 443]).map(|(count, port)| tuple(port, count)).collect();
+    let mut metrics = Metrics::new(1, &[0.8]);
+    metrics.update(&reading(tuples()), Instant::now());
+    metrics.change(2, &[0.45]);
+    let snapshot = metrics.update(&reading(tuples()), Instant::now());
+    let of = |series: &str| value(&snapshot, series);
+    assert_eq!(of(&of_tuple("tracer_tuple_ports_in_use", 80)), Some(20.0));
+    assert_eq!(of("tracer_tuples_above{threshold=\"0.45\"}"), Some(1.0));
+    assert_eq!(of("tracer_tuples_above{threshold=\"0.80\"}"), None);
+}
+
+#[test]
 fn what_is_not_known_is_absent() {
     let counts = count(20);
     let unknown = TupleReading {
